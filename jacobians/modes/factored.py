@@ -1,0 +1,121 @@
+"""A Jacobian as two factors through the narrowest layer: J = A B, never multiplied out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.modes.bracketing import Split, optimal_bracketing
+from jacobians.modes.mixed import multiply
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredJacobian:
+    """`J = A @ B` with A of shape (..., P, r) and B of shape (..., r, D), r the width of the narrowest hidden layer.
+
+    Products cost `r (P + D)` operations instead of `P D`, and that is also what it takes to store.
+
+    Attributes:
+        A: Left factor, the derivative of y with respect to the narrowest layer's values.
+        B: Right factor, their derivative with respect to x.
+    """
+
+    A: Tensor
+    B: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of J: (P, D) or (N, P, D)."""
+        return (*self.A.shape[:-1], self.B.shape[-1])
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """Push a tangent forward: `J v = A (B v)`.
+
+        Args:
+            v: Shape (..., D), or (..., D, m) for m of them where J itself has as many batch dimensions.
+
+        Returns:
+            Shape (..., P) or (..., P, m).
+        """
+        if v.ndim == self.B.ndim:
+            return self.A @ (self.B @ v)
+        return (self.A @ (self.B @ v[..., None])).squeeze(-1)
+
+    def __rmatmul__(self, u: Tensor) -> Tensor:
+        """Pull a cotangent back: `u J = (u A) B`.
+
+        Args:
+            u: Shape (..., P), or (..., m, P) for m of them where J itself has as many batch dimensions.
+
+        Returns:
+            Shape (..., D) or (..., m, D).
+        """
+        if u.ndim == self.A.ndim:
+            return (u @ self.A) @ self.B
+        return ((u[..., None, :] @ self.A) @ self.B).squeeze(-2)
+
+    # Tensor's own operator would otherwise be tried first in `u @ J`, and fail.
+    __torch_function__ = classmethod(lambda cls, function, types, args=(), kwargs=None: NotImplemented)
+
+    def dense(self) -> Tensor:
+        """Multiply the factors.
+
+        Returns:
+            J of shape (P, D) or (N, P, D).
+        """
+        return self.A @ self.B
+
+
+def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
+    """Compute the Jacobian as two factors through the narrowest hidden layer.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+
+    Returns:
+        The factors.
+
+    Raises:
+        ValueError: The network has no hidden layer.
+
+    Example:
+        >>> import torch
+        >>> mlp = MLP.random(widths=[6, 9, 2, 9, 5])
+        >>> J = factored(mlp, torch.ones(6))
+        >>> tuple(J.A.shape), tuple(J.B.shape), tuple((J @ torch.ones(6)).shape)
+        ((5, 2), (2, 6), (5,))
+    """
+    if mlp.L == 0:
+        raise ValueError("a network without hidden layers has nothing to factor through; ask for the Jacobian itself")
+    tape = list(mlp.layers(x))
+    widths = mlp.widths
+    r = min(range(1, mlp.L + 1), key=lambda layer: widths[layer])
+    s = tape[r - 1].slope
+    B = _segment(1, r, mlp, tape, x.ndim == 2)
+    A = _segment(r + 1, mlp.L + 1, mlp, tape, x.ndim == 2)
+    if s is not None:  # scales whichever factor is smaller
+        A, B = (A * s[..., None, :], B) if A.shape[-2] <= B.shape[-1] else (A, B * s[..., :, None])
+    if tape[-1].slope is not None:
+        A = A * tape[-1].slope[..., :, None]
+    # A factor without a slope inside is a bare weight: it must be neither shared with the caller nor without its batch.
+    A, B = (M.expand(*x.shape[:-1], *M.shape[-2:]) for M in (A, B))
+    return FactoredJacobian(*(M.clone() if M.untyped_storage().data_ptr() in _storages(mlp) else M for M in (A, B)))
+
+
+def _segment(first: int, last: int, mlp: MLP, tape: list, batched: bool) -> Tensor:
+    order = optimal_bracketing(mlp.widths[first - 1 : last + 1], batched=batched, scaled=mlp.activation != "identity")
+    if order.tree is None:
+        return tape[first - 1].weight
+    return multiply(_shift(order.tree, first - 1), tape)
+
+
+def _shift(tree: Split, by: int) -> Split:
+    left, right = (None if part is None else _shift(part, by) for part in (tree.left, tree.right))
+    return Split(tree.first + by, tree.last + by, tree.at + by, tree.scales_left, left, right)
+
+
+def _storages(mlp: MLP) -> set[int]:
+    return {W.untyped_storage().data_ptr() for W in mlp.weights}

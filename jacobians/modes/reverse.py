@@ -1,0 +1,52 @@
+"""Reverse mode: evaluate keeping a tape of slopes, then pull a cotangent matrix back."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.modes.scaling import scale
+from jacobians.problem import Problem
+from jacobians.registry import Computation, Request, register
+
+
+def reverse(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+    """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the left: `C_L = W_{L+1}`, `C_{l-1} = (C_l S_l) W_l`.
+
+    A batch of cotangents is a matrix of N·P rows: a layer is one large matrix product with the shared weight. Costs
+    about `2 N P Σ_{l≤L} in_l out_l` operations and keeps N·Σ K_l slopes.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        value: Whether to return `y` as well.
+
+    Returns:
+        `(y, J)`: y of shape (P,) or (N, P), or `None`; J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`.
+
+    Example:
+        >>> import torch
+        >>> mlp = MLP([torch.tensor([[2.0, 0.0], [0.0, 3.0]])])
+        >>> reverse(mlp, torch.zeros(2))[1]
+        tensor([[2., 0.],
+                [0., 3.]])
+
+    Source:
+        Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.2.
+    """
+    tape = list(mlp.layers(x, value=value))
+    C, y, s = tape[-1]
+    if s is not None:
+        C = C * s[..., :, None]  # ψ' scales the rows: (..., P, K)
+    for W, _, s in reversed(tape[:-1]):
+        if s is not None:
+            # The first scaling must not write into W_{L+1}, later ones own their cotangent.
+            C = C * s[..., None, :] if C is tape[-1].weight else scale(C, s[..., None, :])
+        # (N, P, out) x (out, in): one product of N·P rows with the shared weight
+        C = C @ W if C.ndim == 2 else (C.flatten(0, 1) @ W).unflatten(0, C.shape[:2])
+    return (y if value else None), C
+
+
+@register("reverse:eager", hand_written=True, differentiable=True, summary="cotangents pulled back over a tape of slopes, in torch")
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    return Computation(run=lambda x: reverse(mlp, x, value=request.value))

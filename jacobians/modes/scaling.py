@@ -1,0 +1,22 @@
+"""The product with a diagonal matrix, which is a scaling and never a matrix product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def scale(M: Tensor, s: Tensor) -> Tensor:
+    """Multiply a matrix that the caller owns by broadcast slopes, in place where no graph has to remember it.
+
+    Args:
+        M: Freshly computed tangents or cotangents.
+        s: Slopes, broadcastable against `M`.
+
+    Returns:
+        `M * s`, of the broadcast shape.
+    """
+    # In place saves a pass over memory, but a graph needs the old value, and a broadcast needs a larger result.
+    if torch.is_grad_enabled() or M.ndim < s.ndim:
+        return M * s
+    return M.mul_(s)

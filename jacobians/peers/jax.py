@@ -1,0 +1,117 @@
+"""JAX: `jit(jacrev)` and `jit(jacfwd)`, under `vmap` for batches, waited for with `block_until_ready`.
+
+The weights are arguments of the compiled function, so nothing is folded into it as a constant. Matrix products are
+asked for in full precision, as torch computes them; JAX's default on GPUs is lower.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.registry import Computation, Prepare, Request, register
+
+INSTALL = "JAX is not installed; install it with: pip install 'jacobians[jax]'"
+
+
+def _supports(problem: Problem) -> str | None:
+    if importlib.util.find_spec("jax") is None:
+        return INSTALL
+    if problem.dtype == "bfloat16":
+        return "NumPy, through which tensors reach JAX here, has no bfloat16; use float32"
+    platform = problem.device.split(":")[0]
+    if platform == "cpu":
+        return None
+    if platform != "cuda":
+        return f"JAX has no backend for the torch device {problem.device!r}"
+    import jax
+
+    try:
+        jax.devices("gpu")
+    except RuntimeError:
+        return "the installed JAX has no GPU backend; install it with: pip install 'jax[cuda13]'"
+    return None
+
+
+def _evaluate(problem: Problem) -> Callable[..., Any]:
+    """Build f(parameters, x) for one sample, from JAX's own functions.
+
+    Args:
+        problem: Activations and precision.
+
+    Returns:
+        The function to differentiate.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    functions: dict[str, Callable[[Any], Any]] = {
+        "tanh": jnp.tanh,
+        "sigmoid": jax.nn.sigmoid,
+        "relu": jax.nn.relu,
+        "leaky_relu": jax.nn.leaky_relu,
+        "softplus": jax.nn.softplus,
+        "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+        "identity": lambda z: z,
+    }
+    phi, psi = functions[problem.activation], functions[problem.output_activation]
+
+    def evaluate(parameters: list[tuple[Any, Any]], x: Any) -> Any:
+        h = x
+        for index, (W, b) in enumerate(parameters):
+            z = jnp.matmul(W, h, precision=jax.lax.Precision.HIGHEST)
+            z = z if b is None else z + b
+            h = psi(z) if index == len(parameters) - 1 else phi(z)
+        return h
+
+    return evaluate
+
+
+def _prepare(transform_name: str) -> Prepare:
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        import jax
+
+        transform = getattr(jax, transform_name)
+        device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
+        # JAX narrows float64 to float32 unless told otherwise; told per call, other users of JAX are left alone.
+        precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
+        evaluate = _evaluate(problem)
+
+        def with_value(parameters: Any, x: Any) -> Any:
+            y = evaluate(parameters, x)
+            return y, y
+
+        per_sample = transform(with_value, argnums=1, has_aux=True) if request.value else transform(evaluate, argnums=1)
+        compiled = jax.jit(per_sample if problem.batch is None else jax.vmap(per_sample, in_axes=(None, 0)))
+
+        def to_jax(tensor: Tensor) -> Any:
+            # A copy: torch may change the tensor in place, and JAX arrays are constants.
+            return jax.device_put(tensor.detach().to("cpu", copy=True).contiguous().numpy(), device)
+
+        def convert(x: Tensor) -> Any:
+            with precise():
+                parameters = [(to_jax(W), None if b is None else to_jax(b)) for W, b in zip(mlp.weights, mlp.biases, strict=True)]
+                return parameters, to_jax(x)
+
+        def run(native: Any) -> tuple[Any, Any]:
+            with precise():
+                result = jax.block_until_ready(compiled(*native))
+            return (result[1], result[0]) if request.value else (None, result)
+
+        def restore(array: Any) -> Tensor:
+            return torch.from_dlpack(array).clone()
+
+        return Computation(run, convert, restore)
+
+    return prepare
+
+
+register("reverse:jax", summary="jit(jacrev), under vmap for batches", supports=_supports, runtime="jax")(_prepare("jacrev"))
+register("forward:jax", summary="jit(jacfwd), under vmap for batches", supports=_supports, runtime="jax")(_prepare("jacfwd"))

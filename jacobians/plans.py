@@ -1,0 +1,225 @@
+"""Plans: a method prepared once for a shape, device and dtype; and the one-call functions built on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.modes.factored import FactoredJacobian
+from jacobians.modes.factored import factored as factor
+from jacobians.planner import choose
+from jacobians.problem import Problem
+from jacobians.registry import Computation, Method, Request, find_method
+
+
+def problem_of(mlp: MLP, x: Tensor) -> Problem:
+    """Describe a network and an input, refusing an input that does not fit.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+
+    Returns:
+        The problem.
+
+    Raises:
+        TypeError: `mlp` is not an `MLP`, `x` is not a floating-point tensor, or their dtypes differ.
+        ValueError: The shape or device of `x` does not fit the network.
+    """
+    if not isinstance(mlp, MLP):
+        raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"x must be floating-point, got {x.dtype}; convert it with x.to({mlp.dtype})")
+    if x.ndim not in (1, 2):
+        raise ValueError(f"x must have shape (D,) or (N, D), got shape {tuple(x.shape)}; reshape it to (-1, {mlp.D})")
+    if x.shape[-1] != mlp.D:
+        raise ValueError(f"x has {x.shape[-1]} features, but the network takes D={mlp.D}; expected ({mlp.D},) or (N, {mlp.D})")
+    if x.dtype != mlp.dtype:
+        raise TypeError(f"x is {x.dtype} but the network is {mlp.dtype}; convert one of them, e.g. x.to({mlp.dtype})")
+    if x.device != mlp.device:
+        raise ValueError(f"x is on {x.device} but the network is on {mlp.device}; move one of them, e.g. x.to('{mlp.device}')")
+    return Problem(
+        widths=mlp.widths,
+        batch=x.shape[0] if x.ndim == 2 else None,
+        activation=mlp.activation,
+        output_activation=mlp.output_activation,
+        bias=any(b is not None for b in mlp.biases),
+        dtype=str(x.dtype).removeprefix("torch."),
+        device=str(x.device),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method prepared for one problem. Calls compute with the weights as they are at the call.
+
+    Plans hold no buffers of results, so what a call returned is never overwritten, and threads may share a plan.
+
+    Attributes:
+        mlp: The network.
+        problem: What the plan was prepared for.
+        method: The method's full name.
+        reason: Why it was chosen.
+        request: What is returned besides J.
+        computation: The prepared steps, for those who time them.
+    """
+
+    mlp: MLP
+    problem: Problem
+    method: str
+    reason: str
+    request: Request
+    computation: Computation
+
+    def __call__(self, x: Tensor) -> Any:
+        """Compute the Jacobian at `x`.
+
+        Args:
+            x: Input of the planned shape, dtype and device.
+
+        Returns:
+            J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`; or `(y, J)` where the plan was asked for values.
+
+        Raises:
+            TypeError: `x` has another dtype than planned.
+            ValueError: `x` has another shape or device than planned.
+        """
+        got = problem_of(self.mlp, x)
+        if got != self.problem:
+            raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
+        with torch.set_grad_enabled(self.request.create_graph):
+            y, J = self.computation.run(self.computation.convert(x))
+            J = self.computation.restore(J)
+            return (self.computation.restore(y), J) if self.request.value else J
+
+    def explain(self) -> str:
+        """Return the method, the problem and the reason of the choice.
+
+        Returns:
+            A few lines of text.
+        """
+        return f"{self.method} for {_describe(self.problem)}\n{self.reason}"
+
+
+def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, create_graph: bool = False) -> Plan:
+    """Prepare a method for the shape, dtype and device of `x`.
+
+    Args:
+        mlp: The network.
+        x: An example input; only its shape, dtype and device matter.
+        method: `"auto"`, a mode, or a full method name.
+        value: Whether calls return `(y, J)`.
+        create_graph: Whether J can be back-propagated through to the weights and to x.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+        >>> p = plan(mlp, torch.zeros(5, 3))
+        >>> p.method, tuple(p(torch.ones(5, 3)).shape)
+        ('reverse:eager', (5, 2, 3))
+    """
+    problem = problem_of(mlp, x)
+    request = Request(value=value, create_graph=create_graph)
+    chosen, reason = _resolve(method, problem, request)
+    why_not = chosen.unsupported(problem, request)
+    if why_not is not None:
+        raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
+    return Plan(mlp, problem, chosen.name, reason, request, chosen.prepare(mlp, problem, request))
+
+
+@overload
+def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ...) -> Tensor: ...
+@overload
+def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
+def jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False, factored: bool = False) -> Tensor | FactoredJacobian:
+    """Compute `J[..., p, d] = ∂y_p/∂x_d` of an MLP.
+
+    The plan is kept with the network, so a second call of the same shape prepares nothing.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, a mode, or a full method name.
+        create_graph: Whether J can be back-propagated through to the weights and to x.
+        factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
+
+    Returns:
+        J of shape (P, D) or (N, P, D), or its factors.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, the method is unknown or does not support the problem, or factors are asked of
+            another method than mixed mode or of a network without hidden layers.
+
+    Example:
+        >>> mlp = MLP.random(L=10, D=2, K=30, P=10)
+        >>> x = torch.tensor([0.5, -0.5])
+        >>> J = jacobian(mlp, x, method="forward")
+        >>> torch.allclose(J, torch.autograd.functional.jacobian(mlp, x), atol=1e-6)
+        True
+    """
+    if factored:
+        if method not in {"auto", "mixed", "mixed:eager"}:
+            raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
+        problem_of(mlp, x)
+        with torch.set_grad_enabled(create_graph):
+            return factor(mlp, x)
+    return _cached(mlp, x, method, Request(value=False, create_graph=create_graph))(x)
+
+
+def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Compute `y = f(x)` and its Jacobian; our methods share one evaluation between them.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, a mode, or a full method name.
+        create_graph: Whether y and J can be back-propagated through.
+
+    Returns:
+        y of shape (P,) or (N, P), and J of shape (P, D) or (N, P, D).
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+        >>> y, J = value_and_jacobian(mlp, torch.ones(4, 3))
+        >>> tuple(y.shape), tuple(J.shape)
+        ((4, 2), (4, 2, 3))
+    """
+    return _cached(mlp, x, method, Request(value=True, create_graph=create_graph))(x)
+
+
+def _resolve(name: str, problem: Problem, request: Request) -> tuple[Method, str]:
+    if name == "auto":
+        choice = choose(problem, request)
+        return choice.method, choice.reason
+    return find_method(name), "asked for by name"
+
+
+def _cached(mlp: MLP, x: Tensor, method: str, request: Request) -> Plan:
+    key = (problem_of(mlp, x), method, request)
+    cached = mlp._plans.get(key)  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    if cached is None:
+        cached = plan(mlp, x, method, value=request.value, create_graph=request.create_graph)
+        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(cached, Plan)
+    return cached
+
+
+def _describe(problem: Problem) -> str:
+    return f"x of shape {problem.input_shape}, {problem.dtype}, {problem.device}, widths {'-'.join(map(str, problem.widths))}"

@@ -1,0 +1,152 @@
+"""A problem: the sizes and types that decide how expensive a Jacobian is. No tensors live here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    """Return `widths` as a tuple of at least two integers, each at least 1.
+
+    Args:
+        widths: Layer widths, input first and output last.
+
+    Returns:
+        The same widths as a tuple.
+
+    Raises:
+        TypeError: A width is not an integer.
+        ValueError: Fewer than two widths, or a width below 1.
+    """
+    for width in widths:
+        if isinstance(width, bool) or not isinstance(width, int):
+            raise TypeError(f"widths must be integers, got {width!r} in {list(widths)}; pass e.g. widths=[784, 50, 10]")
+        if width < 1:
+            raise ValueError(f"widths must be at least 1, got {width} in {list(widths)}; remove or enlarge that layer")
+    if len(widths) < 2:
+        raise ValueError(f"widths needs an input and an output, got {list(widths)}; pass e.g. widths=[2, 30, 10]")
+    return tuple(widths)
+
+
+def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
+    """Return `(D, K, …, K, P)` with `L` hidden layers.
+
+    Args:
+        L: Number of hidden layers, at least 0.
+        D: Input width.
+        K: Hidden width.
+        P: Output width.
+
+    Returns:
+        The `L + 2` widths.
+
+    Raises:
+        TypeError: A size is not an integer.
+        ValueError: `L` is negative or a width is below 1.
+
+    Example:
+        >>> uniform_widths(L=3, D=2, K=5, P=4)
+        (2, 5, 5, 5, 4)
+    """
+    if isinstance(L, bool) or not isinstance(L, int):
+        raise TypeError(f"L must be an integer, got {L!r}; pass the number of hidden layers")
+    if L < 0:
+        raise ValueError(f"L must be at least 0, got {L}; L counts the hidden layers")
+    return check_widths((D, *[K] * L, P))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a method is chosen for: widths, batch, activations, dtype and device.
+
+    Args:
+        widths: `(D, K_1, …, K_L, P)`.
+        batch: Number of samples, or `None` for a single `x` of shape `(D,)`.
+        activation: Hidden activation φ.
+        output_activation: Output activation ψ.
+        bias: Whether any layer has a bias.
+        dtype: Name of the floating-point type, e.g. `"float32"`.
+        device: Torch device, e.g. `"cpu"` or `"cuda"`.
+
+    Raises:
+        TypeError: A width or the batch is not an integer.
+        ValueError: A size or the dtype is out of range.
+
+    Example:
+        >>> p = Problem(widths=(2, 30, 30, 10))
+        >>> p.L, p.D, p.K, p.P, p.N
+        (2, 2, 30, 10, 1)
+    """
+
+    widths: tuple[int, ...]
+    batch: int | None = None
+    activation: str = "tanh"
+    output_activation: str = "identity"
+    bias: bool = False
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network has."""
+        object.__setattr__(self, "widths", check_widths(self.widths))
+        if self.batch is not None and (isinstance(self.batch, bool) or not isinstance(self.batch, int)):
+            raise TypeError(f"batch must be an integer or None, got {self.batch!r}; use None for a single x of shape (D,)")
+        if self.batch is not None and self.batch < 0:
+            raise ValueError(f"batch must be at least 0, got {self.batch}; use None for a single x of shape (D,)")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    @property
+    def L(self) -> int:
+        """Number of hidden layers."""
+        return len(self.widths) - 2
+
+    @property
+    def D(self) -> int:
+        """Input width."""
+        return self.widths[0]
+
+    @property
+    def P(self) -> int:
+        """Output width."""
+        return self.widths[-1]
+
+    @property
+    def K(self) -> int | None:
+        """The hidden width when all hidden layers share it, else `None`."""
+        hidden = set(self.widths[1:-1])
+        return hidden.pop() if len(hidden) == 1 else None
+
+    @property
+    def N(self) -> int:
+        """Number of samples; 1 for a single unbatched `x`."""
+        return 1 if self.batch is None else self.batch
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of `x`: `(D,)` or `(N, D)`."""
+        return (self.D,) if self.batch is None else (self.batch, self.D)
+
+    @property
+    def jacobian_shape(self) -> tuple[int, ...]:
+        """Shape of `J`: `(P, D)` or `(N, P, D)`."""
+        return (self.P, self.D) if self.batch is None else (self.batch, self.P, self.D)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    def with_(self, **changes: object) -> Problem:
+        """Return a copy with some fields replaced.
+
+        Args:
+            **changes: Field names and their new values.
+
+        Returns:
+            The changed problem.
+        """
+        return replace(self, **changes)  # pyright: ignore[reportArgumentType]
