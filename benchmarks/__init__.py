@@ -1,0 +1,1 @@
+"""Measuring: sweeps, the oracle, timers, rows and their storage."""

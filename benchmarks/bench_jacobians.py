@@ -1,0 +1,104 @@
+"""Every case of a sweep, one block of rounds per test: prepare and verdict in the first, then warm up and measure in turn.
+
+Run it through `python bench.py run SWEEP`, or plainly: `pytest benchmarks --sweep quick --device cpu`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import jacobians as jac
+from benchmarks import conditions, oracle, timing
+from benchmarks.arena import ARENA, RECORD, Record, Turn, turns_of
+from jacobians.cost import memory_bytes
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test of each turn."""
+    params = []
+    for turn in turns_of(metafunc.config.option):
+        # Markers do not merge: all options must stand in the one marker nearest to the test, or they are ignored.
+        device = turn.case.problem.device
+        options = pytest.mark.benchmark(group=turn.case.key.split("/")[0], timer=timing.timer_for(device), disable_gc=True)
+        params.append(pytest.param(turn, id=turn.id, marks=options))
+    metafunc.parametrize("turn", params)
+
+
+def test_jacobian(turn: Turn, request: pytest.FixtureRequest) -> None:
+    """Measure one block of one method on one problem."""
+    arena = request.config.stash[ARENA]
+    record = arena.record(turn.case)
+    if record.status is not None:
+        pytest.skip(f"{record.status} already")
+    request.node.stash[RECORD] = record
+    arena.wait_for_turn(turn)
+    with torch.no_grad():
+        if turn.block == 0:
+            _prepare(record)
+        _measure(record, request)
+
+
+def _prepare(record: Record) -> None:
+    """Make the computation ready and judge its Jacobian."""
+    case, problem = record.case, record.case.problem
+    reason = jac.find_method(case.method).unsupported(problem)
+    if reason is not None:
+        record.close("unsupported", reason)
+        pytest.skip(reason)
+    needed, free = memory_bytes(problem, jac.find_method(case.method).mode), timing.free_bytes(problem.device)
+    if needed > free:
+        reason = f"not started: it needs at least {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
+        record.close("oom", reason)
+        pytest.skip(reason)
+
+    ref = oracle.reference(problem, case.init, case.seed)
+    timer = timing.timer_for(problem.device)
+    timing.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
+    start = timer()
+    computation = jac.plan(ref.mlp, ref.x, case.method).computation
+    native = computation.convert(ref.x)
+    _, J = computation.run(native)
+    record.prepare_s = timer() - start
+
+    record.verdict = oracle.check(case, computation.restore(J))
+    if record.verdict.reason is not None:
+        record.close("invalid", record.verdict.reason)
+        pytest.fail(record.verdict.reason, pytrace=False)
+
+    def call() -> None:  # returns nothing: pytest-benchmark would keep the last result alive through the next call
+        computation.run(native)
+
+    record.call = call
+
+
+def _measure(record: Record, request: pytest.FixtureRequest) -> None:
+    """Measure a block; after the last one settle the case."""
+    call, measurement, device = record.call, record.measurement, record.case.problem.device
+    assert call is not None
+    # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
+    benchmark = request.getfixturevalue("benchmark")
+    timer = timing.timer_for(device)
+    rule = measurement.rule
+    call_s, busy_s = timing.settle_and_warm(call, timer, seconds=rule.block_seconds / 4)
+    measurement.busy_s += busy_s
+    if not measurement.blocks:
+        # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
+        measurement.rounds, measurement.iterations = timing.rounds_and_iterations(call_s, rule.block_seconds, timer)
+    before = conditions.snapshot()
+    if record.cache == "cold":
+        flush_s, _ = timing.settle_and_warm(lambda: timing.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
+        measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
+        benchmark.pedantic(call, setup=lambda: timing.flush_caches(device), rounds=measurement.rounds, iterations=1)
+    else:
+        benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
+    after = conditions.snapshot()
+    record.conditions = record.conditions or after
+    measurement.add(benchmark.stats.stats.data)
+    measurement.device_times += timing.device_seconds(call, device)
+    measurement.notices += conditions.notices(before, after, record.conditions, record.threads)
+    if device == "cuda" and conditions.throttled():
+        measurement.notices.append("clock")
+    if measurement.stop is not None:
+        record.peak_bytes = timing.peak_bytes(call, device)
+        record.close("ok")

@@ -1,0 +1,100 @@
+"""What the machine was doing during a block: its clock rate, other processes, our threads. Noticed, never silent."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+CLOCK_CHANGE = 0.15  # a fixed loop may differ this much between blocks of a case before it is noticed
+OTHERS_BUSY = 0.25  # cores kept busy by others, of one
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Processor seconds used so far: by all processes, by ours; the wall clock; the fixed loop's duration."""
+
+    all_s: float
+    ours_s: float
+    wall_s: float
+    loop_s: float
+
+
+def snapshot() -> Snapshot:
+    """Read the conditions now; takes about 0.3 ms.
+
+    Returns:
+        The readings.
+    """
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    everything = sum(times[: 8 if hasattr(times, "steal") else None]) - idle  # without guest time, which user time includes
+    own = os.times()
+    return Snapshot(everything, own.user + own.system, time.perf_counter(), fixed_loop())
+
+
+def fixed_loop() -> float:
+    """Time a loop of fixed length in plain Python: it tells the processor's speed and nothing else.
+
+    Returns:
+        Seconds; the best of twenty, so that neither an interruption nor a cold cache counts.
+    """
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        for _ in range(500):
+            pass
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def notices(before: Snapshot, after: Snapshot, first: Snapshot, threads: int) -> list[str]:
+    """Say what was unusual during a block.
+
+    Args:
+        before: At its start.
+        after: At its end.
+        first: At the start of the case's first block.
+        threads: Threads asked for.
+
+    Returns:
+        Any of `clock`, `load`, `threads`.
+    """
+    found: list[str] = []
+    now, then = min(before.loop_s, after.loop_s), first.loop_s
+    if max(now, then) > (1 + CLOCK_CHANGE) * min(now, then):
+        found.append("clock")
+    wall = after.wall_s - before.wall_s
+    others = (after.all_s - before.all_s) - (after.ours_s - before.ours_s)
+    # The system counts in ticks of 10 ms per core: below a tenth of a second that says nothing.
+    if wall >= 0.1 and others / wall > OTHERS_BUSY:
+        found.append("load")
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
+    if available < threads or torch.get_num_threads() < threads:
+        found.append("threads")
+    return found
+
+
+def throttled() -> bool:
+    """Ask NVML whether a GPU runs slower than it could for heat or power.
+
+    Returns:
+        Whether one does; `False` where there is none to ask.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False
+    try:
+        slow = pynvml.nvmlClocksThrottleReasonSwThermalSlowdown | pynvml.nvmlClocksThrottleReasonHwSlowdown
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return any(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & slow for handle in handles)
+    except pynvml.NVMLError:
+        return False
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,104 @@
+"""Where a result comes from: the environment file beside each CSV, validated when it is written and when it is read."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmarks import ceilings, environment, overhead
+from benchmarks.cases import Sweep
+from benchmarks.errors import BadInput
+from benchmarks.rows import describe
+from benchmarks.worker import Settings
+
+SCHEMA = 2
+
+
+class Provenance(BaseModel):
+    """All that is needed to trace a result, and to measure it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_version: int = Field(SCHEMA, alias="schema", le=SCHEMA)
+    machine: str
+    facts: dict[str, Any]
+    sweep: Sweep
+    devices: list[str]
+    methods: list[str]
+    seed: int
+    threads: int
+    timeout_s: float
+    seconds: float | None
+    precision: float
+    cache: str
+    command: str | None
+    overhead: dict[str, float]
+    ceilings: dict[str, dict[str, float]]
+    wall_s: float = Field(0.0, ge=0)
+    busy_s: float = Field(0.0, ge=0)
+
+    @property
+    def commit(self) -> str:
+        """Commit, with `-dirty` where the tree had changes."""
+        return str(self.facts.get("commit") or "?")
+
+
+def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
+    """Collect where the rows of a run will come from. Takes about a second: the ceilings and overheads are measured.
+
+    Args:
+        sweep: The sweep.
+        settings: How it runs.
+
+    Returns:
+        The description.
+    """
+    # Only what was typed after the name: the path of the script is the machine's business.
+    typed = shlex.join(sys.argv[1:]) if Path(sys.argv[0]).name == "bench.py" else None
+    present = [device for device in settings.devices if device in environment.available_devices()]
+    return Provenance(
+        schema=SCHEMA,
+        machine=environment.machine_slug(),
+        facts=environment.collect(),
+        sweep=sweep,
+        devices=list(settings.devices),
+        methods=list(settings.methods),
+        seed=settings.seed,
+        threads=settings.threads_asked,
+        timeout_s=settings.timeout_s,
+        seconds=settings.seconds,
+        precision=settings.precision,
+        cache=settings.cache,
+        command=None if typed is None else f"python bench.py {typed}",
+        overhead=overhead.measure(),
+        ceilings={device: ceilings.measure(device) for device in present},
+        wall_s=0.0,
+        busy_s=0.0,
+    )
+
+
+def read_provenance(csv: Path) -> Provenance:
+    """Read the environment file beside a CSV.
+
+    Args:
+        csv: The result file.
+
+    Returns:
+        Its description.
+
+    Raises:
+        BadInput: The file is missing, not JSON, or does not describe a run.
+    """
+    path = csv.with_suffix(".environment.json")
+    try:
+        return Provenance.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; it belongs beside {csv.name}, measure again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as text ({type(error).__name__})") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: {describe(error)}; restore the file or measure again") from None

@@ -1,0 +1,214 @@
+"""The row: what one measured case leaves behind. Columns, units, version and validation in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from benchmarks.errors import BadInput
+
+SCHEMA = 2
+
+Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+FLAGS = (
+    "warnings, separated by spaces: noisy (quartiles or minimum far from the median), drift (block medians differ), clock (a fixed "
+    "loop changed its speed), load (other processes kept a core busy), threads (fewer than asked for), events (device events contradict "
+    "the clock)"
+)
+
+
+class Row(BaseModel):
+    """One case: a problem, a method and a device, with its verdict and its times.
+
+    The field descriptions are the column dictionary: `results/README.md` is generated from them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: int = Field(SCHEMA, alias="schema", description="version of these columns")
+    sweep: str = Field(description="name of the sweep in benchmarks/sweeps.toml")
+    case: str = Field(
+        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, device, method"
+    )
+    L: Count = Field(description="hidden layers")
+    D: Size = Field(description="input width")
+    K: Size | None = Field(None, description="hidden width; empty where the layers differ or there are none")
+    P: Size = Field(description="output width")
+    N: Count = Field(description="samples; 1 is a single x of shape (D,)")
+    widths: str = Field(description="all widths, input first, joined by hyphens")
+    activation: str = Field(description="hidden activation; ' > ψ' is added where the output has one")
+    dtype: str = Field(description="floating-point type of weights, x and J")
+    device: str = Field(description="torch device type")
+    device_name: str = Field(description="model of the processor or accelerator")
+    machine: str = Field(description="slug of the machine: processor and cores, never a host name")
+    method: str = Field(description="full method name, mode:implementation")
+    mode: str = Field(description="forward, reverse or mixed")
+    implementation: str = Field(description="what carries the mode out")
+    status: Status = Field(
+        description="ok; invalid (wrong or non-finite J, its time is never plotted); oom; timeout; crashed; unsupported; skipped"
+    )
+    reason: str | None = Field(None, description="why the status is not ok")
+    rel_error: float | None = Field(
+        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, Frobenius norm; empty where J is not finite"
+    )
+    tolerance: float | None = Field(None, gt=0, description="largest rel_error accepted for this case")
+    rounds: Count | None = Field(None, description="timed rounds")
+    iterations: Size | None = Field(None, description="calls within one round; times are per call")
+    min_s: Seconds | None = Field(None, description="fastest round")
+    q1_s: Seconds | None = Field(None, description="first quartile")
+    median_s: Seconds | None = Field(None, description="median")
+    q3_s: Seconds | None = Field(None, description="third quartile")
+    max_s: Seconds | None = Field(None, description="slowest round")
+    mean_s: Seconds | None = Field(None, description="mean")
+    stddev_s: Spread | None = Field(None, description="standard deviation of the rounds")
+    ci_low_s: Seconds | None = Field(
+        None, description="lower end of the distribution-free 95 % interval of the median, from the block medians"
+    )
+    ci_high_s: Seconds | None = Field(None, description="upper end of that interval")
+    prepare_s: Spread | None = Field(None, description="planning, packing and compilation, with the first call")
+    peak_bytes: Count | None = Field(
+        None, description="peak memory of a call beyond what was held before it, J included; empty where it cannot be measured"
+    )
+    flops: Count | None = Field(None, description="floating-point operations of the mode, from jacobians.cost")
+    bytes: Count | None = Field(None, description="compulsory traffic: weights and x read once, J written once")
+    threads: Size | None = Field(None, description="threads the libraries were limited to")
+    torch: str | None = Field(None, description="torch version")
+    commit: str | None = Field(None, description="commit of this project; -dirty where the tree had changes")
+    started_at: str | None = Field(None, description="start of the case, UTC, ISO 8601")
+    stop: Literal["precision", "time"] | None = Field(None, description="what ended the measurement: the precision asked for, or the time")
+    flags: str | None = Field(None, description=FLAGS)
+    cache: Literal["hot", "cold"] | None = Field(None, description="hot: calls follow each other; cold: caches are flushed before each")
+    block_medians_s: str | None = Field(None, description="median of each block of rounds, in measuring order, separated by spaces")
+    device_median_s: Seconds | None = Field(None, description="on an accelerator: median time by device events, without the launch")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nan_is_empty(cls, value: object) -> object:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Row:
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"status {self.status} needs a reason")
+        if self.status == "ok":
+            missing = [name for name in ("rel_error", "tolerance", "median_s", "rounds") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"status ok needs {', '.join(missing)}")
+            _ = self.block_medians  # must be numbers
+            if self.rel_error > self.tolerance:  # pyright: ignore[reportOperatorIssue]
+                raise ValueError(f"status ok but rel_error {self.rel_error:g} exceeds tolerance {self.tolerance:g}")
+        return self
+
+    @property
+    def block_medians(self) -> tuple[float, ...]:
+        """The medians of the blocks, in seconds."""
+        return tuple(float(text) for text in (self.block_medians_s or "").split())
+
+    @property
+    def problem_key(self) -> str:
+        """The case without its device and method: what rows of different methods are compared on."""
+        return self.case.rsplit("/", 2)[0]
+
+
+COLUMNS: tuple[str, ...] = tuple(field.alias or name for name, field in Row.model_fields.items())
+_TEXT = {field.alias or name for name, field in Row.model_fields.items() if "str" in str(field.annotation)}
+
+# A spreadsheet takes a cell that starts so for a formula. Such text is stored with an apostrophe in front.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def to_cells(row: Row) -> list[str]:
+    """Turn a row into CSV cells; `from_cells` gives the same row back.
+
+    Args:
+        row: The row.
+
+    Returns:
+        One string per column; empty for missing values, full precision for floats.
+    """
+    record = row.model_dump(by_alias=True)
+    return [_to_cell(name, record[name]) for name in COLUMNS]
+
+
+def from_cells(cells: dict[str, str], where: str) -> Row:
+    """Read a row back.
+
+    Args:
+        cells: Column name to cell.
+        where: File and line, for the error.
+
+    Returns:
+        The row.
+
+    Raises:
+        BadInput: A cell does not satisfy the schema; the message names column and cell.
+    """
+    values = {name: _from_cell(name, cell) for name, cell in cells.items()}
+    try:
+        return Row.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line which values were wrong.
+
+    Args:
+        error: What pydantic raised.
+
+    Returns:
+        At most three complaints, each with the place, the complaint and the offending value.
+    """
+    complaints: list[str] = []
+    for item in error.errors()[:3]:
+        place = ".".join(map(str, item["loc"])) or "row"
+        got = "" if place == "row" else f" (got {item['input']!r})"
+        complaints.append(f"{place}: {item['msg']}{got}")
+    return "; ".join(complaints)
+
+
+def ok_rows(rows: Iterable[Row]) -> list[Row]:
+    """Keep the rows whose Jacobian was right: the only ones with a time worth showing.
+
+    Args:
+        rows: Any rows.
+
+    Returns:
+        Those with status `ok`.
+    """
+    return [row for row in rows if row.status == "ok"]
+
+
+def column_dictionary() -> str:
+    """Describe every column as a Markdown table.
+
+    Returns:
+        The table; units are in the column names (`_s` seconds, `bytes`, `flops`).
+    """
+    lines = ["| column | meaning |", "|---|---|"]
+    lines += [f"| `{field.alias or name}` | {field.description} |" for name, field in Row.model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _to_cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    text = repr(value) if isinstance(value, float) else str(value)
+    return f"'{text}" if name in _TEXT and text.startswith(_FORMULA_STARTS) else text
+
+
+def _from_cell(name: str, cell: str) -> str | None:
+    if cell == "":
+        return None
+    return cell[1:] if name in _TEXT and cell.startswith("'") else cell

@@ -1,0 +1,160 @@
+"""What samples say: intervals of a median and of a ratio, and whether two of them differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return a distribution-free interval of the median: two order statistics, by the binomial distribution.
+
+    Args:
+        samples: Independent measurements, in any order.
+        confidence: Wanted coverage.
+
+    Returns:
+        Lower and upper end, or `None` where there are too few samples for that coverage (fewer than 6 at 95 %).
+
+    Example:
+        >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        (1.0, 6.0)
+        >>> median_interval([1.0, 2.0, 3.0]) is None
+        True
+
+    Source:
+        Conover, Practical Nonparametric Statistics (3rd ed., 1999), section 3.2, as in `scipy.stats.quantile_test`.
+    """
+    # Both ends exist only where [min, max] itself has the coverage.
+    if len(samples) == 0 or 1 - 2 * 0.5 ** len(samples) < confidence:
+        return None
+    interval = stats.quantile_test(list(samples), p=0.5).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
+
+
+def half_width(samples: Sequence[float]) -> float:
+    """Return half the width of the median's 95 % interval, relative to the median.
+
+    Args:
+        samples: Independent measurements.
+
+    Returns:
+        The relative half-width; infinite where there are too few samples.
+
+    Example:
+        >>> half_width([99.0, 100.0, 100.0, 100.0, 100.0, 101.0])
+        0.01
+    """
+    interval = median_interval(samples)
+    if interval is None:
+        return math.inf
+    ordered = sorted(samples)
+    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return (interval[1] - interval[0]) / 2 / median
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio of two medians with its 95 % interval, `None` where the data are too few."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        """Write e.g. `1.25x (1.22-1.29)`."""
+        return f"{self.value:.2f}x" if self.low is None or self.high is None else f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+
+def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
+    """Compare two methods measured in turn: block by block, so that what slowed both cancels.
+
+    Args:
+        over: Block medians of the numerator.
+        under: Block medians of the denominator, measured next to them.
+
+    Returns:
+        The median of the blocks' ratios and its distribution-free interval.
+
+    Example:
+        >>> paired_ratio([2.0, 4.0, 6.0, 2.0, 4.0, 6.0], [1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+        Ratio(value=2.0, low=2.0, high=2.0)
+    """
+    ratios = [a / b for a, b in zip(over, under, strict=False)]
+    interval = median_interval(ratios) or (None, None)
+    return Ratio(_median(ratios), *interval)
+
+
+def unpaired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
+    """Compare two measurements made at different times.
+
+    The interval is made of the ends of the two medians' intervals: it covers the ratio with at least 90 % where each
+    covers its median with 95 % (Bonferroni). Wide, but never too narrow.
+
+    Args:
+        over: Block medians of the numerator.
+        under: Block medians of the denominator.
+
+    Returns:
+        The ratio of the medians and its interval.
+    """
+    a, b = median_interval(over), median_interval(under)
+    value = _median(over) / _median(under)
+    return Ratio(value, a[0] / b[1], a[1] / b[0]) if a and b else Ratio(value, None, None)
+
+
+def p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided Mann-Whitney p-value for two sets of block medians.
+
+    Args:
+        first: Block medians.
+        second: Block medians.
+
+    Returns:
+        The p-value; 1 where a set is empty or all values are equal, which tells nothing.
+
+    Example:
+        >>> p_value([1.0, 1.0, 1.0], [1.0, 1.0])
+        1.0
+
+    Source:
+        Mann & Whitney (1947), as in `scipy.stats.mannwhitneyu`.
+    """
+    if not first or not second or len({*first, *second}) == 1:
+        return 1.0
+    return float(stats.mannwhitneyu(first, second, alternative="two-sided").pvalue)
+
+
+SIGNIFICANCE = 0.05
+SAME_WITHIN = 1.05  # an interval this narrow around 1 is called the same
+
+
+def verdict(first: Sequence[float], second: Sequence[float]) -> str:
+    """Say how the second measurement stands to the first.
+
+    A difference is claimed only where the interval of the ratio leaves out 1 and the rank test agrees.
+
+    Args:
+        first: Block medians of the base.
+        second: Block medians of the other one.
+
+    Returns:
+        `faster`, `slower`, `same` (the whole interval within 5 % of 1), or `inconclusive`.
+    """
+    ratio = unpaired_ratio(second, first)
+    if ratio.low is None or ratio.high is None:
+        return "inconclusive"
+    if p_value(first, second) < SIGNIFICANCE:
+        if ratio.high < 1:
+            return "faster"
+        if ratio.low > 1:
+            return "slower"
+    return "same" if 1 / SAME_WITHIN <= ratio.low and ratio.high <= SAME_WITHIN else "inconclusive"
+
+
+def _median(samples: Sequence[float]) -> float:
+    ordered = sorted(samples)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
