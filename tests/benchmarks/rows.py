@@ -1,0 +1,40 @@
+"""Rows for tests: complete, valid, and cheap."""
+
+from benchmarks.rows import Row
+
+
+def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=1e-4, spread=0.02, sweep="quick", device="cpu", **changes):
+    """Make a valid row; the interval of its median is ± `spread`."""
+    mode, implementation = method.split(":", 1)
+    widths = "-".join(map(str, (D, *[K] * L, P)))
+    values = {
+        "sweep": sweep,
+        "case": f"{widths} N{N} tanh nobias xavier seed0 float32/{device}/{method}",
+        **{"L": L, "D": D, "K": K, "P": P, "N": N, "widths": widths},
+        **{"activation": "tanh", "dtype": "float32", "device": device, "device_name": f"Some {device}", "machine": "some-machine-2-cores"},
+        **{"method": method, "mode": mode, "implementation": implementation, "status": status},
+        "reason": None if status == "ok" else "a reason",
+        **{"flops": 1000, "bytes": 2000, "threads": 2, "torch": "2.13.0", "commit": "abc", "started_at": "2026-01-01T00:00:00+00:00"},
+    }
+    if status == "ok":
+        values |= {
+            "rel_error": 1e-7,
+            "tolerance": 1e-5,
+            "rounds": 100,
+            "iterations": 2,
+            "stddev_s": median / 50,
+            "prepare_s": 0.1,
+            "peak_bytes": 4096,
+        }
+        values |= {
+            "min_s": median * 0.9,
+            "q1_s": median * 0.95,
+            "median_s": median,
+            "q3_s": median * 1.1,
+            "max_s": median * 2,
+            "mean_s": median,
+        }
+        values |= {"ci_low_s": median * (1 - spread), "ci_high_s": median * (1 + spread), "stop": "precision", "cache": "hot"}
+        steps = (-1, -0.6, -0.2, 0.2, 0.6, 1)
+        values["block_medians_s"] = " ".join(f"{median * (1 + step * spread):.6g}" for step in steps)
+    return Row.model_validate({**values, **changes})

@@ -1,0 +1,198 @@
+"""Rows, their CSV, and the journal."""
+
+import json
+import math
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from benchmarks.environment import ROOT
+from benchmarks.errors import BadInput
+from benchmarks.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary
+from benchmarks.store import Journal, Lock, read_csv, read_journal, write_csv
+from tests.benchmarks.rows import row
+
+CONTRACT = """schema, sweep, case, L, D, K, P, N, widths, activation, dtype, device, device_name, machine, method, mode,
+implementation, status, reason, rel_error, tolerance, rounds, iterations, min_s, q1_s, median_s, q3_s, max_s, mean_s,
+stddev_s, ci_low_s, ci_high_s, prepare_s, peak_bytes, flops, bytes, threads, torch, commit, started_at, stop, flags,
+cache, block_medians_s, device_median_s"""
+
+
+def test_columns_are_the_contract_in_order():
+    assert ", ".join(COLUMNS) == " ".join(CONTRACT.split())
+    assert STATUSES == ("ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped")
+
+
+def test_the_column_dictionary_is_the_schema():
+    assert column_dictionary() in (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+
+
+class TestRow:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"status": "crashed", "reason": None}, "needs a reason"),
+            ({"rel_error": 1e-3}, "exceeds tolerance"),
+            ({"median_s": None}, "status ok needs median_s"),
+            ({"median_s": 0.0}, "greater than 0"),
+            ({"median_s": math.inf}, "finite"),
+            ({"status": "fine"}, "Input should be 'ok'"),
+            ({"host": "somewhere"}, "Extra inputs"),
+            ({"D": 0}, "greater than or equal to 1"),
+        ],
+    )
+    def test_refuses(self, changes, message):
+        with pytest.raises(ValidationError, match=message):
+            row(**changes)
+
+    def test_problem_key_is_shared_by_methods_and_devices(self):
+        assert row("reverse:eager").problem_key == row("forward:torch.func", device="cuda").problem_key != row(L=3).problem_key
+
+
+class TestCsv:
+    def test_round_trip(self, tmp_path):
+        rows = [
+            row(),
+            row("forward:eager", K=7),
+            row("reverse:jax", status="unsupported"),
+            row("forward:dense", ci_low_s=None, ci_high_s=None),
+        ]
+        write_csv(rows, tmp_path / "a.csv")
+        assert read_csv(tmp_path / "a.csv") == rows
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "=cmd()",
+            "+1",
+            "-1",
+            "@x",
+            "'quoted",
+            "<script>alert(1)</script>",
+            r"$\frac{$",
+            "None",
+            "NA",
+            "nan",
+            'a,"b"',
+            "ü\tx",
+            "two\nlines",
+        ],
+    )
+    def test_hostile_text_is_neutral_and_read_back_as_written(self, tmp_path, text):
+        hostile = row(status="crashed", reason=text, device_name=text, machine=text)
+        write_csv([hostile], tmp_path / "a.csv")
+        assert read_csv(tmp_path / "a.csv") == [hostile]
+        cells = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1]
+        assert not any(f",{start}" in cells for start in "=+@")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "empty or not a CSV"),
+            (b"\x00\x01\xff\xfe", "cannot be read as text|empty or not a CSV"),
+            (b"a,b\n1,2\n", "columns differ from schema 2: unknown 'a'"),
+            (b"PK\x03\x04rubbish", "columns differ"),
+        ],
+    )
+    def test_what_is_no_result_is_named(self, tmp_path, content, message):
+        path = tmp_path / "a.csv"
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=message):
+            read_csv(path)
+        assert path.read_bytes() == content
+
+    def test_schema_1_is_still_read(self, tmp_path):
+        path = tmp_path / "a.csv"
+        write_csv([row()], path)
+        table = [line.split(",") for line in path.read_text().splitlines()]
+        old = [line[: COLUMNS.index("stop")] for line in table]
+        path.write_text("\n".join(",".join(line) for line in old).replace("\n2,", "\n1,") + "\n")
+        (found,) = read_csv(path)
+        assert (found.schema_version, found.median_s, found.block_medians) == (1, 1e-4, ())
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(BadInput, match="no such file"):
+            read_csv(tmp_path / "a.csv")
+
+    def test_cells(self, tmp_path):
+        path = tmp_path / "a.csv"
+        write_csv([row()], path)
+        good = path.read_text()
+        for old, new, message in (
+            ("reverse:eager,reverse,eager,ok", "reverse:eager,reverse,eager,great", "line 2: status: .*'great'"),
+            (",0.0001,", ",fast,", "line 2: .*fast"),
+            ("2,quick", f"{SCHEMA + 1},quick", f"schema {SCHEMA + 1} is newer than {SCHEMA}"),
+            (",2.13.0,abc,2026-01-01T00:00:00+00:00", "", "36 cells|37 cells|cells, expected"),
+        ):
+            assert old in good
+            path.write_text(good.replace(old, new))
+            with pytest.raises(BadInput, match=message):
+                read_csv(path)
+        path.write_text(good + good.splitlines()[1] + "\n")
+        with pytest.raises(BadInput, match="occurs twice"):
+            read_csv(path)
+
+    def test_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.csv"
+        write_csv([row()], path)
+        before = path.read_bytes()
+
+        def full(descriptor):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_csv([row(L=3)], path)
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+class TestJournal:
+    def test_round_trip_and_last_one_counts(self, tmp_path):
+        journal = Journal(tmp_path / "j")
+        journal.append(row(median=1e-3), [[1e-3, 2e-3]])
+        journal.append(row(median=2e-3), [[3e-3], [4e-3]])
+        journal.close()
+        entries, torn = read_journal(tmp_path / "j")
+        assert torn == 0
+        assert [entry.row.median_s for entry in entries.values()] == [2e-3]
+        assert next(iter(entries.values())).samples == ((3e-3,), (4e-3,))
+
+    def test_a_torn_last_line_is_dropped_and_overwritten(self, tmp_path):
+        path = tmp_path / "j"
+        journal = Journal(path)
+        journal.append(row())
+        journal.close()
+        path.write_bytes(path.read_bytes() + b'{"row": {"schema": 1, "sw')
+        entries, torn = read_journal(path)
+        assert (len(entries), torn) == (1, 1)
+        journal = Journal(path)
+        journal.append(row(L=3))
+        journal.close()
+        entries, torn = read_journal(path)
+        assert (len(entries), torn) == (2, 0)
+
+    @pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b'{"row": {"schema": 1}, "samples": []}\n', b"\xff\xfe\n"])
+    def test_a_bad_line_is_named(self, tmp_path, line):
+        path = tmp_path / "j"
+        path.write_bytes(line)
+        with pytest.raises(BadInput, match=r"line 1.*move the journal away"):
+            read_journal(path)
+        assert path.read_bytes() == line
+
+    def test_each_line_is_on_disk_when_append_returns(self, tmp_path, monkeypatch):
+        synced = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((tmp_path / "j").read_bytes()))
+        journal = Journal(tmp_path / "j")
+        journal.append(row())
+        journal.close()
+        assert json.loads(synced[0])["row"]["sweep"] == "quick"
+
+
+def test_a_second_run_is_locked_out(tmp_path):
+    first = Lock(tmp_path / ".quick.lock")
+    with pytest.raises(BadInput, match="another run is writing quick here"):
+        Lock(tmp_path / ".quick.lock")
+    first.release()
+    Lock(tmp_path / ".quick.lock").release()

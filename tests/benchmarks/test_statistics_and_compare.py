@@ -1,0 +1,110 @@
+"""Intervals, ratios, verdicts and comparisons."""
+
+import numpy as np
+import pytest
+
+from benchmarks import statistics
+from benchmarks.compare import compare
+from benchmarks.errors import BadInput
+from benchmarks.statistics import half_width, median_interval, p_value, paired_ratio, unpaired_ratio, verdict
+from tests.benchmarks.rows import row
+
+
+class TestMedianInterval:
+    def test_published_example(self):
+        """Conover (1999), section 3.2: n = 16, the 90 % interval of the upper quartile; ours is the median of the same kind."""
+        samples = list(range(1, 17))
+        assert median_interval(samples) == (4.0, 13.0)  # binomial(16, 1/2): P(X <= 3) = 0.0106, P(X <= 4) = 0.038
+
+    def test_coverage(self):
+        generator = np.random.default_rng(0)
+        inside = 0
+        for _ in range(400):
+            low, high = median_interval(generator.exponential(size=21))
+            inside += low <= np.log(2) <= high
+        assert inside >= 0.94 * 400
+
+    @pytest.mark.parametrize("samples", [[], [1.0], [1.0] * 5])
+    def test_too_few(self, samples):
+        assert median_interval(samples) is None
+
+    def test_constant(self):
+        assert median_interval([2.0] * 10) == (2.0, 2.0)
+
+
+class TestRatios:
+    def test_pairs_cancel_what_slowed_both(self):
+        drift = np.linspace(1, 2, 8)
+        paired, unpaired = paired_ratio(3 * drift, drift), unpaired_ratio(3 * drift, drift)
+        assert (paired.value, paired.low, paired.high) == pytest.approx((3, 3, 3))
+        assert unpaired.high > 4
+
+    def test_too_few_blocks_give_no_interval(self):
+        assert str(paired_ratio([2.0], [1.0])) == "2.00x"
+        assert unpaired_ratio([2.0] * 3, [1.0] * 6).low is None
+
+    def test_mann_whitney_as_published(self):
+        """Two groups of five without overlap: p = 2 / C(10, 5), the smallest there is (Mann & Whitney 1947, table I)."""
+        assert p_value([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
+
+    @pytest.mark.parametrize(("first", "second"), [([], []), ([1.0], []), ([1.0] * 3, [1.0] * 3), ([1.0, 1.0, 2.0], [1.0, 2.0, 2.0])])
+    def test_what_cannot_tell_is_inconclusive(self, first, second):
+        assert p_value(first, second) > statistics.SIGNIFICANCE
+        if first and second:
+            assert verdict(first, second) == "inconclusive"
+
+    def test_constant_samples(self):
+        assert verdict([1.0] * 6, [1.0] * 6) == "same"
+        assert verdict([1.0] * 6, [2.0] * 6) == "slower"
+        assert half_width([1.0] * 6) == 0
+
+    def test_false_positives_stay_below_the_stated_rate(self):
+        generator = np.random.default_rng(0)
+        claims = sum(
+            verdict(*generator.lognormal(sigma=0.05, size=(2, blocks)).tolist()) in {"faster", "slower"}
+            for blocks in (6, 9, 12)
+            for _ in range(300)
+        )
+        assert claims <= statistics.SIGNIFICANCE * 900
+
+
+class TestCompare:
+    def test_verdicts(self):
+        base = [row(median=1.0, L=n) for n in range(1, 5)]
+        other = [row(median=0.5, L=1), row(median=2.0, L=2), row(median=1.001, L=3), row(median=1.05, L=4, spread=0.2)]
+        found = compare(base, other)
+        assert [c.verdict for c in found] == ["faster", "slower", "same", "inconclusive"]
+        assert [c.ratio.value for c in found] == pytest.approx([0.5, 2.0, 1.001, 1.05], rel=1e-5)
+        assert found[1].ratio.low == pytest.approx(2 * 0.98 / 1.02, rel=1e-5)
+        assert [c.worse_than(1.1) for c in found] == [False, True, False, False]
+
+    def test_a_threshold_needs_the_whole_interval_and_the_test(self, monkeypatch):
+        (found,) = compare([row(median=1.0, spread=0.1)], [row(median=1.25, spread=0.1)])
+        assert not found.worse_than(1.1)  # 1.25 is beyond it, the interval is not
+        (found,) = compare([row(median=1.0)], [row(median=1.25)])
+        assert found.worse_than(1.1)
+        monkeypatch.setattr(statistics, "p_value", lambda first, second: 0.5)
+        assert not found.worse_than(1.1)
+
+    def test_rows_without_blocks_are_inconclusive(self):
+        (found,) = compare([row(block_medians_s=None)], [row(median=1.0, block_medians_s=None)])
+        assert found.verdict == "inconclusive"
+        assert not found.worse_than(1.1)
+
+    def test_wrong_jacobians_are_not_compared(self):
+        with pytest.raises(BadInput, match="no measured case in common"):
+            compare([row()], [row(status="invalid")])
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"threads": 1}, "number of threads: 2 against 1"),
+            ({"schema": 1}, "schema: 2 against 1"),
+            ({"cache": "cold"}, "cache: hot against cold"),
+            ({"dtype": "float64", "case": row().case.replace("float32", "float64")}, "dtype: float32 against float64"),
+        ],
+    )
+    def test_unlike_conditions_are_refused_unless_forced(self, changes, message):
+        with pytest.raises(BadInput, match=f"the results differ in {message}; measure them alike, or give --force"):
+            compare([row()], [row(**changes)])
+        assert len(compare([row()], [row(**changes)], force=True)) == 1

@@ -1,0 +1,97 @@
+"""Real runs of real workers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import supervisor
+from benchmarks.cases import load_sweeps
+from benchmarks.environment import ROOT
+from benchmarks.errors import BadInput
+from benchmarks.provenance import read_provenance
+from benchmarks.store import read_csv
+from benchmarks.worker import Settings
+
+TOML = """
+[tiny]
+title = "One small problem"
+seconds = 0.05
+grid = [{ L = 2, D = 3, K = 5, P = 4 }]
+"""
+
+
+@pytest.fixture
+def sweeps_file(tmp_path):
+    path = tmp_path / "sweeps.toml"
+    path.write_text(TOML)
+    return path
+
+
+@pytest.mark.parametrize("cache", ["hot", "cold"])
+def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, cache):
+    settings = Settings(devices=("cpu",), methods=("reverse:eager", "forward:dense"), threads=1, cache=cache, sweeps_file=sweeps_file)
+    result = supervisor.run(load_sweeps(sweeps_file)["tiny"], tmp_path / "out", settings)
+    rows = read_csv(result.csv)
+    assert [row.method for row in rows] == ["reverse:eager", "forward:dense"]
+    for row, entry in zip(rows, result.entries, strict=True):
+        assert (row.status, row.threads, row.cache) == ("ok", 1, cache)
+        assert row.rel_error < 1e-6 < row.tolerance == 1e-5
+        assert row.min_s <= row.q1_s <= row.median_s <= row.q3_s <= row.max_s
+        assert row.ci_low_s <= row.median_s <= row.ci_high_s
+        assert 6 <= len(entry.samples) == len(row.block_medians) <= 12
+        assert sum(map(len, entry.samples)) == row.rounds
+        assert row.stop in {"precision", "time"}
+        assert (row.iterations > 1) == (cache == "hot")  # short calls are repeated within a round
+        assert row.prepare_s > 0
+    assert 0 < result.busy_s < result.wall_s
+    origin = read_provenance(result.csv)
+    assert (origin.sweep.name, origin.seed, origin.threads, origin.cache) == ("tiny", 0, 1, cache)
+    assert origin.facts["libraries"]["torch"]
+    assert origin.ceilings["cpu"]["gemm_flops_per_s"] > 1e9
+    assert 0 < origin.overhead["timer_s"] < 1e-5
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tiny.csv", "tiny.environment.json", "tiny.journal.jsonl", ".tiny.lock"}
+    for content, message in (("{", "JSON"), ('{"schema": 99}', "schema: Input should be less than or equal to 2")):
+        result.csv.with_suffix(".environment.json").write_text(content)
+        with pytest.raises(BadInput, match=message):
+            read_provenance(result.csv)
+    result.csv.with_suffix(".environment.json").unlink()
+    with pytest.raises(BadInput, match=r"no such file; it belongs beside tiny\.csv"):
+        read_provenance(result.csv)
+
+
+def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
+    """A marker that is not the nearest one is silently ignored: look at what the fixture really has."""
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import json, os\n"
+        "from pytest_benchmark.fixture import BenchmarkFixture as B\n"
+        "call = B.pedantic\n"
+        "def spy(self, *args, **options):\n"
+        "    seen = [self._timer.__name__, self.group, self._disable_gc, options]\n"
+        "    __import__('pathlib').Path(os.environ['PROBE']).write_text(json.dumps(seen))\n"
+        "    return call(self, *args, **options)\n"
+        "B.pedantic = spy\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_PLUGINS": "probe", "PROBE": str(tmp_path / "seen")}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks",
+        "-q",
+        "--sweeps-file",
+        str(sweeps_file),
+        "--sweep",
+        "tiny",
+        "--method",
+        "reverse:eager",
+    ]
+    done = subprocess.run([*command, "--device", "cpu"], cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    timer, group, disable_gc, options = json.loads((tmp_path / "seen").read_text())
+    assert (timer, group, disable_gc) == ("perf_counter", "3-5-5-4 N1 tanh nobias xavier seed0 float32", True)
+    assert options["rounds"] >= 1
+    assert options["iterations"] > 1

@@ -1,0 +1,110 @@
+"""Timers, and what pytest-benchmark makes of them."""
+
+import time
+
+import pytest
+import torch
+
+from benchmarks import timing
+
+
+class FakeDevice:
+    """A device that works on after a call has returned, like a GPU."""
+
+    def __init__(self):
+        self.ready_at = 0.0
+
+    def launch(self, seconds):
+        self.ready_at = max(self.ready_at, time.perf_counter()) + seconds
+
+    def synchronize(self):
+        while time.perf_counter() < self.ready_at:
+            pass
+
+
+def test_the_timer_waits_for_the_device_before_both_reads():
+    device = FakeDevice()
+    timer = timing.synchronised(device.synchronize)
+    device.launch(0.02)  # left over from before: must not be counted
+    start = timer()
+    device.launch(0.01)
+    assert timer() - start == pytest.approx(0.01, rel=0.2)
+    naive_start = time.perf_counter()
+    device.launch(0.01)
+    assert time.perf_counter() - naive_start < 0.005  # what the timer without the wait would have said
+
+
+def test_each_device_has_one_timer():
+    assert timing.timer_for("cpu") is time.perf_counter
+    assert timing.timer_for("cuda") is timing.timer_for("cuda") is not time.perf_counter
+
+
+def test_an_accelerator_is_synchronised(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: waited.append(str(device)))
+    timing.timer_for("mps")()
+    assert waited == ["mps"]
+
+
+def test_device_events_stand_beside_the_clock(monkeypatch):
+    """On CUDA; here with an event that tells half of what the clock does, and on the CPU nothing."""
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            self.at = time.perf_counter()
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.at - self.at) / 2
+
+    assert timing.device_seconds(lambda: None, "cpu") == []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    times = timing.device_seconds(lambda: time.sleep(0.002), "cuda", calls=3)
+    assert times == pytest.approx([0.001] * 3, rel=0.5)
+
+
+def test_flushing_evicts(monkeypatch):
+    buffer = timing._flush_buffer("cpu")
+    before = buffer[0].item()
+    timing.flush_caches("cpu")
+    assert buffer[0].item() == before + 1
+    assert buffer.numel() * 8 >= 2**25
+
+
+@pytest.mark.skipif(timing.peak_bytes(lambda: None, "cpu") is None, reason="the system does not report resident memory")
+def test_peak_memory_counts_what_was_freed_again():
+    def run():
+        torch.ones(20_000_000).sum()  # 80 MB, gone when the call returns
+        return torch.ones(5_000_000)
+
+    assert timing.peak_bytes(run, "cpu") == pytest.approx(80e6, rel=0.1)
+
+
+def test_changed_results_do_not_make_the_commit_dirty(tmp_path, monkeypatch):
+    import subprocess
+
+    from benchmarks import environment
+
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    for name in ("results/a.csv", "code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    clean = environment.commit()
+    assert len(clean) == 10
+    (tmp_path / "results" / "a.csv").write_text("2")
+    assert environment.commit() == clean
+    (tmp_path / "code.py").write_text("2")
+    assert environment.commit() == f"{clean}-dirty"

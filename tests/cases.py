@@ -1,0 +1,31 @@
+"""The shared cases: networks that every method must get right."""
+
+from __future__ import annotations
+
+import torch
+
+import jacobians as jac
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # relative, Frobenius
+
+WIDTHS = {
+    "one layer": (3, 4),
+    "all one": (1, 1, 1),
+    "narrow middle": (6, 5, 1, 4, 7),
+    "uniform": (3, 8, 8, 8, 5),
+    "irregular": (5, 9, 2, 17, 3),
+    "bottleneck": (12, 20, 2, 20, 12),
+    "two bottlenecks": (9, 3, 11, 2, 13, 10),
+    "wide output": (2, 7, 7, 31),
+    "wide input": (33, 7, 7, 2),
+}
+BATCHES = (None, 0, 1, 5)
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "leaky_relu", "softplus", "gelu", "identity")
+
+
+def network(widths, *, batch=None, dtype=torch.float64, seed=0, **options):
+    """Draw a network and an input with a seed."""
+    mlp = jac.MLP.random(widths=widths, dtype=dtype, seed=seed, **options)
+    shape = (widths[0],) if batch is None else (batch, widths[0])
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64).to(dtype)
+    return mlp, x

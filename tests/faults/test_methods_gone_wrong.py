@@ -1,0 +1,89 @@
+"""Whatever a method does, its case becomes a row, and the others are measured."""
+
+from itertools import pairwise
+
+import pytest
+
+from benchmarks.store import read_csv
+
+FAULTS = {
+    "cuda": ("crashed", "CUDA error: an illegal memory access"),
+    "exit": ("crashed", "the worker exited with status 7"),
+    "hang": ("timeout", "no answer within 3 s"),
+    "inf": ("invalid", "J has entries that are not finite"),
+    "jax-memory": ("oom", "RESOURCE_EXHAUSTED"),
+    "kill": ("oom", "killed by SIGKILL"),
+    "memory": ("oom", "MemoryError: no more"),
+    "nan": ("invalid", "J has entries that are not finite"),
+    "raise": ("crashed", "RuntimeError: something"),
+    "segv": ("crashed", "SIGSEGV"),
+    "torch-memory": ("oom", "can't allocate memory"),
+    "wrong": ("invalid", "relative error 0.01 exceeds the tolerance 1e-05"),
+}
+
+
+def test_every_fault_is_a_row_and_the_sweep_goes_on(run, tmp_path, faulty):
+    result = run(tmp_path, "reverse:faulty-*", "reverse:torch.func", timeout_s=3)
+    rows = {entry.row.implementation.removeprefix("faulty-"): entry.row for entry in result.entries}
+    assert read_csv(result.csv) == list(rows.values())
+    assert rows.pop("torch.func").status == "ok"
+    # It runs after the poisoned context, so it passes only in a new process.
+    assert rows.pop("cuda-innocent").status == "ok"
+    assert rows.keys() == FAULTS.keys()
+    for name, (status, reason) in FAULTS.items():
+        assert (rows[name].status, rows[name].median_s) == (status, None), rows[name]
+        assert reason in rows[name].reason
+
+
+def test_what_cannot_fit_is_never_started(run, tmp_path):
+    result = run(tmp_path, "reverse:eager", sweep="huge")
+    (huge, small) = (entry.row for entry in result.entries)
+    assert huge.status == "oom"
+    assert huge.reason.startswith("not started: it needs at least 1.28e+05 GB")
+    assert small.status == "ok"
+
+
+def test_a_device_that_is_not_there_is_skipped(run, tmp_path):
+    from benchmarks.environment import available_devices
+
+    absent = next(device for device in ("mps", "xpu", "cuda") if device not in available_devices())
+    result = run(tmp_path, "reverse:eager", devices=("cpu", absent))
+    assert [(entry.row.device, entry.row.status) for entry in result.entries] == [("cpu", "ok"), (absent, "skipped")]
+    assert result.entries[1].row.reason == f"torch finds no {absent} device here"
+
+
+@pytest.mark.parametrize("error", ["NVMLError_LibraryNotFound", "NVMLError_LibRmVersionMismatch", "NVMLError_DriverNotLoaded"])
+def test_without_nvml_the_facts_are_empty_and_nothing_fails(error, monkeypatch):
+    import pynvml
+
+    from benchmarks import conditions, environment
+
+    def broken():
+        raise getattr(pynvml, error)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", broken)
+    assert environment.collect()["cuda_driver"] is None
+    assert conditions.throttled() is False
+
+
+@pytest.mark.parametrize(("clock", "reason"), [("frozen", "the clock stands still"), ("backward", "the clock ran backward")])
+def test_a_broken_clock_is_an_error_never_a_time(run, tmp_path, faulty, monkeypatch, clock, reason):
+    monkeypatch.setenv("FAULTY_CLOCK", clock)
+    result = run(tmp_path, "reverse:eager", timeout_s=30)
+    (row,) = (entry.row for entry in result.entries)
+    assert (row.status, row.median_s) == ("crashed", None)
+    assert reason in row.reason
+
+
+def test_libraries_live_in_processes_of_their_own_and_take_turns(run, tmp_path, faulty, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("FAULTY_LOG", str(log))
+    result = run(tmp_path, "reverse:toy-logged-*", "reverse:toy-alone", "reverse:jax")
+    assert [entry.row.status for entry in result.entries] == ["ok"] * 4, [entry.row.reason for entry in result.entries]
+    calls = [(pid, float(start), float(end)) for pid, start, end in (line.split() for line in log.read_text().splitlines())]
+    assert len({pid for pid, _, _ in calls}) == 2
+    calls.sort(key=lambda call: call[1])
+    for (_, _, ended), (_, started, _) in pairwise(calls):
+        assert started >= ended, "two processes computed at the same time"
+    changes = sum(a[0] != b[0] for a, b in pairwise(calls))
+    assert changes >= 2 * 6 - 1, "the blocks are not interleaved"

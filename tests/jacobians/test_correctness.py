@@ -1,0 +1,155 @@
+"""Every method on every shared case, against three oracles."""
+
+import pytest
+import torch
+from torch.func import vmap
+
+import jacobians as jac
+from tests import oracles
+from tests.cases import ACTIVATIONS, BATCHES, TOLERANCE, WIDTHS, network
+
+OURS = [method.name for method in jac.methods() if method.hand_written]
+PEERS = [method.name for method in jac.methods() if not method.hand_written]
+ALL = OURS + PEERS
+
+
+def fit(widths, method):
+    """The same widths with one output, for a method that serves no others."""
+    supported = jac.find_method(method).unsupported(jac.Problem(widths=widths)) is None
+    return widths if supported else (*widths[:-1], 1)
+
+
+def assert_right(mlp, x, method):
+    before = [t.clone() for t in (x, *mlp.weights)]
+    y, J = jac.value_and_jacobian(mlp, x, method=method)
+    exact = oracles.autograd(mlp, x)
+    assert J.shape == exact.shape
+    assert J.dtype == x.dtype
+    assert oracles.relative_error(J, exact) < TOLERANCE[x.dtype]
+    assert y.shape == (*x.shape[:-1], mlp.P)
+    torch.testing.assert_close(y, mlp(x))
+    torch.testing.assert_close(jac.jacobian(mlp, x, method=method), J, rtol=1e-4, atol=1e-6)
+    for now, then in zip((x, *mlp.weights), before, strict=True):
+        assert torch.equal(now, then), "an input was changed"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("bias", [False, True], ids=["nobias", "bias"])
+@pytest.mark.parametrize("method", OURS)
+def test_ours_on_every_shape(method, widths, batch, bias, dtype):
+    mlp, x = network(widths, batch=batch, dtype=dtype, bias=bias)
+    assert_right(mlp, x, method)
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh", "sigmoid"])
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("method", OURS)
+def test_ours_with_every_activation(method, activation, output, batch):
+    for widths in ((3, 4), (4, 6, 6, 3)):
+        mlp, x = network(widths, batch=batch, activation=activation, output_activation=output, bias=True)
+        assert_right(mlp, x, method)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("widths", [(3, 4), (4, 6, 6, 3)], ids=["one layer", "deep"])
+@pytest.mark.parametrize("method", PEERS)
+def test_peers(method, widths, batch):
+    mlp, x = network(fit(widths, method), batch=batch, bias=True)
+    assert_right(mlp, x, method)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("method", PEERS)
+def test_peers_with_every_activation(method, activation):
+    mlp, x = network(fit((4, 6, 6, 3), method), activation=activation, bias=True)
+    assert_right(mlp, x, method)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_oracles_agree(activation):
+    mlp, x = network((4, 6, 5, 3), batch=3, activation=activation, output_activation="sigmoid", bias=True, seed=3)
+    exact = oracles.autograd(mlp, x)
+    assert exact.abs().max() > 1e-3
+    assert oracles.relative_error(oracles.numpy_product(mlp, x), exact) < 1e-12
+    assert oracles.relative_error(oracles.central_differences(mlp, x), exact) < 1e-8
+
+
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_ours_against_central_differences_and_numpy(method, activation):
+    mlp, x = network((5, 9, 2, 17, 3), batch=4, activation=activation, bias=True)
+    J = jac.jacobian(mlp, x, method=method)
+    assert oracles.relative_error(J, oracles.numpy_product(mlp, x)) < 1e-12
+    assert oracles.relative_error(J, oracles.central_differences(mlp, x)) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("L", "K"), [(50, 30), (10, 1000), (50, 1000)])
+def test_deep_and_wide(L, K, dtype):
+    mlp, x = network((3, *[K] * L, 2), dtype=dtype)
+    exact = oracles.autograd(mlp, x)
+    for method in OURS:
+        assert oracles.relative_error(jac.jacobian(mlp, x, method=method), exact) < TOLERANCE[dtype], method
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("batch", [None, 6])
+@pytest.mark.parametrize("method", OURS)
+def test_half_precision(method, batch, dtype):
+    mlp, x = network((12, 20, 2, 20, 12), batch=batch, dtype=dtype, bias=True)
+    J = jac.jacobian(mlp, x, method=method)
+    assert J.dtype == dtype
+    assert oracles.relative_error(J, oracles.autograd(mlp, x)) < 20 * torch.finfo(dtype).eps
+
+
+class TestCasesOfOtherProjects:
+    """What functorch, curvlinops and others check their Jacobians with, adapted."""
+
+    @pytest.mark.parametrize("method", [method for method in ALL if method != "reverse:sum-trick"])
+    def test_one_tanh_layer(self, method):
+        A = torch.arange(12, dtype=torch.float64).reshape(4, 3) / 10 - 0.5
+        b = torch.tensor([0.1, -0.2, 0.3, -0.4], dtype=torch.float64)
+        x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+        mlp = jac.MLP([A], [b], output_activation="tanh")
+        exact = (1 - torch.tanh(A @ x + b) ** 2)[:, None] * A
+        torch.testing.assert_close(jac.jacobian(mlp, x, method=method), exact, rtol=1e-12, atol=0)
+
+    @pytest.mark.parametrize("method", [m.name for m in jac.methods() if m.differentiable and m.hand_written])
+    def test_vmap_of_a_jacobian_is_the_batched_one(self, method):
+        mlp, x = network((4, 8, 8, 3), batch=6, bias=True)
+        mode = {"forward": jac.forward, "reverse": jac.reverse, "mixed": jac.mixed}[method.split(":")[0]]
+        one_by_one = vmap(lambda sample: mode(mlp, sample)[1])(x)
+        torch.testing.assert_close(one_by_one, jac.jacobian(mlp, x, method=method), rtol=1e-12, atol=1e-14)
+
+    def test_loop_equals_vectorized_reverse_equals_vectorized_forward_equals_ours(self):
+        mlp, x = network((6, 10, 10, 4), bias=True)
+        names = ["reverse:autograd-loop", "reverse:autograd-vectorized", "forward:autograd-vectorized", *OURS]
+        first, *others = [jac.jacobian(mlp, x, method=name) for name in names]
+        for other in others:
+            torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-14)
+
+    @pytest.mark.parametrize("method", ALL)
+    @pytest.mark.parametrize(
+        ("widths", "batch"), [((64, 128, 64), 512), ((784, 512, 256, 64, 10), 128)], ids=["64-128-64", "784-512-256-64-10"]
+    )
+    def test_published_batches(self, method, widths, batch):
+        if method.endswith(":dense") and batch * max(widths) ** 2 > 5e7:
+            batch = 8  # its diagonal matrices of 512 x 512 per sample would take 134 MB a layer
+        if method.startswith("forward") and widths[0] > 700:
+            batch = 8  # 784 tangents of each of 128 samples would take over 200 MB a layer
+        mlp, x = network(fit(widths, method), batch=batch, dtype=torch.float32, bias=True)
+        J = jac.jacobian(mlp, x, method=method)
+        sample = [0, batch // 2, batch - 1]
+        assert oracles.relative_error(J[sample], oracles.autograd(mlp, x[sample])) < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", OURS)
+def test_cuda(method):
+    mlp, x = network((5, 33, 33, 4), batch=7, dtype=torch.float32, bias=True, device="cuda")
+    J = jac.jacobian(mlp, x.cuda(), method=method)
+    assert oracles.relative_error(J.cpu(), oracles.autograd(mlp.to("cpu"), x)) < 1e-5

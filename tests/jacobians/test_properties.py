@@ -1,0 +1,49 @@
+"""Hypothesis: any shape, dtype, stride and weight scale."""
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import jacobians as jac
+from tests import oracles
+from tests.cases import ACTIVATIONS, TOLERANCE
+
+OURS = [method.name for method in jac.methods() if method.hand_written]
+widths = st.lists(st.integers(1, 12), min_size=2, max_size=6)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    widths=widths,
+    batch=st.one_of(st.none(), st.integers(0, 7)),
+    dtype=st.sampled_from(list(TOLERANCE)),
+    activation=st.sampled_from(ACTIVATIONS),
+    output=st.sampled_from(ACTIVATIONS),
+    layout=st.sampled_from(["contiguous", "sliced", "strided", "transposed", "expanded"]),
+    init=st.sampled_from(["xavier", "orthogonal"]),
+    method=st.sampled_from(OURS),
+    seed=st.integers(0, 1000),
+)
+def test_any_problem(widths, batch, dtype, activation, output, layout, init, method, seed):
+    mlp = jac.MLP.random(widths=widths, activation=activation, output_activation=output, bias=True, init=init, seed=seed, dtype=dtype)
+    x = lay_out(torch.randn(*(() if batch is None else (batch,)), widths[0], dtype=dtype), layout)
+    copy = x.clone()
+    J = jac.jacobian(mlp, x, method=method)
+    exact = oracles.autograd(mlp, x)
+    assert J.shape == exact.shape
+    scale = torch.linalg.vector_norm(exact)
+    assert torch.linalg.vector_norm(J.double() - exact) <= TOLERANCE[dtype] * scale + torch.finfo(dtype).tiny
+    assert torch.equal(x, copy)
+
+
+def lay_out(x, layout):
+    """The same numbers in memory that is not contiguous."""
+    if layout == "sliced":
+        return torch.cat([x, x], dim=-1)[..., : x.shape[-1]]
+    if layout == "strided":
+        return torch.stack([x, x], dim=-1).flatten(-2)[..., ::2]
+    if layout == "transposed":
+        return x.mT.contiguous().mT if x.ndim == 2 else x.clone()
+    if layout == "expanded":
+        return x[:1].expand(x.shape)
+    return x

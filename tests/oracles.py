@@ -1,0 +1,66 @@
+"""Independent references. None of them shares code with `jacobians.modes`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.autograd.functional import jacobian
+
+
+def autograd(mlp, x):
+    """torch.autograd.functional.jacobian in float64, one sample at a time, one row at a time."""
+    exact = mlp.to(dtype=torch.float64)
+    samples = x.double().reshape(-1, mlp.D)
+    rows = [jacobian(exact, sample) for sample in samples]
+    J = torch.stack(rows) if rows else torch.zeros(0, mlp.P, mlp.D, dtype=torch.float64)
+    return J[0] if x.ndim == 1 else J
+
+
+def central_differences(mlp, x, step=1e-5):
+    """(f(x + h e_d) - f(x - h e_d)) / 2h in float64; error of order h²."""
+    exact = mlp.to(dtype=torch.float64)
+    columns = []
+    for d in range(mlp.D):
+        e = torch.zeros(mlp.D, dtype=torch.float64)
+        e[d] = step
+        columns.append((exact(x.double() + e) - exact(x.double() - e)) / (2 * step))
+    return torch.stack(columns, dim=-1)
+
+
+_erf = np.vectorize(math.erf)
+NUMPY = {
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
+    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda z: np.where(z > 0, 1.0, 0.01)),
+    "softplus": (lambda z: np.log1p(np.exp(z)), lambda z: 1 / (1 + np.exp(-z))),
+    "gelu": (
+        lambda z: z * 0.5 * (1 + _erf(z / math.sqrt(2))),
+        lambda z: 0.5 * (1 + _erf(z / math.sqrt(2))) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi),
+    ),
+    "identity": (lambda z: z, np.ones_like),
+}
+
+
+def numpy_product(mlp, x):
+    """W_{L+1} S_L … S_1 W_1 in float64, every S a matrix, one sample at a time."""
+    results = []
+    last = len(mlp.weights) - 1
+    for sample in x.detach().double().reshape(-1, mlp.D).numpy():
+        h, J = sample, np.eye(mlp.D)
+        for i, (W, b) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
+            W = W.detach().double().numpy()
+            z = W @ h + (0 if b is None else b.detach().double().numpy())
+            value, slope = NUMPY[mlp.output_activation if i == last else mlp.activation]
+            h, J = value(z), np.diag(slope(z)) @ W @ J
+        results.append(J)
+    J = torch.tensor(np.array(results)).reshape(-1, mlp.P, mlp.D)
+    return J[0] if x.ndim == 1 else J
+
+
+def relative_error(J, exact):
+    """‖J - exact‖ / ‖exact‖, in float64; the absolute error where exact is zero or empty."""
+    scale = torch.linalg.vector_norm(exact).item()
+    return torch.linalg.vector_norm(J.double() - exact).item() / (scale or 1.0)

@@ -1,0 +1,139 @@
+"""The real command, and what it prints."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import bench as bench_module
+from benchmarks.environment import ROOT
+from benchmarks.store import read_csv, write_csv
+from tests.benchmarks.rows import row
+
+
+def bench(*arguments, status=0, **options):
+    done = subprocess.run(
+        [sys.executable, "bench.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == status, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_needs_no_torch():
+    code = "import sys, bench; sys.argv = ['bench.py', '--help']; sys.exit(bench.main() or bool({'torch', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("list", "run", "plot", "compare"):
+        assert command in done.stdout
+    best = min(timed(["bench.py", "--help"]) for _ in range(5))
+    bare = min(timed(["-c", "pass"]) for _ in range(5))
+    assert best - bare < 0.5
+
+
+def timed(arguments):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
+    return time.perf_counter() - start
+
+
+def test_without_arguments_it_helps():
+    assert "Usage" in bench().stdout
+
+
+def test_lists():
+    assert "notebook" in bench("list").stdout
+    assert "reverse:torch.func" in bench("list", "methods").stdout
+    assert bench("list", "devices").stdout.splitlines()[1].startswith("cpu")
+    bench("list", "results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "tables"], "cannot list 'tables'; choose from sweeps, methods, devices, results"),
+        (["run", "nope"], "unknown sweep 'nope'; choose from quick, depth"),
+        (["run", "quick", "--method", "sideways:*"], "no method matches 'sideways:*'; choose from forward:eager"),
+        (["run", "quick", "--device", "tpu"], "unknown device 'tpu'; choose from cpu, cuda"),
+        (["run", "quick", "--device", ","], "unknown device ','; choose from cpu"),
+        (["run", "quick", "--sweeps", "missing.toml"], "missing.toml: cannot be read"),
+        (["run"], "Missing argument"),
+        (["run", "quick", "--threads", "0"], "--threads"),
+        (["run", "quick", "--out", "/dev/null/out"], "/dev/null/out: cannot be written"),
+        (["run", "quick", "--cache", "warm"], "unknown cache 'warm'; choose from hot, cold"),
+        (["plot", "missing.csv"], "missing.csv: no such file"),
+        (["plot", "pyproject.toml"], "pyproject.toml: columns differ"),
+        (["plot", "--format", "gif"], "unknown format gif; choose from svg, png, pdf"),
+        (["compare", "missing.csv", "missing.csv"], "missing.csv: no such file"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
+    assert bench_module.main() == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+
+
+def test_bad_input_as_the_shell_sees_it():
+    done = bench("run", "nope", status=2)
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+    assert "unknown sweep 'nope'" in done.stderr
+
+
+def test_run_plot_compare(tmp_path):
+    sweeps = tmp_path / "sweeps.toml"
+    sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')
+    done = bench("run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "[fr]*:eager", "--method", "*:dense")
+    assert "mine 12/12 L3-D2-K4-P3-N1-float32-cpu-reverse:dense ok" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "best of ours" in done.stdout
+    assert "were spent inside measured and warm-up calls" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'mine.csv'}"
+    assert len(read_csv(tmp_path / "mine.csv")) == 12
+    drawn = bench("plot", tmp_path / "mine.csv", "--out", tmp_path / "figures", "--format", "svg,png,pdf")
+    assert drawn.stdout.splitlines() == [f"wrote {tmp_path / 'figures' / 'mine'}.{kind}" for kind in ("svg", "png", "pdf")]
+    compared = bench("compare", tmp_path / "mine.csv", tmp_path / "mine.csv", "--fail-on", "1.1")
+    assert "1.00x" in compared.stdout
+
+
+def test_a_regression_is_status_1(tmp_path):
+    write_csv([row(median=1e-3)], tmp_path / "base.csv")
+    write_csv([row(median=2e-3)], tmp_path / "other.csv")
+    assert "slower" in bench("compare", tmp_path / "base.csv", tmp_path / "other.csv").stdout
+    bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "1.5", status=1)
+    bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "2.5")
+
+
+def test_a_wrong_jacobian_is_status_1(tmp_path):
+    sweeps = tmp_path / "sweeps.toml"
+    sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = 1, D = 2, K = 4, P = 3 }]\n')
+    code = "import bench, sys; from tests.faults.faulty import register_all; register_all(); sys.exit(bench.main())"
+    arguments = ["run", "mine", "--sweeps", str(sweeps), "--out", str(tmp_path), "--device", "cpu", "--method", "reverse:faulty-wrong"]
+    environment = {**os.environ, "PYTEST_PLUGINS": "tests.faults.faulty"}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "invalid: " in done.stderr
+    assert "relative error 0.01 exceeds" in done.stderr
+
+
+def test_two_devices_become_a_device_comparison(tmp_path):
+    write_csv([row(median=1e-3)], tmp_path / "base.csv")
+    write_csv([row(median=1e-4, device="cuda")], tmp_path / "other.csv")
+    printed = bench("compare", tmp_path / "base.csv", tmp_path / "other.csv").stdout
+    assert "Some cpu" in printed.splitlines()[0]
+    assert "Some cuda" in printed.splitlines()[0]
+    assert "faster" in printed.splitlines()[1]
+
+
+def test_unlike_measurements_are_not_compared(tmp_path):
+    write_csv([row()], tmp_path / "base.csv")
+    write_csv([row(threads=1)], tmp_path / "other.csv")
+    refused = bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", status=2).stderr
+    assert refused == "error: the results differ in number of threads: 2 against 1; measure them alike, or give --force\n"
+    bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--force")
