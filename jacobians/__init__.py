@@ -1,5 +1,6 @@
 """Jacobians of multilayer perceptrons: hand-written forward and reverse mode, and every library's way beside them."""
 
+from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
 from jacobians.cost import Cost, cost
 from jacobians.mlp import MLP

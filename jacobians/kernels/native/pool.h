@@ -1,0 +1,131 @@
+/* A small pool of threads: persistent workers that spin briefly for the next call, then sleep.
+ *
+ * One call uses the pool at a time; a second one, from another Python thread, runs on its own thread alone and is right all
+ * the same. After a fork the child starts with an empty pool.
+ */
+#ifndef JACOBIANS_POOL_H
+#define JACOBIANS_POOL_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#else
+#define RELAX() ((void)0)
+#endif
+
+enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9 };
+
+typedef void (*Task)(void *argument, int thread, int threads);
+
+static struct {
+    pthread_mutex_t in_use, asleep;
+    pthread_cond_t wake;
+    int workers; /* started so far */
+    unsigned begins_after[MOST_THREADS]; /* the call that was the last one when a worker was started */
+    atomic_uint call;                    /* number of the call, and in the low bits its threads: both change at once */
+    atomic_int sleepers, pending;
+    Task task;
+    void *argument;
+} pool = {.in_use = PTHREAD_MUTEX_INITIALIZER, .asleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+/* All threads of the current call meet here. */
+static struct {
+    atomic_int arrived;
+    atomic_uint phase;
+} meeting;
+
+static void barrier(int threads) {
+    if (threads == 1) return;
+    unsigned phase = atomic_load(&meeting.phase);
+    if (atomic_fetch_add(&meeting.arrived, 1) == threads - 1) {
+        atomic_store(&meeting.arrived, 0);
+        atomic_store(&meeting.phase, phase + 1);
+        return;
+    }
+    for (long spins = 0; atomic_load_explicit(&meeting.phase, memory_order_acquire) == phase; spins++) {
+        RELAX();
+        if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    }
+}
+
+static void *worker(void *number) {
+    int index = (int)(intptr_t)number;
+    unsigned seen = pool.begins_after[index];
+    for (;;) {
+        unsigned call;
+        int spins = 0;
+        while ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) == seen) {
+            RELAX();
+            if (++spins < SPINS_BEFORE_SLEEP) continue;
+            pthread_mutex_lock(&pool.asleep);
+            atomic_fetch_add(&pool.sleepers, 1);
+            while (atomic_load(&pool.call) == seen) pthread_cond_wait(&pool.wake, &pool.asleep);
+            atomic_fetch_sub(&pool.sleepers, 1);
+            pthread_mutex_unlock(&pool.asleep);
+        }
+        seen = call;
+        int threads = (int)(call & ((1u << THREAD_BITS) - 1));
+        if (index < threads) {
+            pool.task(pool.argument, index, threads);
+            atomic_fetch_sub_explicit(&pool.pending, 1, memory_order_release);
+        }
+    }
+    return NULL;
+}
+
+static void forget_workers(void) {
+    pthread_mutex_init(&pool.in_use, NULL);
+    pthread_mutex_init(&pool.asleep, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pool.workers = 0;
+    atomic_store(&pool.sleepers, 0);
+    atomic_store(&meeting.arrived, 0);
+}
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_workers); }
+
+/* Run a task on several threads, this one among them, and wait for all. */
+static void run_on(int threads, Task task, void *argument) {
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads <= 1 || pthread_mutex_trylock(&pool.in_use) != 0) {
+        task(argument, 0, 1);
+        return;
+    }
+    if (pool.workers < threads - 1) {
+        while (pool.workers < threads - 1) {
+            pthread_t thread;
+            pool.begins_after[pool.workers + 1] = atomic_load(&pool.call);
+            if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.workers + 1)) != 0) break;
+            pthread_detach(thread);
+            pool.workers++;
+        }
+        threads = pool.workers + 1;
+        if (threads == 1) {
+            pthread_mutex_unlock(&pool.in_use);
+            task(argument, 0, 1);
+            return;
+        }
+    }
+    pool.task = task;
+    pool.argument = argument;
+    atomic_store(&pool.pending, threads - 1);
+    unsigned number = (atomic_load(&pool.call) >> THREAD_BITS) + 1;
+    atomic_store(&pool.call, number << THREAD_BITS | (unsigned)threads);
+    if (atomic_load(&pool.sleepers) > 0) {
+        pthread_mutex_lock(&pool.asleep);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.asleep);
+    }
+    task(argument, 0, threads);
+    for (long spins = 0; atomic_load_explicit(&pool.pending, memory_order_acquire) > 0; spins++) {
+        RELAX();
+        if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    }
+    pthread_mutex_unlock(&pool.in_use);
+}
+
+#endif

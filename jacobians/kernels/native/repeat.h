@@ -1,0 +1,21 @@
+/* Repetition by the preprocessor. Accumulators are variables of their own: an array of vectors would live in memory. */
+#define TIMES_1(f, ...) f(0, __VA_ARGS__)
+#define TIMES_2(f, ...) TIMES_1(f, __VA_ARGS__) f(1, __VA_ARGS__)
+#define TIMES_3(f, ...) TIMES_2(f, __VA_ARGS__) f(2, __VA_ARGS__)
+#define TIMES_4(f, ...) TIMES_3(f, __VA_ARGS__) f(3, __VA_ARGS__)
+#define TIMES_5(f, ...) TIMES_4(f, __VA_ARGS__) f(4, __VA_ARGS__)
+#define TIMES_6(f, ...) TIMES_5(f, __VA_ARGS__) f(5, __VA_ARGS__)
+#define TIMES_7(f, ...) TIMES_6(f, __VA_ARGS__) f(6, __VA_ARGS__)
+#define TIMES_8(f, ...) TIMES_7(f, __VA_ARGS__) f(7, __VA_ARGS__)
+#define TIMES_9(f, ...) TIMES_8(f, __VA_ARGS__) f(8, __VA_ARGS__)
+#define TIMES_10(f, ...) TIMES_9(f, __VA_ARGS__) f(9, __VA_ARGS__)
+#define TIMES_11(f, ...) TIMES_10(f, __VA_ARGS__) f(10, __VA_ARGS__)
+#define TIMES_12(f, ...) TIMES_11(f, __VA_ARGS__) f(11, __VA_ARGS__)
+
+/* The same again, for the inner of two repetitions. */
+#define AND_1(i, f) f(i, 0)
+#define AND_2(i, f) AND_1(i, f) f(i, 1)
+#define AND_3(i, f) AND_2(i, f) f(i, 2)
+#define AND_4(i, f) AND_3(i, f) f(i, 3)
+#define PAIRS_(TIMES, AND, f) TIMES(AND, f)
+#define PAIRS(ROWS, COLUMNS, f) PAIRS_(TIMES_##ROWS, AND_##COLUMNS, f)
