@@ -68,6 +68,7 @@ class Plan:
         reason: Why it was chosen.
         request: What is returned besides J.
         computation: The prepared steps, for those who time them.
+        expects: Shape, dtype and device of x.
     """
 
     mlp: MLP
@@ -76,6 +77,7 @@ class Plan:
     reason: str
     request: Request
     computation: Computation
+    expects: tuple[torch.Size, torch.dtype, torch.device]
 
     def __call__(self, x: Tensor) -> Any:
         """Compute the Jacobian at `x`.
@@ -90,13 +92,20 @@ class Plan:
             TypeError: `x` has another dtype than planned.
             ValueError: `x` has another shape or device than planned.
         """
-        got = problem_of(self.mlp, x)
-        if got != self.problem:
+        if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != self.expects:
+            got = problem_of(self.mlp, x)  # says what is wrong where something is
             raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
-        with torch.set_grad_enabled(self.request.create_graph):
-            y, J = self.computation.run(self.computation.convert(x))
-            J = self.computation.restore(J)
-            return (self.computation.restore(y), J) if self.request.value else J
+        return self._compute(x)
+
+    def _compute(self, x: Tensor) -> Any:
+        computation = self.computation
+        if computation.records:
+            with torch.set_grad_enabled(self.request.create_graph):
+                y, J = computation.run(computation.convert(x))
+        else:
+            y, J = computation.run(computation.convert(x))
+        J = computation.restore(J)
+        return (computation.restore(y), J) if self.request.value else J
 
     def explain(self) -> str:
         """Return the method, the problem and the reason of the choice.
@@ -136,7 +145,7 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
     why_not = chosen.unsupported(problem, request)
     if why_not is not None:
         raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
-    return Plan(mlp, problem, chosen.name, reason, request, chosen.prepare(mlp, problem, request))
+    return Plan(mlp, problem, chosen.name, reason, request, chosen.prepare(mlp, problem, request), (x.shape, x.dtype, x.device))
 
 
 @overload
@@ -212,11 +221,12 @@ def _resolve(name: str, problem: Problem, request: Request) -> tuple[Method, str
 
 
 def _cached(mlp: MLP, x: Tensor, method: str, request: Request) -> Plan:
-    key = (problem_of(mlp, x), method, request)
-    cached = mlp._plans.get(key)  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    # Anything odd fails this cheap look-up, or misses, and is then looked at closely by `plan`.
+    key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, request)
+    cached = mlp._plans.get(key) if isinstance(mlp, MLP) and isinstance(x, Tensor) else None  # pyright: ignore[reportPrivateUsage]
     if cached is None:
         cached = plan(mlp, x, method, value=request.value, create_graph=request.create_graph)
-        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]
+        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     assert isinstance(cached, Plan)
     return cached
 

@@ -34,11 +34,13 @@ class Computation:
     Only `run` is the computation, and only `run` is timed. It takes what `convert` made of `x` (the tensor itself, for
     torch methods) and returns `(y or None, J)` in the method's own array type, finished: an asynchronous library has
     been waited for, except for work on a torch device, which the timer synchronises. `restore` makes tensors of them.
+    `records` says whether `run` is made of torch operations that autograd would record.
     """
 
     run: Callable[[Any], tuple[Any, Any]]
     convert: Callable[[Any], Any] = field(default=_same)
     restore: Callable[[Any], Any] = field(default=_same)
+    records: bool = True
 
 
 Prepare = Callable[["MLP", Problem, Request], Computation]

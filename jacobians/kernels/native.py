@@ -18,6 +18,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ def _assemble(mode: str, problem: Problem) -> _Kernel:
     else:
         program.work, program.work_of_thread = shared, own
     program.steps, program.step = len(products.steps), (_Step * max(1, len(products.steps)))(*products.steps)
-    weights = sum(i * o for i, o in zip(widths[:-1], widths[1:], strict=True))
+    weights = sum(i * o for i, o in pairwise(widths))
     if kind in (TANGENTS, COTANGENTS):
         work = problem.N * weights * problem.itemsize / _FEWEST_BYTES
     elif kind == PRODUCTS:
@@ -203,6 +204,7 @@ class _Runner:
         self._parameters = [t for t in (*mlp.weights, *mlp.biases) if t is not None]
         self._shape, self._value = problem.jacobian_shape, value
         self._value_shape = (*problem.input_shape[:-1], problem.P)
+        self._shapes = [t.shape for t in self._parameters]
         self._dtype = mlp.dtype
         self._known: tuple[list[int], Any, Any] = ([], None, None)
 
@@ -211,19 +213,29 @@ class _Runner:
         addresses, weights, biases = self._known
         copies: list[Tensor | None] = []  # alive until the call is over
         if not all([t.is_contiguous() for t in self._parameters]):
+            self._check()
             copies = [None if t is None else t.contiguous() for t in (*self._weights, *self._biases)]
             weights, biases = _addresses(copies[: len(self._weights)]), _addresses(copies[len(self._weights) :])
         elif (now := [t.data_ptr() for t in self._parameters]) != addresses:
+            self._check()  # the C function trusts the sizes it was made for
             weights, biases = _addresses(self._weights), _addresses(self._biases)
             self._known = (now, weights, biases)
         if not x.is_contiguous():
             x = x.contiguous()
-        J = torch.empty(self._shape, dtype=self._dtype)
-        y = torch.empty(self._value_shape, dtype=self._dtype) if self._value else None
+        J = x.new_empty(self._shape)
+        y = x.new_empty(self._value_shape) if self._value else None
         threads = torch.get_num_threads() if self._kernel.threaded else 1
         if self._function(self._program, weights, biases, x.data_ptr(), J.data_ptr(), None if y is None else y.data_ptr(), threads):
             raise MemoryError(f"no memory for the working set of a Jacobian of shape {self._shape}; use a smaller batch")
         return y, J
+
+    def _check(self) -> None:
+        for t, shape in zip(self._parameters, self._shapes, strict=True):
+            if t.shape != shape or t.dtype != self._dtype or t.device.type != "cpu":
+                raise ValueError(
+                    f"a parameter was {tuple(shape)}, {self._dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
+                    f"{t.dtype}, on {t.device}; make another MLP of the new parameters"
+                )
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> Any:
@@ -250,7 +262,7 @@ def _supports(problem: Problem) -> str | None:
 def _register(mode: str) -> None:
     @register(f"{mode}:native", hand_written=True, supports=_supports, summary=f"{mode} mode in C, compiled for this processor")
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        return Computation(run=_Runner(mlp, mode, problem, request.value))
+        return Computation(run=_Runner(mlp, mode, problem, request.value), records=False)
 
 
 for _mode in ("forward", "reverse", "mixed"):

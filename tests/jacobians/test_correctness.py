@@ -97,7 +97,7 @@ def test_deep_and_wide(L, K, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("batch", [None, 6])
-@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("method", [name for name in OURS if name.endswith(":eager")])
 def test_half_precision(method, batch, dtype):
     mlp, x = network((12, 20, 2, 20, 12), batch=batch, dtype=dtype, bias=True)
     J = jac.jacobian(mlp, x, method=method)

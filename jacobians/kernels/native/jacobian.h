@@ -18,9 +18,11 @@ static inline void NAME(share)(int64_t rows, int thread, int threads, int64_t *f
 
 /* Σ(x - x): zero, or NaN where x is not finite and has no Jacobian. */
 static inline REAL NAME(poison)(const REAL *x, int64_t n) {
-    REAL total = 0;
-    for (int64_t i = 0; i < n; i++) total += x[i] - x[i];
-    return total;
+    VECTOR total = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) total += NAME(load)(x + i) - NAME(load)(x + i);
+    if (i < n) total += NAME(head)(x + i, n - i) - NAME(head)(x + i, n - i);
+    return NAME(sum)(total);
 }
 
 /* h = φ(z + b) and its slope for rows from … to - 1 of layer l; rows of tangents behind h are scaled by the slope. */
@@ -177,10 +179,11 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
 
     REAL *h = carried[1];
     REAL spoiled[PANEL] = {0};
-    for (int64_t s = 0; s < side; s++) {
-        if (s < count) spoiled[s] = NAME(poison)(x + s * D, D);
-        for (int64_t d = 0; d < D; d++) h[d * side + s] = s < count ? x[s * D + d] : 0;
-    }
+    if (count < side) memset(h, 0, D * side * sizeof(REAL));
+    for (int64_t s = 0; s < count; s++) spoiled[s] = NAME(poison)(x + s * D, D);
+    for (int64_t d0 = 0; d0 < D; d0 += LANES) /* turned in squares that fit the first cache */
+        for (int64_t s = 0; s < count; s++)
+            for (int64_t d = d0; d < d0 + LANES && d < D; d++) h[d * side + s] = x[s * D + d];
     for (int64_t l = 0, at = 0; l < n; at += width[l + 1], l++) {
         int64_t out = width[l + 1];
         REAL *z = carried[l % 2], *s = slope + at * side;

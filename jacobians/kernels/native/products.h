@@ -38,6 +38,7 @@ typedef struct {
 
 #define TILES_(VECTORS, MOST)                                                                                           \
     TILE(1, VECTORS)                                                                                                    \
+    TILE(2, VECTORS)                                                                                                    \
     TILE(3, VECTORS)                                                                                                    \
     TILE(MOST, VECTORS)                                                                                                 \
     static __attribute__((noinline)) void NAME(tiles_##VECTORS)(                                                        \
@@ -49,6 +50,8 @@ typedef struct {
                 NAME(tile_##MOST##_##VECTORS)(inner, a + i * row, row, 1, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0); \
             for (; i + 3 <= rows; i += 3)                                                                               \
                 NAME(tile_3_##VECTORS)(inner, a + i * row, row, 1, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);        \
+            for (; i + 2 <= rows; i += 2)                                                                               \
+                NAME(tile_2_##VECTORS)(inner, a + i * row, row, 1, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);        \
             for (; i < rows; i++)                                                                                       \
                 NAME(tile_1_##VECTORS)(inner, a + i * row, row, 1, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);        \
         } else {                                                                                                        \
@@ -56,6 +59,8 @@ typedef struct {
                 NAME(tile_##MOST##_##VECTORS)(inner, a + i, 1, step, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);      \
             for (; i + 3 <= rows; i += 3)                                                                               \
                 NAME(tile_3_##VECTORS)(inner, a + i, 1, step, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);             \
+            for (; i + 2 <= rows; i += 2)                                                                               \
+                NAME(tile_2_##VECTORS)(inner, a + i, 1, step, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0);             \
             for (; i < rows; i++) NAME(tile_1_##VECTORS)(inner, a + i, 1, step, b, ldb, c + i * ldc, ldc, scale, i0 + i, j0); \
         }                                                                                                               \
     }
@@ -82,14 +87,14 @@ static void NAME(product_panel)(int64_t rows, int64_t columns, int64_t inner, co
     int64_t vectors = NAME(vectors_for)(width), full = vectors * LANES;
     const REAL *right = b + j0;
     REAL padded_columns[PANEL];
-    if (width < full || rows > 24 || (rows > 2 * WIDE_TILE && ldb * sizeof(REAL) % 2048 == 0)) {
-        for (int64_t k = 0; k < inner; k++) {
-            if (width == full) memcpy(packed + k * full, right + k * ldb, full * sizeof(REAL));
-            else {
-                memcpy(packed + k * full, right + k * ldb, width * sizeof(REAL));
-                memset(packed + k * full + width, 0, (full - width) * sizeof(REAL));
+    if (width < full || rows > 64 || (rows > 24 && ldb * sizeof(REAL) % 2048 == 0)) {
+        for (int64_t k = 0; k < inner; k++)
+            for (int64_t v = 0; v < vectors; v++) {
+                int64_t rest = width - v * LANES;
+                NAME(store)(packed + k * full + v * LANES, rest >= LANES ? NAME(load)(right + k * ldb + v * LANES)
+                                                           : rest > 0    ? NAME(head)(right + k * ldb + v * LANES, rest)
+                                                                         : NAME(all)(0));
             }
-        }
         right = packed;
         ldb = full;
     }
