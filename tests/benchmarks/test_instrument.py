@@ -1,6 +1,7 @@
 """The instrument measures itself: known times, equal things, and a slowdown that was put in."""
 
 import functools
+import random
 import time
 
 import pytest
@@ -56,24 +57,46 @@ def test_a_known_time_is_measured_within_two_percent():
         assert measured.summary()["median_s"] == pytest.approx(seconds, rel=0.02)
 
 
-@one_of_three
+class NoisyMachine:
+    """A clock and calls on a machine whose speed wanders by a few per cent within seconds, as a shared one's does, and whose calls
+    are now and then held up. Simulated, so that what the instrument makes of it does not depend on the machine of the day.
+    """
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.now, self.speed = 0.0, 1.0
+
+    def clock(self):
+        self.now += 4e-8
+        return self.now
+
+    def call(self, seconds):
+        def run():
+            self.speed = 1 + 0.999 * (self.speed - 1) + self.random.gauss(0, 0.001)
+            held_up = 5e-5 if self.random.random() < 0.01 else 0
+            self.now += seconds * self.speed * self.random.lognormvariate(0, 0.02) + held_up
+
+        return run
+
+
 def test_equal_things_are_called_different_no_more_often_than_stated():
     rule = StopRule(seconds=0.012)
     claims = 0
-    for _ in range(100):
-        first, second = measure_in_turn([work(2000), work(2000)], rule)
+    for seed in range(100):
+        machine = NoisyMachine(seed)
+        first, second = measure_in_turn([machine.call(5e-5), machine.call(5e-5)], rule, machine.clock)
         claims += verdict(first.block_medians, second.block_medians) in {"faster", "slower"}
     assert claims <= 100 * SIGNIFICANCE
 
 
-@one_of_three
 def test_a_slowdown_of_ten_percent_is_found_nine_times_of_ten():
     rule = StopRule(seconds=0.06, precision=0.0)
     found = 0
-    for _ in range(10):
-        first, second = measure_in_turn([work(10_000), work(11_000)], rule)
+    for seed in range(30):
+        machine = NoisyMachine(seed)
+        first, second = measure_in_turn([machine.call(2e-4), machine.call(2.2e-4)], rule, machine.clock)
         found += verdict(first.block_medians, second.block_medians) == "slower"
-    assert found >= 9
+    assert found >= 27
 
 
 @one_of_three
