@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from benchmarks.errors import BadInput
 
 if TYPE_CHECKING:
+    from benchmarks.cases import Sweep
     from benchmarks.supervisor import Result
 
 # Everything heavy is imported by the command that needs it, so that --help answers at once.
@@ -81,7 +82,7 @@ def run(
     for sweep in chosen:
         with SweepProgress(sweep.name) as progress:
             result = supervisor.run(sweep, target, settings, progress.update)
-        failed |= _print_result(result)
+        failed |= _print_result(result, sweep)
         if result.interrupted:
             raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
@@ -120,14 +121,36 @@ def compare(
         raise typer.Exit(1)
 
 
-def _print_result(result: Result) -> bool:
+@app.command()
+def regret(
+    results: Results = None,
+    out: Out = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use.")] = None,
+) -> None:
+    """Say what the planner's choices cost beyond the best ones, beside common rules. Without results, measure the sweep `regret`."""
+    from benchmarks import regret as regrets
+    from benchmarks.store import read_csv
+
+    if results:
+        rows = [row for path in results for row in read_csv(path)]
+        found = regrets.regrets(rows)
+    else:
+        rows = regrets.measure(out, threads)
+        found = regrets.regrets(rows, {"planner, measure": regrets.by_measuring})
+    _print_table(*regrets.table(found))
+
+
+def _print_result(result: Result, sweep: Sweep) -> bool:
     """Print what a run gave; return whether a Jacobian was wrong or a case was lost."""
-    from benchmarks import listings
+    from benchmarks import listings, scoreboard
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
         typer.echo("dropped a torn last line of the journal; its case ran again", err=True)
-    _print_table(*listings.summary(rows))
+    if any(grid.name for grid in sweep.grid):
+        _print_table(*scoreboard.table(scoreboard.scores(rows, sweep)))
+    else:
+        _print_table(*listings.summary(rows))
     for row in rows:
         if row.status in {"invalid", "crashed", "oom", "timeout"}:
             typer.echo(f"{row.status}: {row.case}: {row.reason}", err=True)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from benchmarks import environment, timing
+from benchmarks import ceilings, environment, timing
 from benchmarks.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
 from benchmarks.conditions import Snapshot
 from benchmarks.measurement import Measurement, StopRule
@@ -166,6 +166,8 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
     p = case.problem
     method = find_method(case.method)
     work = cost(p, method.mode)
+    median = measured.get("median_s")
+    fraction = ceilings.floor_s(p, method.mode, ceilings.measured(p.device)) / median if median else None
     return Row(
         sweep=case.sweep,
         case=case.key,
@@ -189,6 +191,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         bytes=work.bytes,
         torch=torch.__version__,
         commit=_commit(),
+        fraction_of_ceiling=fraction,
         **measured,
     )
 

@@ -22,10 +22,11 @@ Sizes = int | list[int]
 
 
 class Grid(BaseModel):
-    """A product of sizes; every list is one axis. Either `L, D, K, P` or `widths`."""
+    """A product of sizes; every list is one axis. Either `L, D, K, P` or `widths`. A `name` is what a single problem is known by."""
 
     model_config = ConfigDict(extra="forbid")
 
+    name: str | None = None
     L: Sizes | None = None
     D: Sizes | None = None
     K: Sizes | None = None
@@ -71,7 +72,9 @@ class Sweep(BaseModel):
     name: str
     title: str
     seconds: float = Field(2.0, gt=0, description="measuring time of a case")
-    exclude: list[str] = Field(default_factory=list, description="globs of methods left out of this sweep")
+    exclude: list[str] = Field(
+        default_factory=lambda: ["*:torch.compile"], description="globs of methods left out; torch.compile takes many seconds a case"
+    )
     grid: list[Grid] = Field(min_length=1)
 
 

@@ -75,7 +75,7 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         cache=settings.cache,
         command=None if typed is None else f"python bench.py {typed}",
         overhead=overhead.measure(),
-        ceilings={device: ceilings.measure(device) for device in present},
+        ceilings={device: ceilings.as_record(ceilings.measured(device)) for device in present},
         wall_s=0.0,
         busy_s=0.0,
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from benchmarks.errors import BadInput
 
-SCHEMA = 2
+SCHEMA = 3
 
 Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -91,6 +91,11 @@ class Row(BaseModel):
     cache: Literal["hot", "cold"] | None = Field(None, description="hot: calls follow each other; cold: caches are flushed before each")
     block_medians_s: str | None = Field(None, description="median of each block of rounds, in measuring order, separated by spaces")
     device_median_s: Seconds | None = Field(None, description="on an accelerator: median time by device events, without the launch")
+
+    fraction_of_ceiling: Seconds | None = Field(
+        None,
+        description="floor time of the mode on this machine over the median, see docs/measuring.md; above 1 where caches help more",
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from jacobians.modes.bracketing import multiply_adds, optimal_bracketing
+from jacobians.modes.bracketing import known_bracketing, multiply_adds
 from jacobians.problem import Problem
 
 
@@ -56,7 +56,7 @@ def cost(problem: Problem, mode: str) -> Cost:
         chain = problem.P * (sum(2 * i * o for i, o in layers[:-1]) + hidden) + psi * widths[-2]
     elif mode == "mixed":
         scaled = problem.activation != "identity"
-        order = optimal_bracketing(widths, batched=problem.batch is not None, scaled=scaled)
+        order = known_bracketing(widths, problem.batch is not None, scaled)
         products = multiply_adds(order.tree, widths, scaled=False)
         chain = products + order.multiply_adds + psi * problem.D  # a multiply-add counts 2, a scaling 1
     else:

@@ -1,42 +1,107 @@
-"""The choice of a method for a problem."""
+"""The choice of a method for a problem: estimated from operation counts and the machine's ceilings, or measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from jacobians.cost import cost
+from jacobians import machine
+from jacobians.estimate import estimate
 from jacobians.problem import Problem
-from jacobians.registry import Method, Request, find_method
+from jacobians.registry import Method, Request, methods
+
+EFFORTS = ("estimate", "measure")
+TO_MEASURE = 3  # of the candidates, by estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen method and the reason, in one line."""
+    """A chosen method, the candidates it was chosen from, and the reason in one line.
+
+    Attributes:
+        method: The winner.
+        predicted: Method name to predicted seconds, fastest first.
+        measured: Method name to seconds measured on this machine, where known.
+        reason: Why it won.
+    """
 
     method: Method
-    reason: str
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
-def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B008 - frozen
-    """Choose the mode with the fewest operations.
-
-    Mixed mode is chosen only where its order is a different one and needs a tenth less than both others.
+def candidates(problem: Problem, request: Request = Request()) -> dict[str, float]:  # noqa: B008 - frozen
+    """Predict every hand-written method that can serve a problem.
 
     Args:
         problem: The problem.
         request: What is wanted besides J.
 
     Returns:
-        The choice; reverse mode where the counts are equal.
+        Method name to predicted seconds, fastest first.
+    """
+    able = [method for method in methods() if method.hand_written and method.unsupported(problem, request) is None]
+    ceilings = machine.ceilings(problem.device)
+    predicted = {method.name: estimate(problem, method, ceilings) for method in able}
+    # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
+    return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
+
+
+def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B008 - frozen
+    """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
+
+    Args:
+        problem: The problem.
+        request: What is wanted besides J.
+
+    Returns:
+        The choice.
 
     Example:
-        >>> choose(Problem(widths=(1000, 1000, 1))).method.name
+        >>> choose(Problem(widths=(1000, 1000, 1), dtype="bfloat16")).method.name
         'reverse:eager'
-        >>> choose(Problem(widths=(1, 1000, 1000))).method.name
+        >>> choose(Problem(widths=(1, 1000, 1000), dtype="bfloat16")).method.name
         'forward:eager'
-        >>> choose(Problem(widths=(256, 512, 8, 512, 256))).method.name
+        >>> choose(Problem(widths=(256, 512, 8, 512, 256), dtype="bfloat16")).method.name
         'mixed:eager'
     """
-    forward, reverse, mixed = (cost(problem, mode).flops for mode in ("forward", "reverse", "mixed"))
-    mode = "mixed" if mixed < 0.9 * min(forward, reverse) else "forward" if forward < reverse else "reverse"
-    return Choice(find_method(mode), f"forward needs {forward:.3g} operations, reverse {reverse:.3g}, mixed {mixed:.3g}")
+    predicted = candidates(problem, request)
+    measured = {name: s for name, s in machine.known_times(problem.device, key_of(problem, request)).items() if name in predicted}
+    return decide(predicted, measured)
+
+
+def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Choice:
+    """Name the winner of predictions and measurements.
+
+    Args:
+        predicted: Method name to predicted seconds, fastest first.
+        measured: Method name to measured seconds; may be empty.
+
+    Returns:
+        The fastest measured method, else the one with the shortest prediction.
+    """
+    by_name = {method.name: method for method in methods()}
+    if measured:
+        winner = min(measured, key=lambda name: measured[name])
+        reason = f"the fastest of {len(measured)} measured on this machine"
+    else:
+        winner, *others = predicted
+        behind = f", {predicted[others[0]] / predicted[winner]:.2f} times as fast as {others[0]}" if others else ""
+        reason = f"the shortest predicted time{behind}"
+    return Choice(by_name[winner], predicted, measured, reason)
+
+
+def key_of(problem: Problem, request: Request) -> str:
+    """Name what times depend on: shape, activations, dtype, and whether y is wanted.
+
+    Args:
+        problem: The problem.
+        request: What is wanted besides J.
+
+    Returns:
+        A key for `machine.known_times`.
+    """
+    sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
+    wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
+    return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"

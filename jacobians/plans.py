@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
+from jacobians import machine, planner
 from jacobians.mlp import MLP
 from jacobians.modes.factored import FactoredJacobian
 from jacobians.modes.factored import factored as factor
-from jacobians.planner import choose
+from jacobians.planner import EFFORTS, Choice
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Method, Request, find_method
+from jacobians.registry import Computation, Request, find_method
 
 
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
@@ -64,8 +67,7 @@ class Plan:
     Attributes:
         mlp: The network.
         problem: What the plan was prepared for.
-        method: The method's full name.
-        reason: Why it was chosen.
+        choice: The method, the candidates with predicted and measured times, and why it won.
         request: What is returned besides J.
         computation: The prepared steps, for those who time them.
         expects: Shape, dtype and device of x.
@@ -73,11 +75,15 @@ class Plan:
 
     mlp: MLP
     problem: Problem
-    method: str
-    reason: str
+    choice: Choice
     request: Request
     computation: Computation
     expects: tuple[torch.Size, torch.dtype, torch.device]
+
+    @property
+    def method(self) -> str:
+        """The method's full name."""
+        return self.choice.method.name
 
     def __call__(self, x: Tensor) -> Any:
         """Compute the Jacobian at `x`.
@@ -108,15 +114,26 @@ class Plan:
         return (computation.restore(y), J) if self.request.value else J
 
     def explain(self) -> str:
-        """Return the method, the problem and the reason of the choice.
+        """Say what was chosen and why: the candidates with predicted and, where known, measured times.
 
         Returns:
-            A few lines of text.
+            A line for the choice, one for the reason, and one per candidate, in microseconds.
+
+        Example:
+            >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+            >>> print(plan(mlp, torch.zeros(3), "reverse:eager").explain())
+            reverse:eager for x of shape (3,), float32, cpu, widths 3-8-8-2
+            asked for by name
         """
-        return f"{self.method} for {_describe(self.problem)}\n{self.reason}"
+        lines = [f"{self.method} for {_describe(self.problem)}", self.choice.reason]
+        for name, seconds in self.choice.predicted.items():
+            known = self.choice.measured.get(name)
+            measured = f", measured {known * 1e6:.1f} µs" if known is not None else ""
+            lines.append(f"  {name}: predicted {seconds * 1e6:.1f} µs{measured}")
+        return "\n".join(lines)
 
 
-def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, create_graph: bool = False) -> Plan:
+def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, create_graph: bool = False, effort: str = "estimate") -> Plan:
     """Prepare a method for the shape, dtype and device of `x`.
 
     Args:
@@ -125,27 +142,36 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
         method: `"auto"`, a mode, or a full method name.
         value: Whether calls return `(y, J)`.
         create_graph: Whether J can be back-propagated through to the weights and to x.
+        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
+            the best three candidates at `x` now, and remembers.
 
     Returns:
         The plan.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
-        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+        ValueError: The input does not fit, the effort is unknown, or the method is unknown or does not support the problem.
 
     Example:
         >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
         >>> p = plan(mlp, torch.zeros(5, 3))
-        >>> p.method, tuple(p(torch.ones(5, 3)).shape)
-        ('reverse:eager', (5, 2, 3))
+        >>> p.problem.N, tuple(p(torch.ones(5, 3)).shape)
+        (5, (5, 2, 3))
     """
     problem = problem_of(mlp, x)
     request = Request(value=value, create_graph=create_graph)
-    chosen, reason = _resolve(method, problem, request)
+    if effort not in EFFORTS:
+        raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
+    if method == "auto":
+        choice = planner.choose(problem, request) if effort == "estimate" else _measure(mlp, x, problem, request)
+    else:
+        choice = Choice(find_method(method), reason="asked for by name")
+    chosen = choice.method
     why_not = chosen.unsupported(problem, request)
     if why_not is not None:
         raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
-    return Plan(mlp, problem, chosen.name, reason, request, chosen.prepare(mlp, problem, request), (x.shape, x.dtype, x.device))
+    computation = chosen.prepare(mlp, problem, request)
+    return Plan(mlp, problem, choice, request, computation, (x.shape, x.dtype, x.device))
 
 
 @overload
@@ -213,11 +239,26 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
     return _cached(mlp, x, method, Request(value=True, create_graph=create_graph))(x)
 
 
-def _resolve(name: str, problem: Problem, request: Request) -> tuple[Method, str]:
-    if name == "auto":
-        choice = choose(problem, request)
-        return choice.method, choice.reason
-    return find_method(name), "asked for by name"
+def _measure(mlp: MLP, x: Tensor, problem: Problem, request: Request) -> Choice:
+    """Time the candidates that may win and remember what they took."""
+    predicted = planner.candidates(problem, request)
+    known = machine.known_times(problem.device, planner.key_of(problem, request))
+    few = [name for name in list(predicted)[: planner.TO_MEASURE]]
+    if not set(few) <= set(known):
+        calls: dict[str, Callable[[], object]] = {}
+        for name in few:
+            computation = find_method(name).prepare(mlp, problem, request)
+            calls[name] = partial(_finished, computation.run, computation.convert(x), problem.device)
+        with torch.set_grad_enabled(request.create_graph):
+            known = {**known, **machine.time_in_turn(calls)}
+        machine.remember_times(problem.device, planner.key_of(problem, request), known)
+    return planner.decide(predicted, {name: s for name, s in known.items() if name in predicted})
+
+
+def _finished(run: Callable[[Tensor], object], x: Tensor, device: str) -> None:
+    run(x)
+    if device != "cpu":
+        torch.accelerator.synchronize(torch.device(device))
 
 
 def _cached(mlp: MLP, x: Tensor, method: str, request: Request) -> Plan:

@@ -38,8 +38,8 @@ def compiler() -> str | None:
     return next((found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None)
 
 
-def _processor() -> str:
-    """Describe the instruction set: a library for another processor must not be loaded."""
+def processor() -> str:
+    """Describe the instruction set: what was compiled or measured on another processor must not be used."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -62,7 +62,7 @@ def library() -> ctypes.CDLL:
         raise CompilerError("needs a C compiler and found none; install gcc or clang, or set CC")
     sources = sorted(SOURCES.glob("*.[ch]"))
     text = b"".join(path.read_bytes() for path in sources)
-    key = hashlib.sha256(text + "\0".join([command, *FLAGS, platform.machine(), _processor()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(text + "\0".join([command, *FLAGS, platform.machine(), processor()]).encode()).hexdigest()[:16]
     try:
         directory = cache_directory()
         directory.mkdir(parents=True, exist_ok=True)

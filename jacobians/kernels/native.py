@@ -26,7 +26,7 @@ from torch import Tensor
 
 from jacobians.kernels.compiler import CompilerError, library
 from jacobians.mlp import MLP
-from jacobians.modes.bracketing import Split, optimal_bracketing
+from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.problem import Problem
 from jacobians.registry import Computation, Request, register
 
@@ -121,7 +121,7 @@ def _comb(mode: str, layers: int) -> Split | None:
 def _tree(mode: str, problem: Problem) -> tuple[str, Split | None]:
     """Return the mode that a problem is really computed in, and its order of products."""
     if mode == "mixed":
-        order = optimal_bracketing(problem.widths, scaled=problem.activation != "identity")
+        order = known_bracketing(problem.widths, False, problem.activation != "identity")
         if order.mode == "mixed":
             return "mixed", order.tree
         mode = order.mode
@@ -149,6 +149,72 @@ def _kind(mode: str, problem: Problem) -> int:
     if mode == "reverse" and problem.P <= MOST_COTANGENTS and problem.L > 0:
         return COTANGENTS
     return PRODUCTS
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the C function will do for a problem, for those who predict its time.
+
+    Attributes:
+        blocks: Whether a batch is taken in blocks of samples.
+        tangents: Tangents pushed beside the value, one read of the weights for all.
+        cotangents: Cotangents pulled back by a second read of the weights.
+        products: Rows, columns and inner size of the matrix products, per sample.
+        copied: Numbers of the scaled copies of weights, per sample.
+        threads: Threads it will use, of `most_threads`.
+        most_threads: Threads it may use.
+    """
+
+    blocks: bool
+    tangents: int
+    cotangents: int
+    products: tuple[tuple[int, int, int], ...]
+    copied: int
+    threads: int
+    most_threads: int
+
+
+def outline(mode: str, problem: Problem) -> Outline:
+    """Outline the work of a mode on a problem.
+
+    Args:
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+
+    Returns:
+        What would be done.
+
+    Example:
+        >>> outline("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
+        1
+        >>> outline("forward", Problem(widths=(100, 50, 20))).products
+        ((20, 100, 50),)
+    """
+    real, tree = _tree(mode, problem)
+    kind = _kind(real, problem)
+    products = _Products(problem.widths, -1)
+    if kind == PRODUCTS:
+        products.run(tree)
+    sizes = tuple((step.rows, step.columns, step.inner) for step in products.steps if step.inner)
+    most = torch.get_num_threads()
+    return Outline(
+        blocks=kind >= FORWARD_BLOCKS,
+        tangents=problem.D if kind == TANGENTS else 0,
+        cotangents=problem.P if kind == COTANGENTS else 0,
+        products=sizes,
+        copied=sum(step.rows * step.columns for step in products.steps if not step.inner),
+        threads=most if _worth_threads(kind, real, problem, products) else 1,
+        most_threads=most,
+    )
+
+
+def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
+    weights = sum(i * o for i, o in pairwise(problem.widths))
+    if kind in (TANGENTS, COTANGENTS):
+        return problem.N * weights * problem.itemsize >= _FEWEST_BYTES
+    if kind == PRODUCTS:
+        return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= _FEWEST_OPERATIONS
+    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= _FEWEST_OPERATIONS
 
 
 def _assemble(mode: str, problem: Problem) -> _Kernel:
@@ -181,14 +247,7 @@ def _assemble(mode: str, problem: Problem) -> _Kernel:
     else:
         program.work, program.work_of_thread = shared, own
     program.steps, program.step = len(products.steps), (_Step * max(1, len(products.steps)))(*products.steps)
-    weights = sum(i * o for i, o in pairwise(widths))
-    if kind in (TANGENTS, COTANGENTS):
-        work = problem.N * weights * problem.itemsize / _FEWEST_BYTES
-    elif kind == PRODUCTS:
-        work = problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) / _FEWEST_OPERATIONS
-    else:
-        work = problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) / _FEWEST_OPERATIONS
-    return _Kernel(program, (program.widths, program.step), work >= 1)
+    return _Kernel(program, (program.widths, program.step), _worth_threads(kind, mode, problem, products))
 
 
 class _Runner:
@@ -238,6 +297,22 @@ class _Runner:
                 )
 
 
+def read_all(data: Tensor, passes: int, threads: int) -> float:
+    """Read memory as fast as our kernels could, to measure the ceiling of it.
+
+    Args:
+        data: Contiguous float32 numbers on the CPU.
+        passes: How often to read them.
+        threads: Threads, each of which reads a share.
+
+    Returns:
+        Their sum, `passes` times: so that nothing is left out.
+    """
+    function = library().read_all_float32
+    function.restype = ctypes.c_float
+    return function(ctypes.c_void_p(data.data_ptr()), ctypes.c_int64(data.numel()), ctypes.c_int64(passes), ctypes.c_int(threads))
+
+
 def _addresses(tensors: Sequence[Tensor | None]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])
 
@@ -249,6 +324,11 @@ def _why_not() -> str | None:
     except CompilerError as error:
         return str(error)
     return None
+
+
+def available() -> bool:
+    """Say whether the library can be compiled and loaded here."""
+    return _why_not() is None
 
 
 def _supports(problem: Problem) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # A product of two per-sample matrices is many small products, one with a shared weight is a single large one. That the
 # former runs at half the rate is an assumption, not a measurement; it only decides between orders of similar cost.
@@ -125,6 +126,12 @@ def optimal_bracketing(widths: Sequence[int], *, batched: bool = False, scaled: 
 
     root = tree(1, n)
     return Bracketing(root, multiply_adds(root, widths, scaled=scaled), tuple(widths))
+
+
+@lru_cache(maxsize=4096)
+def known_bracketing(widths: tuple[int, ...], batched: bool, scaled: bool) -> Bracketing:
+    """Return `optimal_bracketing`, looked for once."""
+    return optimal_bracketing(widths, batched=batched, scaled=scaled)
 
 
 def _solve(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from jacobians.mlp import MLP, Layer
-from jacobians.modes.bracketing import Bracketing, Split, optimal_bracketing
+from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.modes.forward import forward
 from jacobians.modes.reverse import reverse
 from jacobians.modes.scaling import scale
@@ -41,7 +40,7 @@ def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, T
     Source:
         Naumann, Optimal Jacobian accumulation and Jacobian chaining, arXiv 2406.11862.
     """
-    order = _order(mlp.widths, x.ndim == 2, mlp.activation != "identity")
+    order = known_bracketing(mlp.widths, x.ndim == 2, mlp.activation != "identity")
     if order.mode == "reverse":
         return reverse(mlp, x, value=value)
     if order.mode == "forward":
@@ -80,11 +79,6 @@ def multiply(tree: Split, tape: Sequence[Layer]) -> Tensor:
     if left.ndim == 2 and right.ndim == 3:
         return F.linear(right.mT, left).mT  # (N, in, k) x (out, k) -> (N, in, out)
     return left @ right
-
-
-@lru_cache(maxsize=4096)
-def _order(widths: tuple[int, ...], batched: bool, scaled: bool) -> Bracketing:
-    return optimal_bracketing(widths, batched=batched, scaled=scaled)
 
 
 @register("mixed:eager", hand_written=True, differentiable=True, summary="the cheapest order of products, in torch")

@@ -278,3 +278,36 @@ void NAME(elementary)(int activation, REAL *z, REAL *s, int64_t n) { NAME(activa
 
 /* The most samples of a block. */
 int NAME(panel_width)(void) { return PANEL; }
+
+typedef struct {
+    const REAL *p;
+    int64_t n, passes;
+    REAL *sums; /* one a thread */
+} NAME(Reading);
+
+static void NAME(read_share)(void *argument, int thread, int threads) {
+    NAME(Reading) *reading = argument;
+    int64_t each = reading->n / threads / (8 * LANES) * (8 * LANES), from = each * thread;
+    VECTOR total[8] = {0};
+    for (int64_t pass = 0; pass < reading->passes; pass++)
+        for (int64_t i = from; i < from + each; i += 8 * LANES) {
+            total[0] += NAME(load)(reading->p + i);
+            total[1] += NAME(load)(reading->p + i + LANES);
+            total[2] += NAME(load)(reading->p + i + 2 * LANES);
+            total[3] += NAME(load)(reading->p + i + 3 * LANES);
+            total[4] += NAME(load)(reading->p + i + 4 * LANES);
+            total[5] += NAME(load)(reading->p + i + 5 * LANES);
+            total[6] += NAME(load)(reading->p + i + 6 * LANES);
+            total[7] += NAME(load)(reading->p + i + 7 * LANES);
+        }
+    reading->sums[thread] = NAME(sum)(total[0] + total[1] + total[2] + total[3] + total[4] + total[5] + total[6] + total[7]);
+}
+
+/* Read n numbers `passes` times, each thread its own share: what memory can give at best. */
+REAL NAME(read_all)(const REAL *p, int64_t n, int64_t passes, int threads) {
+    REAL sums[MOST_THREADS] = {0}, total = 0;
+    NAME(Reading) reading = {p, n, passes, sums};
+    run_on(threads, NAME(read_share), &reading);
+    for (int t = 0; t < MOST_THREADS; t++) total += sums[t];
+    return total;
+}

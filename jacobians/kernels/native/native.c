@@ -2,6 +2,8 @@
  *
  * Compiled for the processor it runs on. Vectors are the compiler's (GCC and Clang), so that one text serves AVX-512, AVX2 and NEON.
  */
+#include "pool.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +11,6 @@
 #include <immintrin.h>
 #endif
 
-#include "pool.h"
 #include "repeat.h"
 
 enum { TANH, SIGMOID, RELU, LEAKY_RELU, SOFTPLUS, GELU, IDENTITY };

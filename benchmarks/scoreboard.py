@@ -1,0 +1,88 @@
+"""The scoreboard: each workload with the best of ours, the best peer, and what the planner would have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.cases import Sweep
+from benchmarks.listings import duration, speed_up
+from benchmarks.regret import chosen, groups, problem_of_row, row_title
+from benchmarks.rows import Row
+from benchmarks.statistics import Ratio
+from jacobians import planner
+from jacobians.registry import find_method
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One workload.
+
+    Attributes:
+        name: What it is known by.
+        ours: The fastest hand-written row.
+        peer: The fastest peer's.
+        ratio: How many times faster ours is, with its interval.
+        choice: What the planner chooses, by estimate.
+        regret: Time of that choice over the time of ours; `None` where it was not measured.
+    """
+
+    name: str
+    ours: Row
+    peer: Row
+    ratio: Ratio
+    choice: str
+    regret: float | None
+
+
+def scores(rows: Sequence[Row], sweep: Sweep | None = None) -> list[Score]:
+    """Score every problem that has a hand-written method and a peer.
+
+    Args:
+        rows: Rows of a run.
+        sweep: Where the workloads have their names.
+
+    Returns:
+        One score per problem, in the order of the rows.
+    """
+    names = {(p["widths"], p["batch"]): grid.name for grid in sweep.grid if grid.name for p in grid.problems()} if sweep else {}
+    found: list[Score] = []
+    for group in groups(rows):
+        by_speed = sorted((row for row in group if row.implementation != "dense"), key=lambda row: row.median_s or float("inf"))
+        ours = next((row for row in by_speed if find_method(row.method).hand_written), None)
+        peer = next((row for row in by_speed if not find_method(row.method).hand_written), None)
+        if ours is None or peer is None:
+            continue
+        problem = problem_of_row(ours)
+        choice = next(iter(planner.candidates(problem)))
+        seconds = chosen({row.method: row.median_s for row in group if row.median_s}, choice)
+        regret = seconds / ours.median_s if seconds and ours.median_s else None
+        name = names.get((problem.widths, problem.batch)) or row_title(ours)
+        found.append(Score(name, ours, peer, speed_up(ours, peer), choice, regret))
+    return found
+
+
+def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """Show scores.
+
+    Args:
+        found: The scores.
+
+    Returns:
+        Workload, ours, peer, ratio, fraction of the ceiling, choice, regret.
+    """
+    rows = [
+        [
+            score.name,
+            score.ours.method,
+            duration(score.ours.median_s),
+            score.peer.method,
+            duration(score.peer.median_s),
+            str(score.ratio),
+            f"{score.ours.fraction_of_ceiling:.2f}" if score.ours.fraction_of_ceiling else "-",
+            score.choice,
+            f"{score.regret:.2f}" if score.regret else "-",
+        ]
+        for score in found
+    ]
+    return ["workload", "best of ours", "time", "best peer", "time", "ours faster by", "of ceiling", "auto", "regret"], rows

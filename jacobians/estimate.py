@@ -1,0 +1,92 @@
+"""Predicted times: operations over the machine's rates, plus what calls cost. Pure arithmetic.
+
+A prediction only has to put the methods of one problem in the right order. It knows four things about our kernels: how many bytes of
+weights they stream, how many operations they do on vectors padded to full registers, how many rows they sum up, and how many calls
+of the interpreter or layers of a network they go through. The constants below are of that kind and were fitted on one machine; the
+rates come from `machine.Ceilings`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from jacobians.cost import cost
+from jacobians.kernels import native
+from jacobians.machine import Ceilings
+from jacobians.problem import Problem
+from jacobians.registry import Method
+
+NATIVE_CALL = 5.0  # of a torch operation's: checks, addresses, the foreign call
+EAGER_CALL = 3.0  # operations in sequence find each other's results cold
+EAGER_OPERATIONS = {"forward": 6, "reverse": 6, "mixed": 7}  # per layer
+ROW_S = 2.5e-9  # of summing up the lanes of one row
+LAYER_S = 0.4e-6  # of two threads meeting after a layer
+NUMBER_S = 0.4e-9  # of a number that is scaled, moved or activated
+EFFICIENCY = 0.85  # of the ceiling of products
+EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
+
+
+def estimate(problem: Problem, method: Method, ceilings: Ceilings) -> float:
+    """Predict the time of a method.
+
+    Args:
+        problem: The problem.
+        method: The method.
+        ceilings: Rates of the device.
+
+    Returns:
+        Seconds.
+    """
+    if method.implementation == "native":
+        return _native(problem, method.mode, ceilings)
+    work = cost(problem, method.mode)
+    calls = EAGER_OPERATIONS[method.mode] * (problem.L + 1) * EAGER_CALL * ceilings.call_s
+    passes = 1 if method.mode == "forward" else 2  # of the weights: what is pulled back reads them again
+    return calls + work.flops / _rate(problem, ceilings, EAGER_EFFICIENCY) + passes * work.bytes / ceilings.bandwidth(work.bytes)
+
+
+def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) -> float:
+    return efficiency * ceilings.flops * 4 / max(4, problem.itemsize)
+
+
+def _native(problem: Problem, mode: str, ceilings: Ceilings) -> float:
+    """Follow the techniques of `jacobians.kernels.native`."""
+    outline = native.outline(mode, problem)
+    widths, N = problem.widths, problem.N
+    threads = outline.threads
+    rate = _rate(problem, ceilings) * threads / max(1, outline.most_threads)
+    lanes = 64 // problem.itemsize
+    weights = sum(i * o for i, o in pairwise(widths))
+    stored = problem.itemsize * weights
+    hidden = sum(widths[1:])
+    seconds = NATIVE_CALL * ceilings.call_s + (LAYER_S * problem.L if threads > 1 else 0.0)
+    output = problem.itemsize * N * problem.P * problem.D
+    if outline.blocks:
+        seeds = problem.D if mode == "forward" else problem.P
+        samples = -(-N // lanes) * lanes if N <= 4 * lanes else -(-N // (4 * lanes)) * 4 * lanes
+        first, last = widths[0] * widths[1], widths[-2] * widths[-1]
+        chain = seeds * (weights - (first if mode == "forward" else last))
+        carried = seeds * (hidden - problem.P) + 2 * hidden + problem.D + problem.P * problem.D
+        return (
+            seconds
+            + 2 * samples * (weights + chain) / rate
+            + samples * carried * NUMBER_S / 2 / threads
+            + output / ceilings.bandwidth(output)
+        )
+    evaluations = N * (stored / ceilings.bandwidth(stored) * _share(ceilings, stored, threads, outline.most_threads))
+    rows = N * hidden * (1 + outline.tangents) * ROW_S / threads
+    seconds += evaluations * (1 + outline.tangents / 6) + rows + N * hidden * NUMBER_S / threads
+    if outline.cotangents:
+        seconds += evaluations * (1 + (outline.cotangents - 1) / 6)
+    seconds += N * outline.copied * NUMBER_S / 2 / threads
+    for rows_, columns, inner in outline.products:
+        padded = -(-columns // lanes) * lanes
+        seconds += N * (2 * rows_ * padded * inner / rate + (rows_ * padded + inner * padded) * NUMBER_S / 4 / threads)
+    return seconds + output / ceilings.bandwidth(output)
+
+
+def _share(ceilings: Ceilings, working_set: int, threads: int, most: int) -> float:
+    """One thread of several reads at its share of the rate from its own caches, and at more from memory shared by all."""
+    if threads >= most:
+        return 1.0
+    return most / threads if working_set < 2**20 else 1.5
