@@ -8,13 +8,13 @@ rates come from `machine.Ceilings`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 from jacobians.cost import cost
 from jacobians.kernels import native
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
-from jacobians.registry import Method
 
 NATIVE_CALL = 5.0  # of a torch operation's: checks, addresses, the foreign call
 EAGER_CALL = 3.0  # operations in sequence find each other's results cold
@@ -26,22 +26,24 @@ EFFICIENCY = 0.85  # of the ceiling of products
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 
-def estimate(problem: Problem, method: Method, ceilings: Ceilings) -> float:
+@lru_cache(maxsize=4096)
+def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings) -> float:
     """Predict the time of a method.
 
     Args:
         problem: The problem.
-        method: The method.
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        implementation: `"native"`, or `"eager"`, as which any other counts.
         ceilings: Rates of the device.
 
     Returns:
         Seconds.
     """
-    if method.implementation == "native":
-        return _native(problem, method.mode, ceilings)
-    work = cost(problem, method.mode)
-    calls = EAGER_OPERATIONS[method.mode] * (problem.L + 1) * EAGER_CALL * ceilings.call_s
-    passes = 1 if method.mode == "forward" else 2  # of the weights: what is pulled back reads them again
+    if implementation == "native":
+        return _native(problem, mode, ceilings)
+    work = cost(problem, mode)
+    calls = EAGER_OPERATIONS[mode] * (problem.L + 1) * EAGER_CALL * ceilings.call_s
+    passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
     return calls + work.flops / _rate(problem, ceilings, EAGER_EFFICIENCY) + passes * work.bytes / ceilings.bandwidth(work.bytes)
 
 

@@ -81,8 +81,13 @@ def fingerprint(device: str) -> str:
     Returns:
         Sixteen hexadecimal digits.
     """
+    return _fingerprint(device, torch.get_num_threads())
+
+
+@functools.lru_cache
+def _fingerprint(device: str, threads: int) -> str:
     name = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") and torch.cuda.is_available() else processor()
-    facts = (VERSION, device, name, platform.machine(), platform.system(), os.cpu_count(), torch.__version__, torch.get_num_threads())
+    facts = (VERSION, device, name, platform.machine(), platform.system(), os.cpu_count(), torch.__version__, threads)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

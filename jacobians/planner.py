@@ -43,7 +43,7 @@ def candidates(problem: Problem, request: Request = Request()) -> dict[str, floa
     """
     able = [method for method in methods() if method.hand_written and method.unsupported(problem, request) is None]
     ceilings = machine.ceilings(problem.device)
-    predicted = {method.name: estimate(problem, method, ceilings) for method in able}
+    predicted = {method.name: estimate(problem, method.mode, method.implementation, ceilings) for method in able}
     # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 

@@ -38,6 +38,7 @@ def compiler() -> str | None:
     return next((found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (found := shutil.which(name))), None)
 
 
+@functools.cache
 def processor() -> str:
     """Describe the instruction set: what was compiled or measured on another processor must not be used."""
     try:
