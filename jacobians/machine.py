@@ -107,9 +107,15 @@ def ceilings(device: str) -> Ceilings:
 def _ceilings(device: str, threads: int) -> Ceilings:
     found = _read(f"ceilings-{fingerprint(device)}.json")
     try:
-        return Ceilings(tuple((int(size), float(rate)) for size, rate in found["read"]), found["flops"], found["call_s"], measured=True)
+        read = tuple((int(size), float(rate)) for size, rate in found["read"])
+        known = Ceilings(read, float(found["flops"]), float(found["call_s"]), measured=True)
+        return known if read else _assumed(device)
     except (KeyError, TypeError, ValueError):
-        return ASSUMED["cpu" if device == "cpu" else "accelerator"]
+        return _assumed(device)
+
+
+def _assumed(device: str) -> Ceilings:
+    return ASSUMED["cpu" if device == "cpu" else "accelerator"]
 
 
 def remember_ceilings(device: str, measured: Ceilings) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from jacobians import machine, planner
+from jacobians.kernels import native
 from jacobians.mlp import MLP
+from jacobians.modes.chunked import chunked
 from jacobians.modes.factored import FactoredJacobian
 from jacobians.modes.factored import factored as factor
 from jacobians.planner import EFFORTS, Choice
@@ -175,10 +177,14 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
 
 
 @overload
-def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ...) -> Tensor: ...
+def jacobian(
+    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., chunk: int | None = ...
+) -> Tensor: ...
 @overload
 def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
-def jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False, factored: bool = False) -> Tensor | FactoredJacobian:
+def jacobian(
+    mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False, factored: bool = False, chunk: int | None = None
+) -> Tensor | FactoredJacobian:
     """Compute `J[..., p, d] = ∂y_p/∂x_d` of an MLP.
 
     The plan is kept with the network, so a second call of the same shape prepares nothing.
@@ -189,14 +195,15 @@ def jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = 
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
+        chunk: Bound in bytes of the memory used beyond J: samples, then columns (forward) or rows (reverse) are computed a few at a time.
 
     Returns:
         J of shape (P, D) or (N, P, D), or its factors.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
-        ValueError: The input does not fit, the method is unknown or does not support the problem, or factors are asked of
-            another method than mixed mode or of a network without hidden layers.
+        ValueError: The input does not fit, the method is unknown or does not support the problem, factors are asked of
+            another method than mixed mode or of a network without hidden layers, or the bound is too low or cannot be kept.
 
     Example:
         >>> mlp = MLP.random(L=10, D=2, K=30, P=10)
@@ -211,7 +218,30 @@ def jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = 
         problem_of(mlp, x)
         with torch.set_grad_enabled(create_graph):
             return factor(mlp, x)
+    if chunk is not None:
+        return _bounded(mlp, x, method, create_graph, chunk)
     return _cached(mlp, x, method, Request(value=False, create_graph=create_graph))(x)
+
+
+def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
+    """Keep to a bound of memory: by a kernel whose working set is small enough, else by pieces of the readable modes."""
+    problem = problem_of(mlp, x)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    if create_graph:
+        raise ValueError("chunk cannot bound a J that is differentiated again: its graph holds every piece; leave out chunk")
+    if method == "auto":
+        wanted = list(planner.candidates(problem))
+    else:
+        wanted = [find_method(method).name]
+    for name in wanted:
+        mode, _, implementation = name.partition(":")
+        if implementation == "native" and native.working_bytes(mode, problem) <= chunk:
+            return _cached(mlp, x, name, Request())(x)
+        if implementation == "eager" and mode != "mixed":
+            with torch.no_grad():
+                return chunked(mlp, x, problem, mode, chunk)
+    raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes; use method='auto', 'forward' or 'reverse'")
 
 
 def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:

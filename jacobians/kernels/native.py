@@ -208,6 +208,21 @@ def outline(mode: str, problem: Problem) -> Outline:
     )
 
 
+def working_bytes(mode: str, problem: Problem) -> int:
+    """Return the memory a call uses beyond J.
+
+    Args:
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+
+    Returns:
+        Bytes; it stays with the thread that called, for its next call.
+    """
+    kernel = _assemble(mode, problem)
+    threads = torch.get_num_threads() if kernel.threaded else 1
+    return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
+
+
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
     weights = sum(i * o for i, o in pairwise(problem.widths))
     if kind in (TANGENTS, COTANGENTS):

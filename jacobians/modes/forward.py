@@ -10,8 +10,10 @@ from jacobians.modes.scaling import scale
 from jacobians.problem import Problem
 from jacobians.registry import Computation, Request, register
 
+_ALL = slice(None)
 
-def forward(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+
+def forward(mlp: MLP, x: Tensor, *, value: bool = False, columns: slice = _ALL) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the right: `T_1 = S_1 W_1`, `T_l = S_l (W_l T_{l-1})`.
 
     The tangents are kept transposed, one row per input coordinate: a batch of them is then a plain matrix of N·D rows,
@@ -21,6 +23,7 @@ def forward(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None,
         mlp: The network.
         x: Input of shape (D,) or (N, D).
         value: Whether to return `y` as well.
+        columns: Which columns of J to compute; all by default.
 
     Returns:
         `(y, J)`: y of shape (P,) or (N, P), or `None`; J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`, a
@@ -42,7 +45,8 @@ def forward(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None,
         if T is None:
             # Starts from W_1, no identity seed: (D, K) * (..., 1, K) -> (..., D, K). For a batch the small factor is laid
             # out first, else the product inherits its transposed strides and every later layer copies.
-            T = (W.T if x.ndim == 1 else W.T.contiguous()) * s[..., None, :]  # pyright: ignore[reportOptionalSubscript]
+            seeds = W.T[columns]
+            T = (seeds if x.ndim == 1 else seeds.contiguous()) * s[..., None, :]  # pyright: ignore[reportOptionalSubscript]
             continue
         T = F.linear(T, W)  # (..., D, in) x (out, in) -> (..., D, out)
         if s is not None:

@@ -47,12 +47,15 @@ static inline VECTOR NAME(exp_minus_1)(VECTOR v, VECTOR *exponential) {
 
 static inline VECTOR NAME(absolute)(VECTOR v) { return NAME(choose)(v < 0, -v, v); }
 
-/* tanh z = -m / (2 + m) with m = exp(-2|z|) - 1; its slope 1 - tanh² z = 4 exp(-2|z|) / (2 + m)² has no cancellation. */
+/* With e = exp(-2|z|) and m = e - 1: tanh|z| = -m / (2 + m), and 1 - 2 e / (1 + e) where that loses less. The slope
+ * 1 - tanh² z = 4 e / (1 + e)² has no cancellation. */
 static inline VECTOR NAME(tanh)(VECTOR z, VECTOR *slope) {
     VECTOR e, m = NAME(exp_minus_1)(NAME(absolute)(z) * (REAL)-2, &e);
-    VECTOR inverse = (REAL)1 / (m + 2);
+    VECTOR d = m + 2, inverse = (REAL)1 / d, share = e * inverse;
     VECTOR t = -m * inverse;
-    *slope = 4 * e * inverse * inverse;
+    t -= (t * d + m) * inverse; /* what the two roundings left over */
+    t = NAME(choose)(e < (REAL)0.3, 1 - (share + share), t);
+    *slope = 4 * share * inverse;
     return NAME(choose)(z < 0, -t, t);
 }
 

@@ -1,0 +1,120 @@
+"""Forward and reverse mode under a bound of memory: a few samples, columns or rows of J at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.modes.forward import forward
+from jacobians.modes.reverse import reverse
+from jacobians.problem import Problem
+
+ALLOCATOR = 1.4  # blocks that were freed are not always the ones that are taken next
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How much is computed at a time.
+
+    Attributes:
+        samples: Samples.
+        seeds: Columns of J in forward mode, rows in reverse mode.
+        bytes: Memory that takes at most, beyond J itself.
+    """
+
+    samples: int
+    seeds: int
+    bytes: int
+
+
+def working_bytes(problem: Problem, mode: str, samples: int, seeds: int) -> int:
+    """Bound the memory of a mode for some samples and seeds, beyond the J that is filled.
+
+    Forward mode holds two layers of values and of tangents, reverse mode the tape and two layers of cotangents; either also the piece
+    of J it has computed.
+
+    Args:
+        problem: Sizes and dtype.
+        mode: `"forward"` or `"reverse"`.
+        samples: Samples at a time.
+        seeds: Columns or rows at a time.
+
+    Returns:
+        Bytes.
+
+    Example:
+        >>> p = Problem(widths=(1000, 1000, 10), batch=64)
+        >>> working_bytes(p, "reverse", 64, 10) > 4 * 64 * 10 * 1000
+        True
+    """
+    widths = problem.widths
+    pairs = list(pairwise(widths[1:] if mode == "forward" else widths[:-1])) or [(widths[0], widths[-1])]
+    carried = max(a + b for a, b in pairs)
+    piece = problem.P if mode == "forward" else problem.D
+    values = 3 * max(widths) + (0 if mode == "forward" else 2 * sum(widths[1:]))
+    first = max(widths[1], widths[-2])  # the scaled first factor, before anything is multiplied
+    return int(ALLOCATOR * problem.itemsize * samples * (values + seeds * (carried + piece + first)))
+
+
+def layout(problem: Problem, mode: str, most_bytes: int) -> Chunks:
+    """Find the largest chunks within a bound: samples are cut first, then columns or rows.
+
+    Args:
+        problem: The problem.
+        mode: `"forward"` or `"reverse"`.
+        most_bytes: The bound.
+
+    Returns:
+        The chunks.
+
+    Raises:
+        ValueError: Not even one column or row of one sample fits.
+    """
+    seeds = problem.D if mode == "forward" else problem.P
+    per_sample = working_bytes(problem, mode, 1, seeds)
+    if per_sample <= most_bytes:
+        samples = max(1, min(problem.N, most_bytes // per_sample))
+        return Chunks(samples, seeds, samples * per_sample)
+    fixed = working_bytes(problem, mode, 1, 0)
+    each = working_bytes(problem, mode, 1, 1) - fixed
+    few = (most_bytes - fixed) // each
+    if few < 1:
+        raise ValueError(f"chunk={most_bytes} bytes is too little for {mode} mode on this network; it needs at least {fixed + each}")
+    return Chunks(1, few, fixed + few * each)
+
+
+def chunked(mlp: MLP, x: Tensor, problem: Problem, mode: str, most_bytes: int) -> Tensor:
+    """Compute J piece by piece.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        problem: Its description.
+        mode: `"forward"` or `"reverse"`.
+        most_bytes: Bound of the memory beyond J.
+
+    Returns:
+        J of shape (P, D) or (N, P, D).
+    """
+    chunks = layout(problem, mode, most_bytes)
+    J = x.new_empty((problem.N, problem.P, problem.D))
+    batch = x.reshape(-1, problem.D)
+    for n in range(0, problem.N, chunks.samples):
+        some = batch[n : n + chunks.samples]
+        for seed in range(0, problem.D if mode == "forward" else problem.P, chunks.seeds):
+            piece = slice(seed, seed + chunks.seeds)
+            if mode == "forward":
+                J[n : n + chunks.samples, :, piece] = forward(mlp, some, columns=piece)[1]
+            else:
+                J[n : n + chunks.samples, piece] = reverse(_with_rows(mlp, piece), some)[1]
+    return J.reshape(problem.jacobian_shape)
+
+
+def _with_rows(mlp: MLP, rows: slice) -> MLP:
+    """Return the network of some outputs; its Jacobian is those rows."""
+    last = mlp.biases[-1]
+    weights, biases = (*mlp.weights[:-1], mlp.weights[-1][rows]), (*mlp.biases[:-1], None if last is None else last[rows])
+    return MLP(weights, biases, mlp.activation, mlp.output_activation)

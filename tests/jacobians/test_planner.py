@@ -1,0 +1,109 @@
+"""The planner: its estimates, its memory, and what it says."""
+
+import json
+
+import pytest
+import torch
+
+import jacobians as jac
+from jacobians import machine, planner
+from jacobians.estimate import estimate
+from jacobians.problem import Problem
+from tests.cases import network
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """A cache directory of its own, and nothing remembered before or after."""
+    monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
+    machine._ceilings.cache_clear()
+    machine._times.cache_clear()
+    yield tmp_path
+    machine._ceilings.cache_clear()
+    machine._times.cache_clear()
+
+
+def test_lopsided_networks():
+    assert planner.choose(Problem(widths=(1000, 1000, 1000, 1))).method.mode == "reverse"
+    assert planner.choose(Problem(widths=(1, 1000, 1000, 1000))).method.mode == "forward"
+    assert planner.choose(Problem(widths=(256, 512, 8, 512, 256))).method.mode == "mixed"
+    assert planner.choose(Problem(widths=(2, 64, 64, 64, 64), batch=4096)).method.mode == "forward"
+
+
+def test_only_what_can_serve_is_chosen():
+    mlp, x = network((3, 6, 2), dtype=torch.float32)
+    assert jac.plan(mlp, x, create_graph=True).method.endswith(":eager")
+    half, x = network((3, 6, 2), dtype=torch.bfloat16)
+    assert jac.plan(half, x).method.endswith(":eager")
+
+
+def test_predictions_grow_with_the_work():
+    ceilings = machine.ASSUMED["cpu"]
+    for implementation in ("native", "eager"):
+        for mode in ("forward", "reverse", "mixed"):
+            times = [estimate(Problem(widths=(64, K, K, 64)), mode, implementation, ceilings) for K in (16, 64, 256, 1024)]
+            assert times == sorted(times)
+            assert estimate(Problem(widths=(8, 64, 8), batch=8192), mode, implementation, ceilings) > estimate(
+                Problem(widths=(8, 64, 8), batch=64), mode, implementation, ceilings
+            )
+
+
+def test_measuring_is_remembered_and_explained(own_cache):
+    mlp, x = network((4, 32, 32, 4), dtype=torch.float32)
+    before = jac.plan(mlp, x)
+    assert "the shortest predicted time" in before.explain()
+    assert "measured" not in before.explain()
+    plan = jac.plan(mlp, x, effort="measure")
+    text = plan.explain()
+    assert "the fastest of 3 measured on this machine" in text
+    assert text.count(", measured ") == 3
+    (file,) = own_cache.glob("times-*.json")
+    times = json.loads(file.read_text())[planner.key_of(plan.problem, plan.request)]
+    assert plan.method == min(times, key=times.get)
+    # A later plan knows, also in a process that has just begun, and measures no more.
+    machine._times.cache_clear()
+    assert jac.plan(mlp, x).method == plan.method
+    assert jac.plan(mlp, x, effort="measure").choice.measured == times
+
+
+def test_the_measured_winner_wins_over_the_predicted_one():
+    problem = Problem(widths=(4, 32, 32, 4))
+    predicted = planner.candidates(problem)
+    slowest = list(predicted)[-1]
+    key = planner.key_of(problem, jac.Request())
+    machine.remember_times("cpu", key, {slowest: 1e-9, next(iter(predicted)): 1e-3})
+    assert planner.choose(problem).method.name == slowest
+    assert planner.choose(problem.with_(bias=True)).method.name != slowest
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"read": 3}', '{"read": [], "flops": "x", "call_s": 1}'])
+def test_a_broken_memory_is_no_memory(own_cache, content):
+    for name in ("times", "ceilings"):
+        (own_cache / f"{name}-{machine.fingerprint('cpu')}.json").write_text(content)
+    assert machine.ceilings("cpu") == machine.ASSUMED["cpu"]
+    assert planner.choose(Problem(widths=(4, 32, 4))).method.hand_written
+
+
+def test_without_a_cache_directory_nothing_is_kept_and_nothing_fails(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path / "file"))
+    machine.remember_times("cpu", "key", {"reverse:eager": 1.0})
+    assert machine.known_times("cpu", "key") == {}
+
+
+def test_ceilings_are_kept(own_cache):
+    measured = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 1e-6, measured=True)
+    machine.remember_ceilings("cpu", measured)
+    assert machine.ceilings("cpu") == measured
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # another machine, as far as rates go
+    try:
+        assert not machine.ceilings("cpu").measured
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_unknown_effort():
+    mlp, x = network((3, 6, 2))
+    with pytest.raises(ValueError, match="unknown effort 'try'; choose from estimate, measure"):
+        jac.plan(mlp, x, effort="try")
