@@ -59,9 +59,9 @@ def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B
         The choice.
 
     Example:
-        >>> choose(Problem(widths=(1000, 1000, 1), dtype="bfloat16")).method.name
+        >>> choose(Problem(widths=(1000, 1000, 1000, 1), dtype="bfloat16")).method.name
         'reverse:eager'
-        >>> choose(Problem(widths=(1, 1000, 1000), dtype="bfloat16")).method.name
+        >>> choose(Problem(widths=(1, 1000, 1000, 1000), dtype="bfloat16")).method.name
         'forward:eager'
         >>> choose(Problem(widths=(256, 512, 8, 512, 256), dtype="bfloat16")).method.name
         'mixed:eager'

@@ -6,6 +6,11 @@ import torch
 
 import jacobians as jac
 
+OURS = [method.name for method in jac.methods() if method.hand_written]
+# torch.compile takes up to half a minute for each network, so it has a test of its own: test_torch_compile.py.
+PEERS = [method.name for method in jac.methods() if not method.hand_written and method.implementation != "torch.compile"]
+ALL = OURS + PEERS
+
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # relative, Frobenius
 
 WIDTHS = {

@@ -28,7 +28,9 @@ def _supports(problem: Problem) -> str | None:
 
 def _prepare(transform: Callable[..., Callable[..., object]]) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        compiled = torch.compile(jacobian_function(transform, mlp, problem, request), dynamic=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own deprecations
+            compiled = torch.compile(jacobian_function(transform, mlp, problem, request), dynamic=False)
 
         def run(x: torch.Tensor) -> tuple[object, object]:
             with FORWARD_AD if transform is jacfwd else nullcontext():
@@ -36,7 +38,7 @@ def _prepare(transform: Callable[..., Callable[..., object]]) -> Prepare:
             return (result[1], result[0]) if request.value else (None, result)  # pyright: ignore[reportIndexIssue]
 
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the compiler's own deprecations
+            warnings.simplefilter("ignore")
             run(torch.zeros(problem.input_shape, dtype=mlp.dtype, device=mlp.device))
         return Computation(run)
 

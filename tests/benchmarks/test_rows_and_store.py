@@ -16,7 +16,7 @@ from tests.benchmarks.rows import row
 CONTRACT = """schema, sweep, case, L, D, K, P, N, widths, activation, dtype, device, device_name, machine, method, mode,
 implementation, status, reason, rel_error, tolerance, rounds, iterations, min_s, q1_s, median_s, q3_s, max_s, mean_s,
 stddev_s, ci_low_s, ci_high_s, prepare_s, peak_bytes, flops, bytes, threads, torch, commit, started_at, stop, flags,
-cache, block_medians_s, device_median_s"""
+cache, block_medians_s, device_median_s, fraction_of_ceiling"""
 
 
 def test_columns_are_the_contract_in_order():
@@ -91,7 +91,7 @@ class TestCsv:
         [
             (b"", "empty or not a CSV"),
             (b"\x00\x01\xff\xfe", "cannot be read as text|empty or not a CSV"),
-            (b"a,b\n1,2\n", "columns differ from schema 2: unknown 'a'"),
+            (b"a,b\n1,2\n", "columns differ from schema 3: unknown 'a'"),
             (b"PK\x03\x04rubbish", "columns differ"),
         ],
     )
@@ -102,14 +102,15 @@ class TestCsv:
             read_csv(path)
         assert path.read_bytes() == content
 
-    def test_schema_1_is_still_read(self, tmp_path):
+    @pytest.mark.parametrize(("version", "first_later", "blocks"), [(1, "stop", 0), (2, "fraction_of_ceiling", 6)])
+    def test_older_schemas_are_still_read(self, tmp_path, version, first_later, blocks):
         path = tmp_path / "a.csv"
         write_csv([row()], path)
         table = [line.split(",") for line in path.read_text().splitlines()]
-        old = [line[: COLUMNS.index("stop")] for line in table]
-        path.write_text("\n".join(",".join(line) for line in old).replace("\n2,", "\n1,") + "\n")
+        old = [line[: COLUMNS.index(first_later)] for line in table]
+        path.write_text("\n".join(",".join(line) for line in old).replace(f"\n{SCHEMA},", f"\n{version},") + "\n")
         (found,) = read_csv(path)
-        assert (found.schema_version, found.median_s, found.block_medians) == (1, 1e-4, ())
+        assert (found.schema_version, found.median_s, len(found.block_medians)) == (version, 1e-4, blocks)
 
     def test_missing(self, tmp_path):
         with pytest.raises(BadInput, match="no such file"):
@@ -122,7 +123,7 @@ class TestCsv:
         for old, new, message in (
             ("reverse:eager,reverse,eager,ok", "reverse:eager,reverse,eager,great", "line 2: status: .*'great'"),
             (",0.0001,", ",fast,", "line 2: .*fast"),
-            ("2,quick", f"{SCHEMA + 1},quick", f"schema {SCHEMA + 1} is newer than {SCHEMA}"),
+            (f"{SCHEMA},quick", f"{SCHEMA + 1},quick", f"schema {SCHEMA + 1} is newer than {SCHEMA}"),
             (",2.13.0,abc,2026-01-01T00:00:00+00:00", "", "36 cells|37 cells|cells, expected"),
         ):
             assert old in good

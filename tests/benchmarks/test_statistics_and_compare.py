@@ -99,7 +99,7 @@ class TestCompare:
         ("changes", "message"),
         [
             ({"threads": 1}, "number of threads: 2 against 1"),
-            ({"schema": 1}, "schema: 2 against 1"),
+            ({"schema": 1}, "schema: 3 against 1"),
             ({"cache": "cold"}, "cache: hot against cold"),
             ({"dtype": "float64", "case": row().case.replace("float32", "float64")}, "dtype: float32 against float64"),
         ],

@@ -44,7 +44,8 @@ def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, cac
         assert 6 <= len(entry.samples) == len(row.block_medians) <= 12
         assert sum(map(len, entry.samples)) == row.rounds
         assert row.stop in {"precision", "time"}
-        assert (row.iterations > 1) == (cache == "hot")  # short calls are repeated within a round
+        assert row.iterations == 1 or cache == "hot"  # a round of several calls would find the caches warm
+        assert 0 < row.fraction_of_ceiling < 1
         assert row.prepare_s > 0
     assert 0 < result.busy_s < result.wall_s
     origin = read_provenance(result.csv)

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import jacobians as jac
+from tests.cases import ALL
 
 METHODS = [method.name for method in jac.methods() if method.differentiable]
 
@@ -40,7 +41,7 @@ def test_the_gradient_of_a_jacobian_norm_reaches_shared_modules(method):
     torch.testing.assert_close(hand, net[0].weight.grad)
 
 
-@pytest.mark.parametrize("method", [m.name for m in jac.methods()])
+@pytest.mark.parametrize("method", ALL)
 def test_without_it_no_graph_is_kept(method):
     net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     y, J = jac.value_and_jacobian(jac.MLP.from_torch(net), torch.ones(3), method=method)

@@ -99,7 +99,7 @@ class TestMixed:
 
     def test_auto_takes_it_where_it_saves(self):
         mlp = jac.MLP.random(widths=(256, 512, 8, 512, 256))
-        assert jac.plan(mlp, torch.ones(256)).method == "mixed:eager"
+        assert jac.plan(mlp, torch.ones(256)).method.startswith("mixed:")
 
 
 class TestFactored:

@@ -59,13 +59,13 @@ def in_ulps(got, exact):
     return ((got.double() - exact).abs() / spacing).max().item()
 
 
-def test_tanh_and_its_slope_to_two_and_four_units_in_the_last_place():
+def test_tanh_within_two_units_in_the_last_place_and_its_slope_within_six():
     exponents = torch.linspace(-37, 6.4, 400_001, dtype=torch.float64)
     z = torch.cat([torch.exp2(exponents), -torch.exp2(exponents), torch.zeros(1)]).float()
     h, s = elementary("tanh", z)
     assert in_ulps(h, torch.tanh(z.double())) <= 2
     shown = z.abs() < 40  # beyond, the slope is no normal number
-    assert in_ulps(s[shown], (1 / torch.cosh(z[shown].double())) ** 2) <= 4
+    assert in_ulps(s[shown], (1 / torch.cosh(z[shown].double())) ** 2) <= 6
     assert (s[~shown] < 1e-33).all()
 
 

@@ -11,10 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import jacobians as jac
 from jacobians import registry
 from tests import oracles
-from tests.cases import network
-
-OURS = [method.name for method in jac.methods() if method.hand_written]
-ALL = [method.name for method in jac.methods()]
+from tests.cases import ALL, OURS, network
 
 
 @pytest.fixture
@@ -135,9 +132,11 @@ class TestPlans:
 
 def test_a_plan_says_what_it_is(mlp):
     plan = jac.plan(mlp, torch.ones(6, 3))
-    assert plan.method == "forward:eager"
-    assert "forward needs" in plan.explain()
-    assert "(6, 3)" in plan.explain()
+    first, reason, *candidates = plan.explain().splitlines()
+    assert first == f"{plan.method} for x of shape (6, 3), float32, cpu, widths 3-5-5-4"
+    assert reason.startswith("the shortest predicted time, ")
+    assert candidates[0].startswith(f"  {plan.method}: predicted ")
+    assert len(candidates) == len(plan.choice.predicted) >= 3
 
 
 def test_auto_takes_the_mode_with_fewer_operations():

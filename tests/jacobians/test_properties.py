@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 import jacobians as jac
 from tests import oracles
-from tests.cases import ACTIVATIONS, TOLERANCE
+from tests.cases import ACTIVATIONS, OURS, TOLERANCE
 
-OURS = [method.name for method in jac.methods() if method.hand_written]
 widths = st.lists(st.integers(1, 12), min_size=2, max_size=6)
 
 

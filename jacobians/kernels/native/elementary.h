@@ -53,7 +53,7 @@ static inline VECTOR NAME(tanh)(VECTOR z, VECTOR *slope) {
     VECTOR e, m = NAME(exp_minus_1)(NAME(absolute)(z) * (REAL)-2, &e);
     VECTOR d = m + 2, inverse = (REAL)1 / d, share = e * inverse;
     VECTOR t = -m * inverse;
-    t -= (t * d + m) * inverse; /* what the two roundings left over */
+    t -= (t * d + m + t * (m - (d - 2))) * inverse; /* what rounding the sum, the quotient and the product left over */
     t = NAME(choose)(e < (REAL)0.3, 1 - (share + share), t);
     *slope = 4 * share * inverse;
     return NAME(choose)(z < 0, -t, t);
