@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import bdtr
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -26,13 +26,17 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple
         True
 
     Source:
-        Conover, Practical Nonparametric Statistics (3rd ed., 1999), section 3.2, as in `scipy.stats.quantile_test`.
+        Conover, Practical Nonparametric Statistics (3rd ed., 1999), section 3.2; the same as `scipy.stats.quantile_test` gives.
     """
-    # Both ends exist only where [min, max] itself has the coverage.
-    if len(samples) == 0 or 1 - 2 * 0.5 ** len(samples) < confidence:
+    # The k smallest and k largest samples may be left out while P(X <= k - 1) of the binomial distribution stays below half the rest.
+    tail = (1 - confidence) / 2
+    if not len(samples) or bdtr(0, len(samples), 0.5) > tail:
         return None
-    interval = stats.quantile_test(list(samples), p=0.5).confidence_interval(confidence)
-    return float(interval.low), float(interval.high)
+    left_out = 0
+    while bdtr(left_out + 1, len(samples), 0.5) <= tail:
+        left_out += 1
+    ordered = sorted(samples)
+    return float(ordered[left_out]), float(ordered[-1 - left_out])
 
 
 def half_width(samples: Sequence[float]) -> float:
@@ -125,6 +129,8 @@ def p_value(first: Sequence[float], second: Sequence[float]) -> float:
     """
     if not first or not second or len({*first, *second}) == 1:
         return 1.0
+    from scipy import stats  # takes most of a second to load, and only comparisons need it
+
     return float(stats.mannwhitneyu(first, second, alternative="two-sided").pvalue)
 
 

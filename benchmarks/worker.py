@@ -70,8 +70,18 @@ class Worker:
         self.events, events_write = os.pipe()
         grant_read, self._grant = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        command = [sys.executable, "-m", "pytest", str(MODULE), "-q", "-p", "no:cacheprovider", "--rootdir", str(environment.ROOT)]
-        command += ["-c", str(environment.ROOT / "pyproject.toml"), "--benchmark-quiet", "-W", "default", "-o", "addopts="]
+        command = [sys.executable, "-m", "pytest", str(MODULE), "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+        command += [
+            "--rootdir",
+            str(environment.ROOT),
+            "-c",
+            str(environment.ROOT / "pyproject.toml"),
+            "--benchmark-quiet",
+            "-W",
+            "default",
+            "-o",
+            "addopts=",
+        ]
         command += ["--sweeps-file", str(settings.sweeps_file.resolve()), "--sweep", sweep, "--device", device, "--runtime", runtime]
         command += ["--seed", str(settings.seed), "--threads", str(settings.threads_asked)]
         command += ["--precision", str(settings.precision), "--cache", settings.cache]
@@ -168,4 +178,6 @@ class Worker:
 
 def _environment(threads: int) -> dict[str, str]:
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {**os.environ, **{name: str(threads) for name in limits}, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    # Of pytest's plugins only the one that measures: what else is installed shall neither delay a worker nor disturb it.
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {**os.environ, **{name: str(threads) for name in limits}, **alone}

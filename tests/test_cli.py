@@ -13,13 +13,24 @@ from benchmarks.store import read_csv, write_csv
 from tests.benchmarks.rows import row
 
 
-def bench(*arguments, status=0, **options):
-    done = subprocess.run(
-        [sys.executable, "bench.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False, **options
-    )
+def bench(*arguments, status=0):
+    """Run the command in a process of its own."""
+    done = subprocess.run([sys.executable, "bench.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return done
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command here, which saves the start of a process; what it printed is returned."""
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
+        assert bench_module.main() == status
+        return capsys.readouterr()
+
+    return run
 
 
 def test_help_needs_no_torch():
@@ -43,11 +54,11 @@ def test_without_arguments_it_helps():
     assert "Usage" in bench().stdout
 
 
-def test_lists():
+def test_lists(command):
     assert "notebook" in bench("list").stdout
-    assert "reverse:torch.func" in bench("list", "methods").stdout
-    assert bench("list", "devices").stdout.splitlines()[1].startswith("cpu")
-    bench("list", "results")
+    assert "reverse:torch.func" in command("list", "methods").out
+    assert command("list", "devices").out.splitlines()[1].startswith("cpu")
+    command("list", "results")
 
 
 @pytest.mark.parametrize(
@@ -70,10 +81,8 @@ def test_lists():
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
-    assert bench_module.main() == 2
-    printed = capsys.readouterr()
+def test_bad_input_is_one_line_and_status_2(arguments, message, command):
+    printed = command(*arguments, status=2)
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("error: ")
@@ -86,28 +95,27 @@ def test_bad_input_as_the_shell_sees_it():
     assert "unknown sweep 'nope'" in done.stderr
 
 
-def test_run_plot_compare(tmp_path):
+def test_run_plot_compare(tmp_path, command):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')
-    done = bench("run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "[fr]*:eager", "--method", "*:dense")
+    done = bench("run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "*:eager", "--method", "reverse:dense")
     assert all(f"mine {number}/12 L" in done.stderr for number in range(1, 13))
     assert "\x1b" not in done.stdout + done.stderr
     assert "best of ours" in done.stdout
     assert "were spent inside measured and warm-up calls" in done.stdout
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'mine.csv'}"
     assert len(read_csv(tmp_path / "mine.csv")) == 12
-    drawn = bench("plot", tmp_path / "mine.csv", "--out", tmp_path / "figures", "--format", "svg,png,pdf")
-    assert drawn.stdout.splitlines() == [f"wrote {tmp_path / 'figures' / 'mine'}.{kind}" for kind in ("svg", "png", "pdf")]
-    compared = bench("compare", tmp_path / "mine.csv", tmp_path / "mine.csv", "--fail-on", "1.1")
-    assert "1.00x" in compared.stdout
+    drawn = command("plot", tmp_path / "mine.csv", "--out", tmp_path / "figures", "--format", "svg,png,pdf")
+    assert drawn.out.splitlines() == [f"wrote {tmp_path / 'figures' / 'mine'}.{kind}" for kind in ("svg", "png", "pdf")]
+    assert "1.00x" in command("compare", tmp_path / "mine.csv", tmp_path / "mine.csv", "--fail-on", "1.1").out
 
 
-def test_a_regression_is_status_1(tmp_path):
+def test_a_regression_is_status_1(tmp_path, command):
     write_csv([row(median=1e-3)], tmp_path / "base.csv")
     write_csv([row(median=2e-3)], tmp_path / "other.csv")
-    assert "slower" in bench("compare", tmp_path / "base.csv", tmp_path / "other.csv").stdout
+    assert "slower" in command("compare", tmp_path / "base.csv", tmp_path / "other.csv").out
     bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "1.5", status=1)
-    bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "2.5")
+    command("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "2.5")
 
 
 def test_a_wrong_jacobian_is_status_1(tmp_path):
@@ -122,18 +130,18 @@ def test_a_wrong_jacobian_is_status_1(tmp_path):
     assert "relative error 0.01 exceeds" in done.stderr
 
 
-def test_two_devices_become_a_device_comparison(tmp_path):
+def test_two_devices_become_a_device_comparison(tmp_path, command):
     write_csv([row(median=1e-3)], tmp_path / "base.csv")
     write_csv([row(median=1e-4, device="cuda")], tmp_path / "other.csv")
-    printed = bench("compare", tmp_path / "base.csv", tmp_path / "other.csv").stdout
+    printed = command("compare", tmp_path / "base.csv", tmp_path / "other.csv").out
     assert "Some cpu" in printed.splitlines()[0]
     assert "Some cuda" in printed.splitlines()[0]
     assert "faster" in printed.splitlines()[1]
 
 
-def test_unlike_measurements_are_not_compared(tmp_path):
+def test_unlike_measurements_are_not_compared(tmp_path, command):
     write_csv([row()], tmp_path / "base.csv")
     write_csv([row(threads=1)], tmp_path / "other.csv")
-    refused = bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", status=2).stderr
+    refused = command("compare", tmp_path / "base.csv", tmp_path / "other.csv", status=2).err
     assert refused == "error: the results differ in number of threads: 2 against 1; measure them alike, or give --force\n"
-    bench("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--force")
+    command("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--force")

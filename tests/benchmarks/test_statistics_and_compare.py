@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import statistics
 from benchmarks.compare import compare
@@ -15,6 +16,14 @@ class TestMedianInterval:
         """Conover (1999), section 3.2: n = 16, the 90 % interval of the upper quartile; ours is the median of the same kind."""
         samples = list(range(1, 17))
         assert median_interval(samples) == (4.0, 13.0)  # binomial(16, 1/2): P(X <= 3) = 0.0106, P(X <= 4) = 0.038
+
+    @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+    def test_equals_scipy(self, confidence):
+        generator = np.random.default_rng(1)
+        for count in (8, 9, 12, 16, 31, 100):
+            samples = generator.exponential(size=count)
+            exact = stats.quantile_test(samples, p=0.5).confidence_interval(confidence)
+            assert median_interval(samples, confidence) == (exact.low, exact.high)
 
     def test_coverage(self):
         generator = np.random.default_rng(0)

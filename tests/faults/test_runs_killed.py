@@ -53,17 +53,22 @@ def lines_of(journal):
     return journal.read_text().count("\n") if journal.exists() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_killed_run_loses_at_most_the_case_in_flight(sweeps_file, tmp_path, number):
+def test_a_run_killed_again_and_again_loses_at_most_the_case_in_flight(sweeps_file, tmp_path):
+    """Killed in three ways, and resumed each time."""
     out = tmp_path / "out"
     journal = out / "slow.journal.jsonl"
-    with start(sweeps_file, out, *EAGER) as process:
-        wait_for(lambda: lines_of(journal) >= 2)
-        process.send_signal(number)
-        process.communicate(timeout=60)
-    wait_for(lambda: not processes_of(out))
-    finished, _ = read_journal(journal)
-    assert 2 <= len(finished) < 8
+    finished = {}
+    for number, resume in ((signal.SIGKILL, []), (signal.SIGTERM, ["--resume"]), (signal.SIGINT, ["--resume"])):
+        least = len(finished) + 1
+        with start(sweeps_file, out, *EAGER, *resume) as process:
+            wait_for(lambda least=least: lines_of(journal) >= least)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+        wait_for(lambda: not processes_of(out))
+        after, _ = read_journal(journal)
+        assert {key: after[key] for key in finished} == finished
+        assert least <= len(after) < 8
+        finished = after
     done = subprocess.run(command(sweeps_file, out, *EAGER, "--resume"), cwd=ROOT, capture_output=True, text=True, check=True)
     after, _ = read_journal(journal)
     assert {key: after[key] for key in finished} == finished
@@ -156,25 +161,20 @@ def test_a_read_only_directory_is_refused_before_the_first_case(run, tmp_path):
             run(out, "reverse:eager")
 
 
-def test_resume_drops_a_torn_line_and_runs_only_the_rest(run, tmp_path):
+def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_path):
+    journal = tmp_path / "tiny.journal.jsonl"
     run(tmp_path, "reverse:eager")
-    first = read_journal(tmp_path / "tiny.journal.jsonl")[0]
-    with (tmp_path / "tiny.journal.jsonl").open("a") as file:
+    first = read_journal(journal)[0]
+    with journal.open("a") as file:
         file.write('{"torn')
     result = run(tmp_path, "forward:eager", "reverse:eager", resume=True)
     assert result.torn == 1
     assert [entry.row.method for entry in result.entries] == ["forward:eager", "reverse:eager"]
     assert result.entries[1] == next(iter(first.values()))
-
-
-def test_resume_measures_again_what_was_measured_otherwise(run, tmp_path):
-    run(tmp_path, "reverse:eager", threads=1)
-    again = run(tmp_path, "reverse:eager", threads=1, cache="cold", resume=True)
+    # What was measured otherwise is measured again.
+    again = run(tmp_path, "reverse:eager", cache="cold", resume=True)
     assert [entry.row.cache for entry in again.entries] == ["cold"]
-
-
-def test_a_new_run_keeps_the_last_journal_beside_it(run, tmp_path):
-    run(tmp_path, "reverse:eager")
-    before = (tmp_path / "tiny.journal.jsonl").read_bytes()
+    before = journal.read_bytes()
     run(tmp_path, "reverse:eager")
     assert (tmp_path / "tiny.journal.previous.jsonl").read_bytes() == before
+    assert lines_of(journal) == 1
