@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -28,10 +29,14 @@ def measured(device: str) -> Ceilings:
         The ceilings.
     """
     known = machine.ceilings(device)
-    if not known.measured:
-        machine.remember_ceilings(device, measure(device))
-        known = machine.ceilings(device)
-    return known if known.measured else measure(device)  # without a cache directory nothing is kept
+    return known if known.measured else _measured_now(device, torch.get_num_threads())
+
+
+@functools.cache  # in this process too, for without a cache directory nothing is kept
+def _measured_now(device: str, threads: int) -> Ceilings:
+    found = measure(device)
+    machine.remember_ceilings(device, found)
+    return found
 
 
 def measure(device: str) -> Ceilings:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks import ceilings, environment, overhead
@@ -75,10 +76,20 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         cache=settings.cache,
         command=None if typed is None else f"python bench.py {typed}",
         overhead=overhead.measure(),
-        ceilings={device: ceilings.as_record(ceilings.measured(device)) for device in present},
+        ceilings=_ceilings(present, settings.threads_asked),
         wall_s=0.0,
         busy_s=0.0,
     )
+
+
+def _ceilings(devices: list[str], threads: int) -> dict[str, dict[str, float]]:
+    """Measure the ceilings with as many threads as the run will use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return {device: ceilings.as_record(ceilings.measured(device)) for device in devices}
+    finally:
+        torch.set_num_threads(before)
 
 
 def read_provenance(csv: Path) -> Provenance:

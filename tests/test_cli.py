@@ -98,7 +98,9 @@ def test_bad_input_as_the_shell_sees_it():
 def test_run_plot_compare(tmp_path, command):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')
-    done = bench("run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "*:eager", "--method", "reverse:dense")
+    done = bench(
+        "run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "*:eager", "--method", "reverse:dense"
+    )
     assert all(f"mine {number}/12 L" in done.stderr for number in range(1, 13))
     assert "\x1b" not in done.stdout + done.stderr
     assert "best of ours" in done.stdout
