@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory.")]
+Force = Annotated[bool, typer.Option("--force", help="Compare although dtype, threads, cache, machine or schema differ.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 Results = Annotated[list[Path] | None, typer.Argument(metavar="[RESULT]...", help="Result CSVs; the committed ones by default.")]
 
 
@@ -108,17 +110,78 @@ def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Result CSV to compare with.")],
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Result CSV to judge.")],
     fail_on: Annotated[float | None, typer.Option(metavar="RATIO", min=1.0, help="Exit 1 where a median is slower beyond this.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare although dtype, threads, cache or schema differ.")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two results case by case: ratio of the medians, its interval, a verdict."""
     from benchmarks import listings
+    from benchmarks.compare import as_records
     from benchmarks.compare import compare as compare_rows
     from benchmarks.store import read_csv
 
     comparisons = compare_rows(read_csv(base), read_csv(other), force=force)
-    _print_table(*listings.comparisons(comparisons))
+    if as_json:
+        _print_json(as_records(comparisons))
+    else:
+        _print_table(*listings.comparisons(comparisons))
     if fail_on is not None and any(comparison.worse_than(fail_on) for comparison in comparisons):
         raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Result CSVs of one machine, in any order.")],
+    force: Force = False,
+) -> None:
+    """Follow one machine over time: what became faster or slower beyond noise from one result to the next."""
+    from benchmarks import history as histories
+    from benchmarks.store import read_csv
+
+    found = histories.history([(path, read_csv(path)) for path in results], force=force)
+    if found.changes:
+        _print_table(*histories.table(found))
+    for line in histories.summary(found):
+        typer.echo(line)
+
+
+@app.command()
+def recommend(
+    L: Annotated[int | None, typer.Option("--L", metavar="N", min=0, help="Hidden layers.")] = None,
+    D: Annotated[int | None, typer.Option("--D", metavar="N", min=1, help="Input width.")] = None,
+    K: Annotated[int | None, typer.Option("--K", metavar="N", min=1, help="Hidden width.")] = None,
+    P: Annotated[int | None, typer.Option("--P", metavar="N", min=1, help="Output width.")] = None,
+    N: Annotated[int, typer.Option("--N", metavar="N", min=1, help="Samples; 1 is a single x of shape (D,).")] = 1,
+    widths: Annotated[str | None, typer.Option(metavar="784,50,10", help="All widths instead, input first.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the network from a .safetensors, .pt or .pth file.")] = None,
+    module: Annotated[str | None, typer.Option(metavar="package:attribute", help="Take the network from Python; runs the module.")] = None,
+    activation: Annotated[str, typer.Option(metavar="NAME", help="Hidden activation of sizes and checkpoints.")] = "tanh",
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time the first three now.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""
+    from benchmarks import answer
+
+    asked = answer.Question(L, D, K, P, N, widths, checkpoint, module, activation, device, dtype)
+    found = answer.answer(asked, measure)
+    if as_json:
+        _print_json(answer.as_record(found))
+        return
+    _print_table(*answer.table(found))
+    for line in answer.lines(found):
+        typer.echo(line)
+
+
+@app.command()
+def report(
+    results: Results = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Where to write it; report.html by default.")] = None,
+) -> None:
+    """Write one self-contained HTML page of results: figures, scoreboard, all rows, and an explorer of shapes."""
+    from plots import report as reports
+
+    typer.echo(f"wrote {reports.write(results, out)}")
 
 
 @app.command()
@@ -129,11 +192,12 @@ def regret(
 ) -> None:
     """Say what the planner's choices cost beyond the best ones, beside common rules. Without results, measure the sweep `regret`."""
     from benchmarks import regret as regrets
+    from benchmarks.provenance import read_provenance
     from benchmarks.store import read_csv
 
     if results:
         rows = [row for path in results for row in read_csv(path)]
-        found = regrets.regrets(rows)
+        found = regrets.regrets(rows, rates=read_provenance(results[0]).rates)
     else:
         rows = regrets.measure(out, threads)
         found = regrets.regrets(rows, {"planner, measure": regrets.by_measuring})
@@ -165,6 +229,12 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
     from benchmarks.terminal import print_table
 
     print_table(columns, rows)
+
+
+def _print_json(record: object) -> None:
+    import json
+
+    typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -107,6 +107,23 @@ def as_record(ceilings: Ceilings) -> dict[str, float]:
     names = {size: name for name, size in READ_SIZES.items()}
     rates = {f"read_{names.get(size, str(size))}_bytes_per_s": rate for size, rate in ceilings.read}
     return {**rates, "gemm_flops_per_s": ceilings.flops, "call_s": ceilings.call_s}
+
+
+def from_record(record: Mapping[str, float]) -> Ceilings:
+    """Read ceilings back from what `as_record` made of them.
+
+    Args:
+        record: Of an environment.json.
+
+    Returns:
+        The ceilings.
+
+    Raises:
+        KeyError: A rate is missing.
+    """
+    sizes = {f"read_{name}_bytes_per_s": size for name, size in READ_SIZES.items()}
+    read = sorted((sizes[name], rate) for name, rate in record.items() if name in sizes)
+    return Ceilings(tuple(read), record["gemm_flops_per_s"], record["call_s"], measured=True)
 
 
 def _best(run: Callable[[], object], device: str, calls: int = 8) -> float:

@@ -70,6 +70,32 @@ def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -
     return pairs
 
 
+def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float | None]]:
+    """Return a comparison for other programs.
+
+    Args:
+        comparisons: What was compared.
+
+    Returns:
+        One record per pair: case keys, times in seconds, ratio with its interval, verdict.
+    """
+    return [
+        {
+            "problem": c.base.problem_key,
+            "method": c.base.method,
+            "base": c.base.case,
+            "other": c.other.case,
+            "base_s": c.base.median_s,
+            "other_s": c.other.median_s,
+            "ratio": c.ratio.value,
+            "low": c.ratio.low,
+            "high": c.ratio.high,
+            "verdict": c.verdict,
+        }
+        for c in comparisons
+    ]
+
+
 def _same(words: str, ours: set[str], theirs: set[str]) -> None:
     if ours and theirs and not ours & theirs:
         got = f"{', '.join(sorted(ours))} against {', '.join(sorted(theirs))}"

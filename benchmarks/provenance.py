@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.cases import Sweep
 from benchmarks.errors import BadInput
 from benchmarks.rows import describe
 from benchmarks.worker import Settings
+from jacobians.machine import Ceilings
 
 SCHEMA = 2
 
@@ -46,6 +48,15 @@ class Provenance(BaseModel):
     def commit(self) -> str:
         """Commit, with `-dirty` where the tree had changes."""
         return str(self.facts.get("commit") or "?")
+
+    @property
+    def rates(self) -> dict[str, Ceilings]:
+        """The ceilings of each device that has all of them; results of before schema 3 lack some."""
+        found: dict[str, Ceilings] = {}
+        for device, record in self.ceilings.items():
+            with contextlib.suppress(KeyError):
+                found[device] = ceilings.from_record(record)
+        return found
 
 
 def describe_run(sweep: Sweep, settings: Settings) -> Provenance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from benchmarks.terminal import SweepProgress
 from benchmarks.timing import limit_threads
 from benchmarks.worker import Settings
 from jacobians import planner
+from jacobians.machine import Ceilings
 from jacobians.problem import Problem
 
 # Of the rules in use: functorch's advice, the one of another library's documentation of its heuristics, and what most code does.
@@ -101,12 +102,15 @@ def chosen(times: dict[str, float], choice: str) -> float | None:
     return min((seconds for name, seconds in times.items() if name.startswith(f"{choice}:")), default=None)
 
 
-def regrets(rows: Sequence[Row], more: dict[str, Callable[[Problem], str]] | None = None) -> list[Regret]:
+def regrets(
+    rows: Sequence[Row], more: dict[str, Callable[[Problem], str]] | None = None, rates: Mapping[str, Ceilings] | None = None
+) -> list[Regret]:
     """Compare the planner with the rules on measured rows of hand-written methods.
 
     Args:
-        rows: Rows of one or more sweeps.
+        rows: Rows of one or more sweeps, of one machine.
         more: Further ways of choosing: name to a function from a problem to a method.
+        rates: Device to the ceilings that the planner goes by; those of the machine at hand by default.
 
     Returns:
         One regret per way of choosing, the planner first. All are judged on the same problems and the same implementations.
@@ -118,7 +122,7 @@ def regrets(rows: Sequence[Row], more: dict[str, Callable[[Problem], str]] | Non
     ratios: dict[str, list[tuple[float, str]]] = {name: [] for name in choosers}
     for group in groups(rows):
         problem = problem_of_row(group[0])
-        predicted = planner.candidates(problem)
+        predicted = planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=group[0].threads)
         times = {row.method: row.median_s for row in group if row.method in predicted and row.median_s}
         if len(times) < 2:
             continue
@@ -175,9 +179,10 @@ def row_title(row: Row) -> str:
         row: One of its rows.
 
     Returns:
-        Widths and samples.
+        Its sizes, or its widths where the hidden layers differ; and the samples of a batch.
     """
-    return row.widths if row.N == 1 else f"{row.widths}, N = {row.N}"
+    sizes = row.widths if row.K is None else f"L={row.L} D={row.D} K={row.K} P={row.P}"
+    return sizes if row.N == 1 else f"{sizes} N={row.N}"
 
 
 def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cases import Sweep
@@ -11,6 +11,7 @@ from benchmarks.regret import chosen, groups, problem_of_row, row_title
 from benchmarks.rows import Row
 from benchmarks.statistics import Ratio
 from jacobians import planner
+from jacobians.machine import Ceilings
 from jacobians.registry import find_method
 
 
@@ -35,17 +36,18 @@ class Score:
     regret: float | None
 
 
-def scores(rows: Sequence[Row], sweep: Sweep | None = None) -> list[Score]:
+def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, Ceilings] | None = None) -> list[Score]:
     """Score every problem that has a hand-written method and a peer.
 
     Args:
         rows: Rows of a run.
         sweep: Where the workloads have their names.
+        rates: Device to the ceilings that the planner goes by; those of the machine at hand by default.
 
     Returns:
         One score per problem, in the order of the rows.
     """
-    names = {(p["widths"], p["batch"]): grid.name for grid in sweep.grid if grid.name for p in grid.problems()} if sweep else {}
+    names = names_of(sweep)
     found: list[Score] = []
     for group in groups(rows):
         by_speed = sorted((row for row in group if row.implementation != "dense"), key=lambda row: row.median_s or float("inf"))
@@ -54,12 +56,25 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None) -> list[Score]:
         if ours is None or peer is None:
             continue
         problem = problem_of_row(ours)
-        choice = next(iter(planner.candidates(problem)))
+        choice = next(iter(planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=ours.threads)))
         seconds = chosen({row.method: row.median_s for row in group if row.median_s}, choice)
         regret = seconds / ours.median_s if seconds and ours.median_s else None
         name = names.get((problem.widths, problem.batch)) or row_title(ours)
         found.append(Score(name, ours, peer, speed_up(ours, peer), choice, regret))
     return found
+
+
+def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None], str]:
+    """Return the names of a sweep's problems.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        Widths and batch to name, of those that have one.
+    """
+    grids = sweep.grid if sweep else []
+    return {(p["widths"], p["batch"]): grid.name for grid in grids if grid.name for p in grid.problems()}
 
 
 def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:

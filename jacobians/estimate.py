@@ -11,6 +11,8 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import pairwise
 
+import torch
+
 from jacobians.cost import cost
 from jacobians.kernels import native
 from jacobians.machine import Ceilings
@@ -26,21 +28,26 @@ EFFICIENCY = 0.85  # of the ceiling of products
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 
-@lru_cache(maxsize=4096)
-def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings) -> float:
+def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:
     """Predict the time of a method.
 
     Args:
         problem: The problem.
         mode: `"forward"`, `"reverse"` or `"mixed"`.
         implementation: `"native"`, or `"eager"`, as which any other counts.
-        ceilings: Rates of the device.
+        ceilings: Rates of the device, with that many threads.
+        threads: Threads it may use; torch's number by default.
 
     Returns:
         Seconds.
     """
+    return _estimate(problem, mode, implementation, ceilings, threads or torch.get_num_threads())
+
+
+@lru_cache(maxsize=4096)
+def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings, threads: int) -> float:
     if implementation == "native":
-        return _native(problem, mode, ceilings)
+        return _native(problem, mode, ceilings, threads)
     work = cost(problem, mode)
     calls = EAGER_OPERATIONS[mode] * (problem.L + 1) * EAGER_CALL * ceilings.call_s
     passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
@@ -51,12 +58,12 @@ def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) 
     return efficiency * ceilings.flops * 4 / max(4, problem.itemsize)
 
 
-def _native(problem: Problem, mode: str, ceilings: Ceilings) -> float:
+def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) -> float:
     """Follow the techniques of `jacobians.kernels.native`."""
-    outline = native.outline(mode, problem)
+    outline = native.outline(mode, problem, most_threads)
     widths, N = problem.widths, problem.N
     threads = outline.threads
-    rate = _rate(problem, ceilings) * threads / max(1, outline.most_threads)
+    rate = _rate(problem, ceilings) * threads / max(1, most_threads)
     lanes = 64 // problem.itemsize
     weights = sum(i * o for i, o in pairwise(widths))
     stored = problem.itemsize * weights
@@ -64,6 +71,7 @@ def _native(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     seconds = NATIVE_CALL * ceilings.call_s + (LAYER_S * problem.L if threads > 1 else 0.0)
     output = problem.itemsize * N * problem.P * problem.D
     if outline.blocks:
+        mode = outline.mode
         seeds = problem.D if mode == "forward" else problem.P
         samples = -(-N // lanes) * lanes if N <= 4 * lanes else -(-N // (4 * lanes)) * 4 * lanes
         first, last = widths[0] * widths[1], widths[-2] * widths[-1]
@@ -75,7 +83,7 @@ def _native(problem: Problem, mode: str, ceilings: Ceilings) -> float:
             + samples * carried * NUMBER_S / 2 / threads
             + output / ceilings.bandwidth(output)
         )
-    evaluations = N * (stored / ceilings.bandwidth(stored) * _share(ceilings, stored, threads, outline.most_threads))
+    evaluations = N * (stored / ceilings.bandwidth(stored) * _share(stored, threads, most_threads))
     rows = N * hidden * (1 + outline.tangents) * ROW_S / threads
     seconds += evaluations * (1 + outline.tangents / 6) + rows + N * hidden * NUMBER_S / threads
     if outline.cotangents:
@@ -87,7 +95,7 @@ def _native(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     return seconds + output / ceilings.bandwidth(output)
 
 
-def _share(ceilings: Ceilings, working_set: int, threads: int, most: int) -> float:
+def _share(working_set: int, threads: int, most: int) -> float:
     """One thread of several reads at its share of the rate from its own caches, and at more from memory shared by all."""
     if threads >= most:
         return 1.0

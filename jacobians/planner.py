@@ -31,19 +31,26 @@ class Choice:
     reason: str = ""
 
 
-def candidates(problem: Problem, request: Request = Request()) -> dict[str, float]:  # noqa: B008 - frozen
+def candidates(
+    problem: Problem,
+    request: Request = Request(),  # noqa: B008 - frozen
+    ceilings: machine.Ceilings | None = None,
+    threads: int | None = None,
+) -> dict[str, float]:
     """Predict every hand-written method that can serve a problem.
 
     Args:
         problem: The problem.
         request: What is wanted besides J.
+        ceilings: Rates of the device; what is known of this machine by default.
+        threads: Threads that may be used; torch's number by default.
 
     Returns:
         Method name to predicted seconds, fastest first.
     """
     able = [method for method in methods() if method.hand_written and method.unsupported(problem, request) is None]
-    ceilings = machine.ceilings(problem.device)
-    predicted = {method.name: estimate(problem, method.mode, method.implementation, ceilings) for method in able}
+    rates = ceilings or machine.ceilings(problem.device)
+    predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
     # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 

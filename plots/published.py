@@ -37,7 +37,7 @@ def published_charts(rows: Sequence[Row], stem: str, published: Path) -> list[Li
             point = (float(record["L"]), float(record["seconds"]) / float(record["jacobians"]))
             by_name.setdefault((f"{record['mode']}:{record['implementation']}", f"published, {record['device']}"), []).append(point)
     theirs = [make_trace(method, [(x, y, y, y) for x, y in points], note) for (method, note), points in by_name.items()]
-    ours = [row for row in family if row.implementation in {"dense", "eager"}]
+    ours = [row for row in family if row.implementation in {"dense", "eager", "native"}]
     traces = [*traces_of(ours, lambda row: row.L), *theirs]
     caption = "Published times are per Jacobian, on unnamed hardware; its GPU was not synchronised, so those points are lower bounds."
     title = "The course notebook's times beside ours"

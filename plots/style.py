@@ -33,8 +33,13 @@ _PEERS = {
     "dense": (BLACK, "X"),
     "torch.compile": (YELLOW, "P"),
     "sum-trick": ("#6A51A3", "*"),
+    "best": (BLACK, "s"),
+    "peers": (GREY, "."),
+    "operations": (GREY, "x"),
 }
-_OUR_MARKERS = {"eager": "o"}
+_OUR_MARKERS = {"native": "o", "eager": "h"}
+_OUR_WEIGHT = {"eager": (1.3, 4.5, 0.75)}  # line, marker, opacity: thinner than the kernels, of which it is the readable form
+INITS = {"normal": (VERMILION, "-"), "xavier": (BLUE, "--"), "orthogonal": (GREEN, "-.")}
 _MORE_MARKERS = ("h", "p", "<", ">", "d", "8")
 
 
@@ -74,9 +79,22 @@ def style_of(method: str, hand_written: bool, published: bool = False) -> Style:
     if published:
         return Style(_MODE_COLOUR.get(mode, BLACK), "X", line, 1.0, 5.0, 0.9, 2, filled)
     if hand_written:
-        return Style(_MODE_COLOUR.get(mode, BLACK), _OUR_MARKERS.get(implementation, spare), line, 2.2, 6.0, 1.0, 3, filled)
+        width, size, alpha = _OUR_WEIGHT.get(implementation, (2.2, 6.0, 1.0))
+        return Style(_MODE_COLOUR.get(mode, BLACK), _OUR_MARKERS.get(implementation, spare), line, width, size, alpha, 3, filled)
     colour, marker = _PEERS.get(implementation, (GREY, spare))
     return Style(colour, marker, line, 1.0, 4.0, 0.9, 2, filled)
+
+
+def mode_colour(method: str) -> str:
+    """Return the colour of a method's mode.
+
+    Args:
+        method: Full name.
+
+    Returns:
+        A colour.
+    """
+    return _MODE_COLOUR.get(method.partition(":")[0], GREY)
 
 
 def device_line(index: int) -> str:

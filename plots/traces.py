@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
+from benchmarks.regret import row_title
 from benchmarks.rows import Row, ok_rows
 from plots.data import Chart, DotChart, LineChart, RatioMap, Trace
 
@@ -34,7 +35,7 @@ def charts(rows: Sequence[Row], stem: str) -> list[Chart]:
         suffix = f"{stem}-{device}" if len(devices) > 1 else stem
         found += _charts_of_device(mine, suffix)
     if len(devices) > 1:
-        found += _device_charts(valid, stem)
+        found += device_charts(valid, stem)
     return found
 
 
@@ -97,8 +98,7 @@ def _charts_of_device(rows: list[Row], stem: str) -> list[Chart]:
     found: list[Chart] = []
     used: set[str] = set()
     lines = [(variable, family) for variable in VARIABLES for family in families(rows, variable)]
-    grids = _grids(rows)
-    for grid in grids:
+    for grid in grids(rows):
         found.append(_ratio_map(grid, _numbered(f"{stem}", len(found))))
         used |= {row.problem_key for row in grid}
     for variable, family in lines:
@@ -142,8 +142,15 @@ def families(rows: list[Row], variable: str) -> list[list[Row]]:
     return [group for group in groups.values() if len({getattr(row, variable) for row in group}) >= 3]
 
 
-def _grids(rows: list[Row]) -> list[list[Row]]:
-    """Group the rows over D × P with at least three values of each."""
+def grids(rows: list[Row]) -> list[list[Row]]:
+    """Group the rows over D × P with at least three values of each.
+
+    Args:
+        rows: Valid rows of one device.
+
+    Returns:
+        The groups, each of problems that differ in D and P alone.
+    """
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         if row.K is not None:
@@ -220,11 +227,11 @@ def _peer_caption(rows: Sequence[Row]) -> str:
 
 def _dot_chart(rows: list[Row], stem: str) -> DotChart:
     keys = list(dict.fromkeys(row.problem_key for row in rows))
-    labels = {row.problem_key: _problem_label(row) for row in rows}
+    labels = {row.problem_key: row_title(row) for row in rows}
     return DotChart(
         stem=stem,
         title="Jacobian time by method",
-        subtitle=_hardware(rows),
+        subtitle=hardware(rows),
         problems=tuple(labels[key] for key in keys),
         traces=traces_of(rows, lambda row: keys.index(row.problem_key)),
         caption=_peer_caption(rows),
@@ -260,7 +267,16 @@ def _line(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]:
     return [float(x) for x, _ in points], [r for _, r in points]
 
 
-def _device_charts(rows: list[Row], stem: str) -> list[Chart]:
+def device_charts(rows: list[Row], stem: str) -> list[Chart]:
+    """Chart the devices beside each other, one chart per size that alone varies.
+
+    Args:
+        rows: Valid rows of several devices.
+        stem: Start of the file names.
+
+    Returns:
+        The charts.
+    """
     found: list[Chart] = []
     for variable in VARIABLES:
         for family in families(rows, variable):
@@ -291,7 +307,11 @@ def _device_caption(rows: list[Row], variable: str) -> str:
         times = {device: min((_median(row) for row in here if row.device == device), default=math.inf) for device in (base, other)}
         if times[other] < times[base]:
             wins.append(value)
-    return f"{other} is faster than {base} from {variable} = {wins[0]} on." if wins else f"{other} is never faster than {base} here."
+    if not wins:
+        return f"{other} is never faster than {base} here."
+    launch = [row.median_s - row.device_median_s for row in rows if row.device == other and row.median_s and row.device_median_s]
+    cost = f" Launching takes {sorted(launch)[len(launch) // 2] * 1e6:.0f} µs of a call there, in the median." if launch else ""
+    return f"{other} is faster than {base} from {variable} = {wins[0]} on.{cost}"
 
 
 def traces_of(rows: Iterable[Row], position: Callable[[Row], float]) -> tuple[Trace, ...]:
@@ -312,19 +332,20 @@ def traces_of(rows: Iterable[Row], position: Callable[[Row], float]) -> tuple[Tr
     return tuple(make_trace(method, points[method]) for method in order)
 
 
-def make_trace(method: str, points: list[tuple[float, float, float, float]], note: str = "") -> Trace:
+def make_trace(method: str, points: list[tuple[float, float, float, float]], note: str = "", label: str = "") -> Trace:
     """Make a trace of points in any order.
 
     Args:
         method: Full name.
         points: Position, median and both ends of its interval.
         note: What to add to the method's name.
+        label: What to write instead of it.
 
     Returns:
         The trace, by position.
     """
     x, y, low, high = zip(*sorted(points), strict=True)
-    return Trace(method, x, y, low, high, note)
+    return Trace(method, x, y, low, high, note, label)
 
 
 def _with_note(trace: Trace, note: str) -> Trace:
@@ -348,7 +369,7 @@ def subtitle_of(rows: Sequence[Row], *varying: str) -> str:
     """
     first = rows[0]
     sizes = ", ".join(f"{name} = {getattr(first, name)}" for name in VARIABLES if name not in varying)
-    return f"{sizes}, {_settings_words(first)}\n{_hardware(rows)}"
+    return f"{sizes}, {_settings_words(first)}\n{hardware(rows)}"
 
 
 def _settings_words(row: Row) -> str:
@@ -356,11 +377,14 @@ def _settings_words(row: Row) -> str:
     return f"{row.activation}, {init} weights, {'biases' if bias == 'bias' else 'no biases'}, {dtype}"
 
 
-def _hardware(rows: Sequence[Row]) -> str:
+def hardware(rows: Sequence[Row]) -> str:
+    """Name the devices of rows.
+
+    Args:
+        rows: Any rows.
+
+    Returns:
+        Model, torch device and threads of each.
+    """
     devices = dict.fromkeys(f"{row.device_name} ({row.device}, {row.threads} threads)" for row in rows)
     return "; ".join(devices)
-
-
-def _problem_label(row: Row) -> str:
-    sizes = f"L={row.L} D={row.D} K={row.K} P={row.P}" if row.K is not None else row.widths
-    return sizes if row.N == 1 else f"{sizes} N={row.N}"

@@ -156,30 +156,31 @@ class Outline:
     """What the C function will do for a problem, for those who predict its time.
 
     Attributes:
+        mode: The mode that it really is: mixed mode may be forward or reverse mode.
         blocks: Whether a batch is taken in blocks of samples.
         tangents: Tangents pushed beside the value, one read of the weights for all.
         cotangents: Cotangents pulled back by a second read of the weights.
         products: Rows, columns and inner size of the matrix products, per sample.
         copied: Numbers of the scaled copies of weights, per sample.
-        threads: Threads it will use, of `most_threads`.
-        most_threads: Threads it may use.
+        threads: Threads it will use, of those it may.
     """
 
+    mode: str
     blocks: bool
     tangents: int
     cotangents: int
     products: tuple[tuple[int, int, int], ...]
     copied: int
     threads: int
-    most_threads: int
 
 
-def outline(mode: str, problem: Problem) -> Outline:
+def outline(mode: str, problem: Problem, threads: int | None = None) -> Outline:
     """Outline the work of a mode on a problem.
 
     Args:
         mode: `"forward"`, `"reverse"` or `"mixed"`.
         problem: The problem.
+        threads: Threads it may use; torch's number by default.
 
     Returns:
         What would be done.
@@ -196,15 +197,15 @@ def outline(mode: str, problem: Problem) -> Outline:
     if kind == PRODUCTS:
         products.run(tree)
     sizes = tuple((step.rows, step.columns, step.inner) for step in products.steps if step.inner)
-    most = torch.get_num_threads()
+    most = threads or torch.get_num_threads()
     return Outline(
+        mode=real,
         blocks=kind >= FORWARD_BLOCKS,
         tangents=problem.D if kind == TANGENTS else 0,
         cotangents=problem.P if kind == COTANGENTS else 0,
         products=sizes,
         copied=sum(step.rows * step.columns for step in products.steps if not step.inner),
         threads=most if _worth_threads(kind, real, problem, products) else 1,
-        most_threads=most,
     )
 
 

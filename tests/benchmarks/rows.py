@@ -1,6 +1,48 @@
-"""Rows for tests: complete, valid, and cheap."""
+"""Rows for tests, and where they come from: complete, valid, and cheap."""
 
+from benchmarks.cases import Sweep
+from benchmarks.ceilings import as_record
+from benchmarks.provenance import Provenance
 from benchmarks.rows import Row
+from benchmarks.store import write_csv
+from jacobians.machine import Ceilings
+
+RATES = Ceilings(
+    tuple(zip([2**18, 2**20, 2**22, 2**24, 2**25, 2**26, 2**28], [2.3e11, 2.2e11, 1.9e11, 1.9e11, 6e10, 3.1e10, 2.9e10], strict=True)),
+    2e11,
+    1.05e-6,
+    measured=True,
+)
+
+
+def origin(sweep="quick", machine="some-machine-2-cores", **changes):
+    """Make a provenance; `grid` names the sweep's problems."""
+    grid = changes.pop("grid", [{"L": 2, "D": 3, "K": 5, "P": 4}])
+    values = {
+        "machine": machine,
+        "facts": {"commit": "abc", "cpu_model": "Some CPU", "libraries": {"torch": "2.13.0"}},
+        "sweep": Sweep.model_validate({"name": sweep, "title": "A sweep", "grid": grid}),
+        **{
+            "devices": ["cpu"],
+            "methods": [],
+            "seed": 0,
+            "threads": 2,
+            "timeout_s": 120.0,
+            "seconds": None,
+            "precision": 0.01,
+            "cache": "hot",
+        },
+        **{"command": f"python bench.py run {sweep}", "overhead": {"timer_s": 5e-8}, "ceilings": {"cpu": as_record(RATES)}},
+        **{"wall_s": 10.0, "busy_s": 8.0},
+    }
+    return Provenance.model_validate({**values, **changes})
+
+
+def write_result(rows, path, **changes):
+    """Write a CSV and the environment beside it."""
+    write_csv(rows, path)
+    path.with_suffix(".environment.json").write_text(origin(path.stem, **changes).model_dump_json(by_alias=True))
+    return path
 
 
 def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=1e-4, spread=0.02, sweep="quick", device="cpu", **changes):

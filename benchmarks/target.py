@@ -1,0 +1,103 @@
+"""The problem a user asks about: sizes from the command line, or a network in a Python module."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import jacobians as jac
+from benchmarks.errors import BadInput
+from jacobians.problem import Problem, uniform_widths
+
+
+def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, widths: str | None) -> tuple[int, ...]:
+    """Read the widths of a network.
+
+    Args:
+        L: Hidden layers.
+        D: Input width.
+        K: Hidden width.
+        P: Output width.
+        widths: All widths instead, as `784,50,10`.
+
+    Returns:
+        The widths, input first.
+
+    Raises:
+        BadInput: Neither widths nor all four sizes were given, or one of them is not a positive number.
+    """
+    sizes = {"--L": L, "--D": D, "--K": K, "--P": P}
+    given = [name for name, size in sizes.items() if size is not None]
+    if widths is not None:
+        if given:
+            raise BadInput(f"give either --widths or {', '.join(sizes)}, got both")
+        try:
+            found = tuple(int(width) for width in widths.split(","))
+        except ValueError:
+            raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {widths!r}") from None
+    elif L == 0 and D is not None and P is not None:
+        found = (D, P)
+    elif L is None or D is None or K is None or P is None:
+        missing = ", ".join(name for name, size in sizes.items() if size is None)
+        raise BadInput(f"missing {missing}; give --L, --D, --K and --P, or --widths, --checkpoint or --module")
+    else:
+        found = uniform_widths(L, D, K, P)
+    if len(found) < 2 or min(found) < 1:
+        raise BadInput(f"a network needs at least an input and an output width, each at least 1; got {','.join(map(str, found))}")
+    return found
+
+
+def from_module(name: str) -> jac.MLP:
+    """Import a network: this runs the module, so it must be one that the user trusts.
+
+    Args:
+        name: `package.module:attribute`, an `nn.Sequential`, an `MLP`, or a function that returns one.
+
+    Returns:
+        The network.
+
+    Raises:
+        BadInput: The name is malformed, nothing of that name can be imported, or it is no such network.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise BadInput(f"--module takes package.module:attribute, got {name!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(importlib.import_module(module_name), attribute)
+        if callable(found) and not isinstance(found, torch.nn.Module | jac.MLP):
+            found = found()
+        return found if isinstance(found, jac.MLP) else jac.MLP.from_torch(found)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"--module {name}: {error}; is it on the Python path?") from None
+    except Exception as error:  # whatever the user's module raises is the user's to mend
+        raise BadInput(f"--module {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}") from None
+    finally:
+        sys.path.pop(0)
+
+
+def problem_of_network(mlp: jac.MLP, N: int, device: str, dtype: str | None) -> Problem:
+    """Describe a network as a problem.
+
+    Args:
+        mlp: The network.
+        N: Samples; 1 is a single x.
+        device: Torch device.
+        dtype: Floating-point type; the network's own by default.
+
+    Returns:
+        The problem.
+    """
+    return Problem(
+        widths=mlp.widths,
+        batch=None if N == 1 else N,
+        activation=mlp.activation,
+        output_activation=mlp.output_activation,
+        bias=any(b is not None for b in mlp.biases),
+        dtype=dtype or str(mlp.dtype).removeprefix("torch."),
+        device=device,
+    )

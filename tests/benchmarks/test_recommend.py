@@ -1,0 +1,180 @@
+"""The answer for a user's own shape, as a table, as JSON, from sizes, files and modules."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import bench as bench_module
+from benchmarks import answer, recommend
+from benchmarks.answer import Question
+from benchmarks.errors import BadInput
+from benchmarks.recommend import Evidence, code, distance
+from jacobians.problem import Problem
+from tests.benchmarks.rows import RATES, row
+
+TIMES = {
+    "forward:eager": 9e-5,
+    "reverse:eager": 8e-5,
+    "forward:native": 1e-5,
+    "reverse:native": 2e-5,
+    "mixed:native": 3e-5,
+    "mixed:eager": 1e-4,
+}
+
+
+@pytest.fixture
+def evidence():
+    rows = [row(m, L=3, D=2, K=30, P=10, median=t) for m, t in (TIMES | {"reverse:jax": 4e-5, "forward:dense": 5e-5}).items()]
+    rows.append(row("reverse:torch.func", L=3, D=2, K=30, P=10, status="invalid"))
+    return Evidence(rows, {"cpu": RATES})
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, evidence):
+    monkeypatch.setattr(answer, "committed", lambda: evidence)
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["bench.py", "recommend", *map(str, arguments)])
+        assert bench_module.main() == status
+        return capsys.readouterr()
+
+    return run
+
+
+def test_what_was_measured_is_ranked_by_it(evidence):
+    found = recommend.recommend(Problem(widths=(2, 30, 30, 30, 10)), evidence, RATES, threads=2)
+    assert found.confidence == "measured"
+    assert [p.method for p in found.ranked] == sorted(
+        TIMES | {"reverse:jax": 4e-5, "forward:dense": 5e-5}, key=lambda m: next(p.seconds for p in found.ranked if p.method == m)
+    )
+    assert found.best.method == "forward:native"
+    assert found.best.measured == 1e-5
+    assert "reverse:torch.func" not in [p.method for p in found.ranked], "its Jacobian was wrong"
+
+
+def test_what_was_not_is_scaled_from_the_nearest(evidence):
+    near = recommend.recommend(Problem(widths=(2, 30, 30, 30, 12)), evidence, RATES, threads=2)
+    assert (near.confidence, near.nearest) == ("nearby", "L=3 D=2 K=30 P=10")
+    assert all(p.measured is None for p in near.ranked)
+    far = recommend.recommend(Problem(widths=(2, 300, 300, 300, 10)), evidence, RATES, threads=2)
+    assert far.confidence == "extrapolated"
+    (jax,) = (p for p in far.ranked if p.method == "reverse:jax")
+    assert jax.predicted > 4e-5 * 1.5, "the network is a hundred times larger"
+
+
+def test_results_of_another_machine_are_not_called_measured(evidence):
+    elsewhere = Evidence(evidence.rows, evidence.rates, here=False)
+    found = recommend.recommend(Problem(widths=(2, 30, 30, 30, 10)), elsewhere, RATES, threads=2)
+    assert all(p.measured is None for p in found.ranked)
+    assert found.confidence == "nearby"
+
+
+def test_without_any_results_ours_are_ranked():
+    found = recommend.recommend(Problem(widths=(1000, 1000, 1000, 1)), rates=RATES, threads=2)
+    assert found.best.method.startswith(("reverse:", "mixed:"))
+    assert (found.confidence, found.nearest) == ("extrapolated", None)
+    assert all(p.hand_written for p in found.ranked)
+
+
+def test_distance_is_the_largest_factor():
+    base = Problem(widths=(2, 8, 8, 4), batch=16)
+    assert distance(base, base) == 0
+    assert distance(base, Problem(widths=(2, 8, 8, 4), batch=32)) == 1
+    assert distance(base, Problem(widths=(16, 8, 8, 4), batch=32)) == 3
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem(widths=(2, 8, 4)),
+        Problem(widths=(2, 8, 4), batch=7, activation="gelu", output_activation="tanh", bias=True, dtype="float64"),
+        Problem(widths=(3, 4)),
+    ],
+)
+def test_the_lines_to_paste_run(problem):
+    names = {}
+    exec(code(problem, "reverse:eager"), names)
+    assert names["J"].shape == problem.jacobian_shape
+    assert str(names["J"].dtype) == f"torch.{problem.dtype}"
+
+
+def test_the_command(command):
+    printed = command("--L", 3, "--D", 2, "--K", 30, "--P", 10).out
+    assert printed.splitlines()[1].split()[1] == "forward:native"
+    assert "use forward:native: forward mode takes" in printed
+    assert "measured: this very problem was measured" in printed or "nearby" in printed
+    assert 'J = jac.jacobian(mlp, x, method="forward:native")' in printed
+    batch = command("--widths", "784,50,10", "--N", 256, "--activation", "relu").out
+    assert "torch.randn(256, 784)" in batch
+    assert 'activation="relu"' in batch
+
+
+def test_json(command):
+    record = json.loads(command("--L", 3, "--D", 2, "--K", 30, "--P", 10, "--json").out)
+    assert record["method"] == "forward:native"
+    assert record["problem"]["widths"] == [2, 30, 30, 30, 10]
+    assert {"method", "hand_written", "predicted_s", "measured_s"} == set(record["ranked"][0])
+
+
+def test_from_a_checkpoint_and_from_a_module(command, tmp_path, monkeypatch):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 5))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    assert json.loads(command("--checkpoint", tmp_path / "net.pt", "--json").out)["problem"]["widths"] == [3, 64, 5]
+    (tmp_path / "my_networks.py").write_text(
+        "import torch\nnet = torch.nn.Sequential(torch.nn.Linear(3, 7), torch.nn.ReLU(), torch.nn.Linear(7, 5))\n"
+        "def build():\n    return net\nbroken = 3\ndef fails():\n    raise KeyError('oh')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for attribute in ("net", "build"):
+        record = json.loads(command("--module", f"my_networks:{attribute}", "--N", 4, "--json").out)
+        assert (record["problem"]["widths"], record["problem"]["activation"], record["problem"]["bias"]) == ([3, 7, 5], "relu", True)
+    for name, message in (
+        ("my_networks:nothing", "has no attribute"),
+        ("my_networks:broken", "nn.Sequential"),
+        ("my_networks:fails", "KeyError"),
+    ):
+        assert message in command("--module", name, status=2).err
+    assert "No module named" in command("--module", "no_such_thing:net", status=2).err
+
+
+def test_measuring_now(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
+    record = json.loads(command("--L", 2, "--D", 3, "--K", 8, "--P", 2, "--measure", "--json").out)
+    assert record["confidence"] == "measured"
+    first = record["ranked"][:3]
+    assert [r["measured_s"] for r in first] == sorted(r["measured_s"] for r in first)
+    assert all(1e-7 < r["measured_s"] < 1 for r in first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "missing --L, --D, --K, --P; give --L, --D, --K and --P, or --widths"),
+        (["--L", "3", "--D", "2"], "missing --K, --P"),
+        (["--widths", "3,x"], "--widths takes whole numbers separated by commas"),
+        (["--widths", "3"], "a network needs at least an input and an output width"),
+        (["--widths", "3,4", "--L", "2"], "give either --widths or"),
+        (["--widths", "3,4", "--module", "a:b"], "give one of sizes, --checkpoint and --module"),
+        (["--module", "nonsense"], "--module takes package.module:attribute"),
+        (["--checkpoint", "missing.pt"], "missing.pt: no such file"),
+        (["--widths", "3,4", "--activation", "swish"], "swish"),
+        (["--widths", "3,4", "--dtype", "int8"], "dtype must be one of"),
+        (["--widths", "3,4", "--device", "tpu"], "unknown device 'tpu'"),
+        (["--L", "0", "--D", "0", "--P", "1"], "--D"),
+    ],
+)
+def test_bad_questions_are_one_line(command, arguments, message):
+    printed = command(*arguments, status=2)
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert message in printed.err
+
+
+def test_nothing_is_measured_on_a_device_that_is_not_there():
+    from benchmarks.environment import available_devices
+
+    absent = next(device for device in ("mps", "xpu", "cuda") if device not in available_devices())
+    with pytest.raises(BadInput, match=f"torch finds no {absent} device here"):
+        answer.answer(Question(widths="3,4", device=absent), measure_now=True)

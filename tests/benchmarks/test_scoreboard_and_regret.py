@@ -1,0 +1,102 @@
+"""The scoreboard, the planner's regret, and the ceilings they go by."""
+
+import json
+
+import pytest
+
+from benchmarks import ceilings, regret, scoreboard
+from benchmarks.cases import Sweep, expand, find_sweep
+from benchmarks.errors import BadInput
+from jacobians import machine
+from jacobians.machine import Ceilings
+from jacobians.problem import Problem
+from tests.benchmarks.rows import RATES, row
+
+SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name": "tall", "L": 2, "D": 3, "K": 5, "P": 4}]})
+
+
+class TestScoreboard:
+    def test_ours_the_best_peer_and_the_choice(self):
+        times = {"forward:native": 1e-5, "reverse:native": 2e-5, "reverse:jax": 4e-5, "forward:torch.func": 9e-5, "reverse:dense": 1e-6}
+        rows = [row(m, median=t, fraction_of_ceiling=0.25) for m, t in times.items()]
+        (score,) = scoreboard.scores(rows, SWEEP, {"cpu": RATES})
+        assert (score.name, score.ours.method, score.peer.method) == ("tall", "forward:native", "reverse:jax"), "dense is no peer"
+        assert score.ratio.value == pytest.approx(4)
+        assert score.regret == pytest.approx(times[score.choice] / 1e-5)
+        columns, (line,) = scoreboard.table([score])
+        assert len(columns) == len(line)
+        assert line[6] == "0.25"
+
+    def test_a_problem_without_a_peer_has_no_score(self):
+        assert scoreboard.scores([row("forward:native"), row("reverse:dense")], SWEEP) == []
+
+    def test_every_workload_has_a_name_of_its_own(self):
+        sweep = find_sweep("workloads")
+        names = scoreboard.names_of(sweep)
+        assert len(names) == len(sweep.grid) == len(set(names.values())) == 14
+        compiled = [case for case in expand(sweep, ["cpu"]) if case.method.endswith(":torch.compile")]
+        assert len(compiled) == 28
+        assert not [case for case in expand(find_sweep("quick"), ["cpu"]) if case.method.endswith(":torch.compile")]
+
+
+class TestRegret:
+    def rows(self):
+        found = []
+        for D, P, forward, reverse in ((1, 64, 1e-5, 5e-5), (64, 1, 9e-5, 1e-5), (32, 64, 3e-5, 2e-5)):
+            found += [row("forward:native", D=D, P=P, median=forward), row("reverse:native", D=D, P=P, median=reverse)]
+            found += [row("reverse:jax", D=D, P=P, median=1e-9)]  # a peer's time is nobody's regret
+        return found
+
+    def test_rules_are_judged_on_the_measured_times(self):
+        found = {
+            r.chooser: r for r in regret.regrets(self.rows(), {"oracle": lambda p: "forward" if p.D == 1 else "reverse"}, {"cpu": RATES})
+        }
+        assert found["oracle"].ratios == pytest.approx((1, 1, 1))
+        assert found["always reverse"].ratios == pytest.approx((1, 1, 5))
+        assert found["always reverse"].worst.endswith("reverse")
+        assert found["forward if D < P"].ratios == pytest.approx((1, 1, 1.5))
+        assert found["forward if D < 100 or D ≤ 1.5 P"].ratios == pytest.approx((1, 1.5, 9))
+        assert len(found[regret.PLANNER].ratios) == 3
+        columns, lines = regret.table(list(found.values()))
+        assert lines[0][0] == regret.PLANNER
+        assert {len(line) for line in lines} == {len(columns)}
+
+    def test_nothing_to_choose_from(self):
+        with pytest.raises(BadInput, match="no problem has two measured hand-written methods"):
+            regret.regrets([row("reverse:eager"), row("reverse:jax")])
+
+    def test_a_row_is_its_problem(self):
+        exact = Problem(widths=(3, 5, 5, 4))
+        assert regret.problem_of_row(row()) == exact
+        biased = row(case=row().case.replace(" nobias ", " bias "), activation="relu > tanh", N=7)
+        assert regret.problem_of_row(biased) == exact.with_(bias=True, activation="relu", output_activation="tanh", batch=7)
+
+
+class TestCeilings:
+    rates = Ceilings(((10**6, 100e9), (10**8, 20e9)), 1e11, 1e-6, measured=True)
+
+    def test_the_floor_is_traffic_or_arithmetic(self):
+        wide, square = Problem(widths=(1000, 1000, 1000, 1)), Problem(widths=(512, 512, 512, 512))
+        forward, reverse = (ceilings.floor_s(Problem(widths=(1, 1000, 1000, 1)), mode, self.rates) for mode in ("forward", "reverse"))
+        assert reverse == pytest.approx(2 * forward, rel=0.01), "reverse mode reads the weights twice"
+        assert ceilings.floor_s(wide, "reverse", self.rates) > 8e6 / 100e9
+        assert ceilings.floor_s(square, "forward", self.rates) == pytest.approx(2 * 2 * 512**3 / 1e11, rel=0.02)
+        double = ceilings.floor_s(square.with_(dtype="float64"), "forward", self.rates)
+        assert double == pytest.approx(2 * ceilings.floor_s(square, "forward", self.rates), rel=0.01)
+
+    def test_measured_here_they_are_plausible_and_kept(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
+        monkeypatch.setattr(ceilings, "READ_SIZES", {"256KB": 2**18, "1MB": 2**20})
+        machine._ceilings.cache_clear()
+        ceilings._measured_now.cache_clear()
+        try:
+            found = ceilings.measured("cpu")
+            assert 1e9 < found.flops < 1e14
+            assert all(1e8 < rate < 1e13 for _, rate in found.read)
+            assert 1e-8 < found.call_s < 1e-3
+            (kept,) = tmp_path.glob("ceilings-*.json")
+            assert json.loads(kept.read_text())["flops"] == found.flops
+            assert machine.ceilings("cpu") == ceilings.measured("cpu") == found
+        finally:
+            machine._ceilings.cache_clear()
+            ceilings._measured_now.cache_clear()

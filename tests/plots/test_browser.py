@@ -1,0 +1,150 @@
+"""The report as a reader sees it, in headless Chromium: skipped where there is none."""
+
+import shutil
+
+import pytest
+
+from plots import report
+from tests.benchmarks.rows import row, write_result
+from tests.plots.test_report import HOSTILE, growing
+
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; Debian's package is called chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """A report of 5000 rows, hostile text among them."""
+    out = tmp_path_factory.mktemp("report")
+    rows = [
+        row(m, D=D, P=P, N=N, sweep="aspect", median=1e-6 * D) for D in range(1, 26) for P in range(1, 26) for N in (1, 4) for m in METHODS
+    ]
+    rows += [r.model_copy(update={"flags": HOSTILE}) for r in growing(sweep="aspect", K=7)]
+    rows.append(row("reverse:dense", sweep="aspect", status="crashed", reason=HOSTILE))
+    return report.write([write_result(rows, out / "aspect.csv")], out / "report.html")
+
+
+METHODS = ("forward:native", "reverse:native", "reverse:jax", "forward:jax")
+
+
+@pytest.fixture
+def page(browser, page_file):
+    """The page, open; at the end nothing was asked of anybody and nothing went wrong in it."""
+    context = browser.new_context(viewport={"width": 1100, "height": 800})
+    opened = context.new_page()
+    troubles, requests = [], []
+    opened.on("console", lambda message: troubles.append(message.text))
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+    opened.on("request", lambda request: requests.append(request.url))
+    opened.goto(page_file.as_uri())
+    yield opened
+    context.close()
+    assert troubles == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+def column(page, number):
+    return page.locator(f"#row-table tbody tr td:nth-child({number})").all_inner_texts()
+
+
+def test_it_is_there_within_two_seconds(page):
+    times = []
+    for _ in range(3):  # of which a busy machine may spoil some
+        page.reload()
+        times.append(page.evaluate("(() => { const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd; })()"))
+    assert 0 < min(times) < 2000, times
+    assert page.locator("figure svg").count() >= 1
+
+
+def test_sorting_and_filtering(page):
+    assert "5013 of 5013 rows, 25 shown" in page.inner_text("#row-count")
+    heading = page.get_by_role("button", name="median")
+    heading.click()
+    assert page.locator("#row-table th[aria-sort=ascending]").inner_text().startswith("median")
+    assert set(column(page, 6)) == {"1.00 µs"}
+    heading.click()
+    assert column(page, 6)[0] == "1.00 ms"
+    page.select_option("#row-filters select[name=status]", "crashed")
+    assert "1 of 5013 rows" in page.inner_text("#row-count")
+    page.select_option("#row-filters select[name=status]", "")
+    page.fill("#row-search", "jax P=3 N=4")
+    assert page.inner_text("#row-count").startswith("50 of 5013 rows")
+    page.get_by_role("button", name="Show more").click()
+    assert len(column(page, 1)) == 50
+    page.fill("#row-search", "no such thing")
+    assert page.inner_text("#row-count").startswith("0 of 5013")
+
+
+def test_the_explorer_answers(page):
+    answer = page.locator("#explorer-answer")
+    first = answer.inner_text()
+    assert "Use " in first
+    assert "How sure: " in first
+    page.fill("#explorer-form input[name=D]", "1000")
+    page.fill("#explorer-form input[name=P]", "1")
+    page.fill("#explorer-form input[name=K]", "1000")
+    assert "reverse:native" in answer.locator("strong").inner_text() or "mixed:native" in answer.locator("strong").inner_text()
+    assert "extrapolated" in answer.inner_text()
+    assert "jac.MLP.random(L=10, D=1000, K=1000, P=1)" in answer.inner_text()
+    for name, size in {"L": 2, "D": 3, "K": 5, "P": 4, "N": 1}.items():
+        page.fill(f"#explorer-form input[name={name}]", str(size))
+    assert "this very problem was measured" in answer.inner_text()
+    page.fill("#explorer-form input[name=D]", "0")
+    assert "D (inputs) must be a whole number from 1 to 2048" in answer.inner_text()
+    slider = page.locator("#explorer-form .size input[type=range]").nth(1)
+    slider.fill("1000")
+    assert page.input_value("#explorer-form input[name=D]") == "2048"
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    seen = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id || document.activeElement.name || document.activeElement.textContent"))
+    assert {"L", "D", "K", "P", "N", "device", "sweep", "row-search", "median", "row-more"} <= seen
+    page.get_by_role("button", name="median").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#row-table th[aria-sort=ascending]").count() == 1
+
+
+def test_hostile_text_is_inert_and_readable(page):
+    page.select_option("#row-filters select[name=status]", "crashed")
+    assert column(page, 12) == [HOSTILE]
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 4
+
+
+@pytest.mark.parametrize("width", [380, 800, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_width_makes_the_page_scroll_sideways(browser, page_file, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(page_file.as_uri())
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    paper, ink = (opened.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color"))
+    assert (sum(map(int, paper[4:-1].split(","))) > 384) == (scheme == "light")
+    assert paper != ink
+    context.close()
+
+
+def test_it_prints(browser, page_file, tmp_path):
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.goto(page_file.as_uri())
+    opened.emulate_media(media="print")
+    assert not opened.locator("#explorer").is_visible()
+    printed = opened.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert printed.startswith(b"%PDF")
+    context.close()

@@ -1,0 +1,135 @@
+"""The report: what is in it, that it stands alone, and that nothing from a file comes alive in it."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks.errors import BadInput
+from plots import report, summary
+from tests.benchmarks.rows import row, write_result
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)> =cmd() {{ 7 * 7 }} $\\frac{$ & "quoted"'
+
+
+def growing(**options):
+    """Forward grows with D, reverse does not; a peer is slower than both."""
+    rows = []
+    for D in (1, 4, 16, 64):
+        rows += [row("forward:native", D=D, median=D * 1e-5, fraction_of_ceiling=0.5, **options)]
+        rows += [
+            row("reverse:native", D=D, median=8e-5, fraction_of_ceiling=0.5, **options),
+            row("reverse:jax", D=D, median=1e-3, **options),
+        ]
+    return rows
+
+
+@pytest.fixture
+def results(tmp_path):
+    workloads = [
+        row(m, sweep="workloads", median=t) for m, t in (("reverse:native", 1e-5), ("forward:native", 2e-5), ("reverse:jax", 4e-5))
+    ]
+    grid = [{"name": "tiny network", "L": 2, "D": 3, "K": 5, "P": 4}]
+    return [
+        write_result(growing(sweep="inputs"), tmp_path / "inputs.csv"),
+        write_result(workloads, tmp_path / "workloads.csv", grid=grid),
+    ]
+
+
+def embedded(page, name):
+    """What a script element holds."""
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_page_holds_what_the_results_say(results):
+    page = report.render(results)
+    assert "15 measurements on 5 problems" in page
+    assert "beats every library on 5 of 5 of them" in page
+    assert "Forward mode is the faster of the two on 2 of 5 problems" in page  # D = 1 and 4
+    assert re.search(r'<th scope="row">tiny network</th><td>reverse:native</td>', page)
+    assert "4.00x" in page
+    for text in ("Growth with input width D", "How many times faster than each peer", "python bench.py run inputs", "T_1 = S_1 W_1"):
+        assert text in page
+    table = embedded(page, "table-data")
+    assert len(table["rows"]) == 15
+    assert set(report.COLUMNS) == set(table["columns"])
+    (machine,) = embedded(page, "explorer-data")
+    assert machine["flops"] == 2e11
+    assert len(machine["problems"]) == 5
+
+
+def test_the_same_results_give_the_same_page(results):
+    assert report.render(results) == report.render(results)
+
+
+def test_it_asks_nobody_for_anything(results):
+    page = report.render(results)
+    addresses = set(re.findall(r"""(?:https?:)?//[\w.-]+""", page)) - {"http://www.w3.org"}  # the names of XML
+    assert not {address for address in addresses if "." in address}
+    assert not re.findall(r'(?:src|href)="(?!#|data:,")', page)
+    assert "default-src 'none'" in page
+
+
+def test_ids_are_unique_and_what_they_name_is_there(results):
+    page = report.render(results)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for target in re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', page):
+        assert target in ids, target
+
+
+def test_hostile_text_stays_text(tmp_path):
+    rows = [r.model_copy(update={"device_name": HOSTILE, "flags": HOSTILE}) for r in growing(sweep="inputs")]
+    rows.append(row("reverse:dense", sweep="inputs", status="crashed", reason=HOSTILE))
+    path = write_result(rows, tmp_path / "inputs.csv", facts={"cpu_model": HOSTILE, "commit": HOSTILE}, command=HOSTILE)
+    page = report.render([path])
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "49" not in re.findall(r"=cmd\(\) (\S+)", page)
+    assert [line[-1] for line in embedded(page, "table-data")["rows"]][-1] == HOSTILE
+    assert page.count("<script") == page.count("</script>") == 4
+
+
+def test_five_thousand_rows_stay_small(tmp_path):
+    rows = [row(m, D=D, P=P, N=N, sweep="aspect") for D in range(1, 26) for P in range(1, 26) for N in (1, 4) for m in METHODS]
+    assert len(rows) >= 5000
+    page = report.render([write_result(rows, tmp_path / "aspect.csv")])
+    assert len(page.encode()) < 3_000_000
+    assert len(embedded(page, "table-data")["rows"]) == len(rows)
+
+
+METHODS = ("forward:native", "reverse:native", "reverse:jax", "forward:jax")
+
+
+def test_several_machines_become_a_device_comparison(tmp_path):
+    fast = [
+        r.model_copy(update={"machine": "other-8-cores", "device_name": "Fast CPU", "median_s": r.median_s / 2})
+        for r in growing(sweep="inputs")
+    ]
+    paths = [write_result(growing(sweep="inputs"), tmp_path / "inputs.csv")]
+    (tmp_path / "other").mkdir()
+    paths.append(write_result(fast, tmp_path / "other" / "inputs.csv", machine="other-8-cores"))
+    page = report.render(paths)
+    assert "Devices beside each other" in page
+    assert page.count("<td>Fast CPU (cpu)</td><td>2.00x</td>") == 4
+    assert len(embedded(page, "explorer-data")) == 2
+
+
+def test_without_ceilings_there_is_still_a_report(tmp_path):
+    page = report.render([write_result(growing(sweep="inputs"), tmp_path / "inputs.csv", ceilings={"cpu": {"gemm_flops_per_s": 1e11}})])
+    assert embedded(page, "explorer-data") == []
+
+
+def test_bad_results(tmp_path):
+    with pytest.raises(BadInput, match="no results yet"):
+        report.render([])
+    with pytest.raises(BadInput, match="nothing to report: the results have no measured case"):
+        report.render([write_result([row(status="crashed")], tmp_path / "quick.csv")])
+    with pytest.raises(BadInput, match="cannot be written"):
+        report.write([write_result([row()], tmp_path / "quick.csv")], tmp_path / "quick.csv" / "report.html")
+
+
+def test_one_row_makes_a_page(tmp_path):
+    out = report.write([write_result([row()], tmp_path / "quick.csv")], tmp_path / "report.html")
+    assert "1 measurements on 1 problems" in out.read_text(encoding="utf-8")
+    assert summary.sentences([row()])[1] == "No problem has both a hand-written method and a library's."
