@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench test lint format figures sweeps soak clean help
+.PHONY: bench test lint format figures report sweeps soak clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     set up, check style and types"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make figures  draw all committed figures again from the committed CSVs, and the table of the README"
+	@echo "make report   write docs/report.html again from the committed CSVs"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
 	@echo "make sweeps   measure every sweep on this machine, into results/"
 
@@ -40,8 +41,11 @@ figures: $(READY)
 	$(BIN)/python bench.py plot
 	$(BIN)/python -m benchmarks.readme
 
+report: $(READY)
+	$(BIN)/python bench.py report --out docs/report.html
+
 sweeps: $(READY)
-	$(BIN)/python bench.py run quick depth inputs width outputs aspect batch bottleneck notebook
+	$(BIN)/python bench.py run quick depth inputs width outputs aspect batch bottleneck notebook square workloads regret
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak

@@ -101,7 +101,8 @@ def plot(
     from plots import figures
 
     wanted = figures.parse_formats(formats)
-    for path in figures.draw_results(figures.files_to_draw(results), out, wanted, read_csv):
+    drawn = figures.draw_results(results, out, wanted, read_csv) if results else figures.draw_committed(out, wanted)
+    for path in drawn:
         typer.echo(f"wrote {path}")
 
 

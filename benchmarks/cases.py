@@ -161,6 +161,8 @@ def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
 def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), seed: int = 0) -> list[Case]:
     """List the cases of a sweep: all methods of a problem next to each other, so that ratios between them hold.
 
+    Kernels made for another type of device are left out.
+
     Args:
         sweep: The sweep.
         devices: Torch device types.
@@ -174,6 +176,7 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
         BadInput: A pattern matches no method.
     """
     chosen = select_methods(patterns)
+    made_for = {method.name: method.device for method in jac.methods()}
     left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern)}
     cases: list[Case] = []
     seen: set[str] = set()
@@ -183,7 +186,7 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
                 problem = jac.Problem(device=device, **sizes)
                 for method in chosen:
                     case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)
-                    if method not in left_out and case.key not in seen:
+                    if method not in left_out and made_for[method] in {None, device} and case.key not in seen:
                         seen.add(case.key)
                         cases.append(case)
     return cases

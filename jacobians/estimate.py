@@ -20,6 +20,7 @@ from jacobians.problem import Problem
 
 NATIVE_CALL = 5.0  # of a torch operation's: checks, addresses, the foreign call
 EAGER_CALL = 3.0  # operations in sequence find each other's results cold
+GRAPH_CALL = 0.5  # of a torch operation's, for one that is replayed; not fitted, for want of a GPU
 EAGER_OPERATIONS = {"forward": 6, "reverse": 6, "mixed": 7}  # per layer
 ROW_S = 2.5e-9  # of summing up the lanes of one row
 LAYER_S = 0.4e-6  # of two threads meeting after a layer
@@ -34,7 +35,7 @@ def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceiling
     Args:
         problem: The problem.
         mode: `"forward"`, `"reverse"` or `"mixed"`.
-        implementation: `"native"`, or `"eager"`, as which any other counts.
+        implementation: `"native"`, `"cuda-graph"`, or `"eager"`, as which any other counts.
         ceilings: Rates of the device, with that many threads.
         threads: Threads it may use; torch's number by default.
 
@@ -49,7 +50,8 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
     if implementation == "native":
         return _native(problem, mode, ceilings, threads)
     work = cost(problem, mode)
-    calls = EAGER_OPERATIONS[mode] * (problem.L + 1) * EAGER_CALL * ceilings.call_s
+    each = GRAPH_CALL if implementation == "cuda-graph" else EAGER_CALL
+    calls = EAGER_OPERATIONS[mode] * (problem.L + 1) * each * ceilings.call_s
     passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
     return calls + work.flops / _rate(problem, ceilings, EAGER_EFFICIENCY) + passes * work.bytes / ceilings.bandwidth(work.bytes)
 

@@ -59,6 +59,7 @@ class Method:
         summary: One line for listings.
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses; methods of different runtimes are measured in processes of their own.
+        device: The only type of device it is made for; sweeps on others leave it out.
     """
 
     mode: str
@@ -69,6 +70,7 @@ class Method:
     summary: str = ""
     supports: Callable[[Problem], str | None] = field(default=lambda problem: None, repr=False)
     runtime: str = "torch"
+    device: str | None = None
 
     @property
     def name(self) -> str:
@@ -101,6 +103,7 @@ def register(
     summary: str = "",
     supports: Callable[[Problem], str | None] = lambda problem: None,
     runtime: str = "torch",
+    device: str | None = None,
 ) -> Callable[[Prepare], Prepare]:
     """Register the decorated `prepare` function as the method `name`.
 
@@ -111,6 +114,7 @@ def register(
         summary: One line for listings.
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses.
+        device: The only type of device it is made for.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -133,7 +137,7 @@ def register(
         raise ValueError(f"method {name!r} is already registered; choose another implementation name")
 
     def decorate(prepare: Prepare) -> Prepare:
-        _METHODS[name] = Method(mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime)
+        _METHODS[name] = Method(mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device)
         return prepare
 
     return decorate
@@ -149,7 +153,7 @@ def unregister(name: str) -> None:
 
 
 def methods(pattern: str = "*") -> tuple[Method, ...]:
-    """Return the registered methods in a fixed order: hand-written first, then by name.
+    """Return the registered methods in a fixed order: the readable ones, the other hand-written ones, the rest; each by name.
 
     Args:
         pattern: A glob over names, e.g. `"reverse:*"`.
@@ -158,7 +162,7 @@ def methods(pattern: str = "*") -> tuple[Method, ...]:
         The methods whose names match.
     """
     chosen = [method for name, method in _METHODS.items() if fnmatchcase(name, pattern)]
-    return tuple(sorted(chosen, key=lambda m: (not m.hand_written, m.implementation, m.mode)))
+    return tuple(sorted(chosen, key=lambda m: (not m.hand_written, m.implementation != "eager", m.implementation, m.mode)))
 
 
 def find_method(name: str) -> Method:

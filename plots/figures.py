@@ -9,17 +9,19 @@ from matplotlib import style as matplotlib_style
 
 import plots.drawing_comparisons  # noqa: F401 - registers its drawings
 from benchmarks.errors import BadInput
+from benchmarks.provenance import read_provenance
 from benchmarks.rows import Row
-from benchmarks.store import RESULTS, result_files
+from benchmarks.store import RESULTS, read_csv, result_files
 from plots import style
 from plots.data import Chart
 from plots.drawing import draw
-from plots.published import published_charts
+from plots.gallery import ResultFile, gallery
 from plots.traces import charts
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("svg", "png", "pdf")
 PUBLISHED = RESULTS / "published" / "notebook.csv"
+IN_GALLERY = ("regret", "square", "workloads")  # too many problems, or of too many kinds, for figures of their own
 
 
 def files_to_draw(given: Sequence[Path] | None) -> list[Path]:
@@ -77,8 +79,6 @@ def draw_results(paths: Sequence[Path], out: Path | None, formats: Sequence[str]
     written: list[Path] = []
     for path, rows in [(path, read(path)) for path in paths]:  # all are read before the first is drawn
         found: list[Chart] = charts(rows, path.stem)
-        if path.stem == "notebook" and PUBLISHED.exists():
-            found += published_charts(rows, f"{path.stem}-published", PUBLISHED)
         if not found:
             counts = ", ".join(sorted({row.status for row in rows})) or "no rows"
             raise BadInput(f"{path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
@@ -86,6 +86,37 @@ def draw_results(paths: Sequence[Path], out: Path | None, formats: Sequence[str]
         for chart in found:
             written += save(chart, target, formats)
     return written
+
+
+def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
+    """Draw the figures of all committed results: those of each sweep, and the gallery of each machine.
+
+    Args:
+        out: Directory for all of them; `plots/figures/<machine>` by default.
+        formats: Any of svg, png, pdf.
+
+    Returns:
+        The files written.
+    """
+    files = files_to_draw(None)
+    written = draw_results([path for path in files if path.stem not in IN_GALLERY], out, formats, read_csv)
+    for machine in dict.fromkeys(path.parent for path in files):
+        for exhibit in gallery(load(machine), PUBLISHED):
+            written += save(exhibit.chart, out or ROOT / "plots" / "figures" / machine.name, formats)
+    return written
+
+
+def load(machine: Path) -> list[ResultFile]:
+    """Read the results of a machine.
+
+    Args:
+        machine: Their directory.
+
+    Returns:
+        The results with where they come from.
+    """
+    origins = {path: read_provenance(path) for path in result_files() if path.parent == machine}
+    return [ResultFile(path, read_csv(path), origin.rates, origin.sweep) for path, origin in origins.items()]
 
 
 def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:

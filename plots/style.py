@@ -37,7 +37,7 @@ _PEERS = {
     "peers": (GREY, "."),
     "operations": (GREY, "x"),
 }
-_OUR_MARKERS = {"native": "o", "eager": "h"}
+_OUR_MARKERS = {"native": "o", "eager": "h", "cuda-graph": "8"}
 _OUR_WEIGHT = {"eager": (1.3, 4.5, 0.75)}  # line, marker, opacity: thinner than the kernels, of which it is the readable form
 INITS = {"normal": (VERMILION, "-"), "xavier": (BLUE, "--"), "orthogonal": (GREEN, "-.")}
 _MORE_MARKERS = ("h", "p", "<", ">", "d", "8")

@@ -356,7 +356,9 @@ def _supports(problem: Problem) -> str | None:
 
 
 def _register(mode: str) -> None:
-    @register(f"{mode}:native", hand_written=True, supports=_supports, summary=f"{mode} mode in C, compiled for this processor")
+    @register(
+        f"{mode}:native", hand_written=True, supports=_supports, device="cpu", summary=f"{mode} mode in C, compiled for this processor"
+    )
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         return Computation(run=_Runner(mlp, mode, problem, request.value), records=False)
 

@@ -4,7 +4,7 @@
 
 const Model = (() => {
   const PER_SAMPLE = 2, MOST_TANGENTS = 3, MOST_COTANGENTS = 4, FEWEST_OPERATIONS = 1e6, FEWEST_BYTES = 5e5, NEARBY = 1;
-  const NATIVE_CALL = 5, EAGER_CALL = 3, EAGER_OPERATIONS = { forward: 6, reverse: 6, mixed: 7 };
+  const NATIVE_CALL = 5, EAGER_CALL = 3, GRAPH_CALL = 0.5, EAGER_OPERATIONS = { forward: 6, reverse: 6, mixed: 7 };
   const ROW_S = 2.5e-9, LAYER_S = 0.4e-6, NUMBER_S = 0.4e-9, EFFICIENCY = 0.85, EAGER_EFFICIENCY = 0.6;
   const MODES = ["forward", "reverse", "mixed"];
   const sum = (numbers) => numbers.reduce((total, value) => total + value, 0);
@@ -168,13 +168,16 @@ const Model = (() => {
     return seconds + output / bandwidth(machine, output);
   }
 
-  function eager(p, mode, machine) {
+  function eager(p, mode, machine, each = EAGER_CALL) {
     const work = cost(p, mode), L = p.widths.length - 2;
-    const calls = EAGER_OPERATIONS[mode] * (L + 1) * EAGER_CALL * machine.call_s;
+    const calls = EAGER_OPERATIONS[mode] * (L + 1) * each * machine.call_s;
     const passes = mode === "forward" ? 1 : 2;
     return calls + work.flops / rateOf(p, machine, EAGER_EFFICIENCY) + (passes * work.bytes) / bandwidth(machine, work.bytes);
   }
-  const estimate = (p, mode, implementation, machine) => (implementation === "native" ? native : eager)(p, mode, machine);
+  function estimate(p, mode, implementation, machine) {
+    if (implementation === "native") return native(p, mode, machine);
+    return eager(p, mode, machine, implementation === "cuda-graph" ? GRAPH_CALL : EAGER_CALL);
+  }
 
   function features(p) {
     const w = p.widths, hidden = w.slice(1, -1);

@@ -8,8 +8,9 @@ from benchmarks.environment import ROOT
 from benchmarks.errors import BadInput
 from benchmarks.provenance import read_provenance
 from benchmarks.store import read_csv, result_files, write_csv
+from jacobians.kernels import native
 from jacobians.registry import methods
-from plots import figures
+from plots import figures, report
 from plots.data import DotChart, LineChart, RatioMap
 from plots.published import published_charts
 from plots.style import style_of
@@ -130,17 +131,29 @@ COMMITTED = result_files()
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_committed_results_are_valid_and_their_figures_current(path, tmp_path):
+def test_committed_results_are_valid(path):
     rows = read_csv(path)
     origin = read_provenance(path)
     assert rows
+    assert origin.rates.keys() == {"cpu"}
     assert {row.sweep for row in rows} == {origin.sweep.name} == {path.stem}
     assert origin.machine == path.parent.name
     assert all(row.reason for row in rows if row.status != "ok")
     assert all(math.isfinite(row.median_s) for row in rows if row.status == "ok")
-    for figure in figures.draw_results([path], tmp_path, ["svg"], read_csv):
-        committed = ROOT / "plots" / "figures" / figures._folder(rows) / figure.name
-        assert figure.read_bytes() == committed.read_bytes(), f"{committed} is not what `make figures` draws"
+
+
+def test_committed_figures_are_what_make_figures_draws(tmp_path):
+    drawn = figures.draw_committed(tmp_path, ["svg"])
+    committed = {path.name: path for path in (ROOT / "plots" / "figures").glob("*/*.svg")}
+    assert {path.name for path in drawn} == committed.keys()
+    for path in drawn:
+        assert path.read_bytes() == committed[path.name].read_bytes(), f"{committed[path.name]} is not what `make figures` draws"
+
+
+@pytest.mark.skipif(not native.available(), reason="no C compiler")
+def test_the_committed_report_is_what_make_report_writes():
+    committed = (ROOT / "docs" / "report.html").read_text(encoding="utf-8")
+    assert report.render(result_files()) == committed
 
 
 @pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem == "notebook"], ids=lambda path: path.parent.name)

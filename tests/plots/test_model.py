@@ -58,7 +58,7 @@ def in_the_page(expression, argument):
 
 @pytest.mark.skipif(not native.available(), reason="no C compiler")
 def test_every_prediction_is_pythons():
-    names = [f"{mode}:{how}" for mode in ("forward", "reverse", "mixed") for how in ("native", "eager")]
+    names = [f"{mode}:{how}" for mode in ("forward", "reverse", "mixed") for how in ("native", "eager", "cuda-graph")]
     asked = [(sizes, name) for sizes in shapes(300) for name in names]
     machine = {"threads": 2, "read": RATES.read, "flops": RATES.flops, "call_s": RATES.call_s}
     estimate_one = "([sizes, name]) => Model.estimate(Model.problem(...sizes), ...name.split(':'), argument.machine)"

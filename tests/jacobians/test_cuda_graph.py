@@ -1,0 +1,100 @@
+"""Replayed graphs: the buffers they share, with a recording that needs no GPU; and the real one where there is a GPU."""
+
+import threading
+
+import pytest
+import torch
+
+import jacobians as jac
+from jacobians.kernels.cuda_graph import Replay
+from tests import oracles
+from tests.cases import network
+
+
+class FakeGraph:
+    """Replays as a CUDA graph does: the recorded computation, from the same inputs, into the same results."""
+
+    recorded = 0
+
+    def __init__(self, compute):
+        type(self).recorded += 1
+        self.compute, self.results = compute, compute()
+
+    def replay(self):
+        for kept, new in zip(self.results, self.compute(), strict=True):
+            if kept is not None:
+                kept.copy_(new)
+
+
+def record(compute):
+    graph = FakeGraph(compute)
+    for result in graph.results:
+        if result is not None:
+            result.fill_(float("nan"))  # a capture computes nothing
+    return graph, graph.results
+
+
+@pytest.fixture
+def replay():
+    FakeGraph.recorded = 0
+    mlp, x = network((3, 9, 9, 4), batch=5, bias=True)
+    return mlp, x, Replay(mlp, jac.reverse, True, record)
+
+
+def test_results_are_right_and_never_overwritten(replay):
+    mlp, x, run = replay
+    _, first = run(x)
+    kept = first.clone()
+    y, second = run(x + 1)
+    assert torch.equal(first, kept)
+    assert oracles.relative_error(first, oracles.autograd(mlp, x)) < 1e-12
+    assert oracles.relative_error(second, oracles.autograd(mlp, x + 1)) < 1e-12
+    torch.testing.assert_close(y, mlp(x + 1))
+    assert FakeGraph.recorded == 1
+
+
+def test_weights_that_change_are_read_and_weights_that_move_are_noticed(replay):
+    mlp, x, run = replay
+    run(x)
+    mlp.weights[1].mul_(1.5)
+    assert oracles.relative_error(run(x)[1], oracles.autograd(mlp, x)) < 1e-12
+    assert FakeGraph.recorded == 1
+    mlp.weights[1].data = mlp.weights[1].data.clone() * 2
+    assert oracles.relative_error(run(x)[1], oracles.autograd(mlp, x)) < 1e-12
+    assert FakeGraph.recorded == 2
+
+
+def test_threads_take_turns(replay):
+    mlp, x, run = replay
+    inputs = [x + shift for shift in range(4)]
+    expected = [oracles.autograd(mlp, one) for one in inputs]
+    wrong = []
+
+    def call(index):
+        for _ in range(20):
+            if oracles.relative_error(run(inputs[index])[1], expected[index]) > 1e-12:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not wrong
+    assert FakeGraph.recorded == 1
+
+
+def test_the_cpu_is_refused_with_a_reason():
+    problem = jac.Problem(widths=(3, 4))
+    assert jac.find_method("reverse:cuda-graph").unsupported(problem) == "runs on CUDA, not on cpu"
+    assert jac.find_method("reverse:cuda-graph").unsupported(problem.with_(device="cuda")) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+def test_on_a_gpu(mode):
+    mlp, x = network((5, 33, 33, 4), batch=7, dtype=torch.float32, bias=True, device="cuda")
+    plan = jac.plan(mlp, x.cuda(), f"{mode}:cuda-graph")
+    for shift in (0.0, 1.0):
+        assert oracles.relative_error(plan(x.cuda() + shift).cpu(), oracles.autograd(mlp.to("cpu"), x + shift)) < 1e-5
