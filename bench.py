@@ -58,7 +58,7 @@ def run(
     ] = None,
 ) -> None:
     """Run sweeps: check every Jacobian against the float64 oracle, time it, write CSVs."""
-    from benchmarks import cases, environment, supervisor
+    from benchmarks import cases, environment, store, supervisor
     from benchmarks.terminal import SweepProgress
     from benchmarks.worker import Settings
 
@@ -79,7 +79,7 @@ def run(
         cache=cache,
         sweeps_file=sweeps_file or cases.SWEEPS_FILE,
     )
-    target = out or environment.ROOT / "results" / environment.machine_slug()
+    target = out or store.RESULTS / environment.machine_slug()
     failed = False
     for sweep in chosen:
         with SweepProgress(sweep.name) as progress:

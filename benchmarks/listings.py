@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import jacobians as jac
-from benchmarks import environment
+from benchmarks import environment, store
 from benchmarks.cases import expand, load_sweeps
 from benchmarks.compare import Comparison
 from benchmarks.errors import BadInput
@@ -56,7 +56,7 @@ def results() -> Table:
     """
     rows: list[list[str]] = []
     for path in result_files():
-        name = str(path.relative_to(environment.ROOT))
+        name = str(path.relative_to(store.RESULTS.parent))
         try:
             table, origin = read_csv(path), read_provenance(path)
         except BadInput as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import jacobians as jac
-from benchmarks import environment, supervisor
+from benchmarks import environment, store, supervisor
 from benchmarks.cases import find_sweep
 from benchmarks.errors import BadInput
 from benchmarks.rows import Row, ok_rows
@@ -151,7 +151,7 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
     limit_threads(settings.threads_asked)  # what the planner measures here is to be measured alike
     sweep = find_sweep("regret")
     with SweepProgress(sweep.name) as progress:
-        result = supervisor.run(sweep, out or environment.ROOT / "results" / environment.machine_slug(), settings, progress.update)
+        result = supervisor.run(sweep, out or store.RESULTS / environment.machine_slug(), settings, progress.update)
     return [entry.row for entry in result.entries]
 
 

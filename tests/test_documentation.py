@@ -1,12 +1,15 @@
 """What the documentation says is what the project does."""
 
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks import readme
+import bench
+from benchmarks import cases, readme, store
 from benchmarks.environment import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
@@ -34,14 +37,35 @@ def test_the_library_lines_of_the_readme_run(capsys):
     assert "forward:torch.func" in capsys.readouterr().out
 
 
-def test_the_commands_of_the_readme_parse(tmp_path):
-    commands = re.findall(r"^    python bench.py ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(commands) >= 9
-    for command in commands:
-        name = command.split()[0]
-        done = subprocess.run([sys.executable, "bench.py", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-        for option in re.findall(r"(--[a-z-]+)", command):
-            assert option in done.stdout, command
+def commands():
+    """Every command of the documentation, in its order, once."""
+    found = [
+        line for path in DOCUMENTS for line in re.findall(r"^    python bench.py ([^#\n]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    return list(dict.fromkeys(line.strip() for line in found))
+
+
+TINY = "\n".join(
+    f'[{name}]\ntitle = "Tiny"\nseconds = 0.02\nexclude = ["*:jax", "*:autograd-*", "*:torch.*", "mixed:*", "*:dense"]\n'
+    "grid = [{ L = 1, D = 2, K = 3, P = 2 }]\n"
+    for name in ("quick", "depth", "width", "notebook", "batch", "mine")
+)
+
+
+def test_every_command_runs(tmp_path, monkeypatch, capsys):
+    """In an empty folder, one after the other, as a reader would; only the sweeps are tiny ones of the same names."""
+    lines = commands()
+    assert len(lines) >= 13
+    assert {"recommend", "list", "run", "plot", "report", "compare", "regret"} <= {line.split()[0] for line in lines}
+    (tmp_path / "mine.toml").write_text(TINY)
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    monkeypatch.setattr(cases, "SWEEPS_FILE", tmp_path / "mine.toml")
+    monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", ["bench.py", *shlex.split(line)])
+        assert bench.main() == 0, (line, capsys.readouterr().err)
+    assert (tmp_path / "build" / "mine" / "report.html").stat().st_size > 50_000
 
 
 def test_the_mathematics_can_be_followed():
