@@ -3,7 +3,7 @@
 "use strict";
 
 const Model = (() => {
-  const PER_SAMPLE = 2, MOST_TANGENTS = 3, MOST_COTANGENTS = 4, FEWEST_OPERATIONS = 1e6, FEWEST_BYTES = 5e5, NEARBY = 1;
+  const PER_SAMPLE = 1.25, MOST_TANGENTS = 3, MOST_COTANGENTS = 4, FEWEST_OPERATIONS = 1e6, FEWEST_BYTES = 5e5, NEARBY = 1;
   const NATIVE_CALL = 5, EAGER_CALL = 3, GRAPH_CALL = 0.5, EAGER_OPERATIONS = { forward: 6, reverse: 6, mixed: 7 };
   const ROW_S = 2.5e-9, LAYER_S = 0.4e-6, NUMBER_S = 0.4e-9, EFFICIENCY = 0.85, EAGER_EFFICIENCY = 0.6;
   const MODES = ["forward", "reverse", "mixed"];
