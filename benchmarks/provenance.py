@@ -70,7 +70,7 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         The description.
     """
     # Only what was typed after the name: the path of the script is the machine's business.
-    typed = shlex.join(sys.argv[1:]) if Path(sys.argv[0]).name == "bench.py" else None
+    typed = shlex.join(_without_place(word) for word in sys.argv[1:]) if Path(sys.argv[0]).name == "bench.py" else None
     present = [device for device in settings.devices if device in environment.available_devices()]
     return Provenance(
         schema=SCHEMA,
@@ -91,6 +91,11 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         wall_s=0.0,
         busy_s=0.0,
     )
+
+
+def _without_place(word: str) -> str:
+    """Leave of an absolute path its last part: the rest names a machine, or its user."""
+    return f"…/{Path(word).name}" if Path(word).is_absolute() else word
 
 
 def _ceilings(devices: list[str], threads: int) -> dict[str, dict[str, float]]:

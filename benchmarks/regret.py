@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import jacobians as jac
 from benchmarks import environment, store, supervisor
 from benchmarks.cases import find_sweep
 from benchmarks.errors import BadInput
+from benchmarks.listings import speed_up
 from benchmarks.rows import Row, ok_rows
 from benchmarks.terminal import SweepProgress
 from benchmarks.timing import limit_threads
@@ -37,7 +39,7 @@ class Regret:
 
     Attributes:
         chooser: Its name.
-        ratios: Time of its choice over the time of the best method, one per problem, ascending.
+        ratios: Time of its choice over the time of the best method, from paired blocks, one per problem, ascending.
         worst: The problem with the largest one.
     """
 
@@ -87,19 +89,31 @@ def groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
-def chosen(times: dict[str, float], choice: str) -> float | None:
-    """Return the measured time of a choice, in the fastest implementation of a mode where only a mode is named.
+def chosen(rows: Sequence[Row], choice: str) -> Row | None:
+    """Return the row of a choice, in the fastest implementation of a mode where only a mode is named.
 
     Args:
-        times: Method name to seconds.
+        rows: Rows of one problem.
         choice: A method, or a mode.
 
     Returns:
-        Seconds, or `None` where it was not measured.
+        The row, or `None` where it was not measured.
     """
-    if choice in times:
-        return times[choice]
-    return min((seconds for name, seconds in times.items() if name.startswith(f"{choice}:")), default=None)
+    named = [row for row in rows if choice in {row.method, row.mode}]
+    return min(named, key=lambda row: row.median_s or math.inf, default=None)
+
+
+def regret_of(choice: Row, best: Row) -> float:
+    """Say how many times as long a choice takes as the best method.
+
+    Args:
+        choice: Its row.
+        best: The row with the shortest median.
+
+    Returns:
+        The ratio from paired blocks, in which what slowed both cancels; 1 at least.
+    """
+    return max(1.0, speed_up(best, choice).value)
 
 
 def regrets(
@@ -123,15 +137,15 @@ def regrets(
     for group in groups(rows):
         problem = problem_of_row(group[0])
         predicted = planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=group[0].threads)
-        times = {row.method: row.median_s for row in group if row.method in predicted and row.median_s}
-        if len(times) < 2:
+        known = {row.method: row for row in group if row.method in predicted and row.median_s}
+        if len(known) < 2:
             continue
-        best = min(times.values())
+        best = min(known.values(), key=lambda row: row.median_s or math.inf)
         for name, choose in choosers.items():
-            choice = choose(problem) or next(method for method in predicted if method in times)
-            seconds = chosen(times, choice)
-            if seconds is not None:
-                ratios[name].append((seconds / best, f"{row_title(group[0])}: {choice}"))
+            choice = choose(problem) or next(method for method in predicted if method in known)
+            row = chosen(list(known.values()), choice)
+            if row is not None:
+                ratios[name].append((regret_of(row, best), f"{row_title(row)}: {choice}"))
     if not ratios[PLANNER]:
         raise BadInput("no problem has two measured hand-written methods; run `bench.py regret` without results, or another sweep")
     return [Regret(name, tuple(sorted(ratio for ratio, _ in found)), max(found)[1]) for name, found in ratios.items() if found]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.cases import Sweep
 from benchmarks.listings import duration, speed_up
-from benchmarks.regret import chosen, groups, problem_of_row, row_title
+from benchmarks.regret import chosen, groups, problem_of_row, regret_of, row_title
 from benchmarks.rows import Row
 from benchmarks.statistics import Ratio
 from jacobians import planner
@@ -57,8 +57,8 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
             continue
         problem = problem_of_row(ours)
         choice = next(iter(planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=ours.threads)))
-        seconds = chosen({row.method: row.median_s for row in group if row.median_s}, choice)
-        regret = seconds / ours.median_s if seconds and ours.median_s else None
+        row = chosen(group, choice)
+        regret = regret_of(row, ours) if row else None
         name = names.get((problem.widths, problem.batch)) or row_title(ours)
         found.append(Score(name, ours, peer, speed_up(ours, peer), choice, regret))
     return found

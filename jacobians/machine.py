@@ -24,6 +24,7 @@ import torch
 from jacobians.kernels.compiler import cache_directory, processor
 
 VERSION = 1  # of the files
+BLOCKS = 10  # of `time_in_turn`: what disturbs a shared machine may last for several
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _times(mark: str) -> dict[str, dict[str, float]]:
     return _read(f"times-{mark}.json")
 
 
-def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.02) -> dict[str, float]:
+def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.05) -> dict[str, float]:
     """Time callables against each other, in blocks and in turn.
 
     Args:
@@ -173,9 +174,9 @@ def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.02) 
         Name to the smallest of the block medians: what disturbs a block only makes it slower.
     """
     blocks: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(5):
+    for _ in range(BLOCKS):
         for name, call in calls.items():
-            end = time.perf_counter() + seconds / 5
+            end = time.perf_counter() + seconds / BLOCKS
             samples: list[float] = []
             call()
             while len(samples) < 3 or time.perf_counter() < end:

@@ -11,7 +11,7 @@ from benchmarks import supervisor
 from benchmarks.cases import load_sweeps
 from benchmarks.environment import ROOT
 from benchmarks.errors import BadInput
-from benchmarks.provenance import read_provenance
+from benchmarks.provenance import describe_run, read_provenance
 from benchmarks.store import read_csv
 from benchmarks.worker import Settings
 
@@ -61,6 +61,11 @@ def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, cac
     result.csv.with_suffix(".environment.json").unlink()
     with pytest.raises(BadInput, match=r"no such file; it belongs beside tiny\.csv"):
         read_provenance(result.csv)
+
+
+def test_the_recorded_command_names_no_place(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "run", "tiny", "--out", "/some/where/out", "--seed", "1"])
+    assert describe_run(load_sweeps()["quick"], Settings(devices=())).command == "python bench.py run tiny --out …/out --seed 1"
 
 
 def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
