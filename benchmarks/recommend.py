@@ -84,8 +84,8 @@ def features(problem: Problem) -> tuple[float, ...]:
         Base-2 logarithms.
 
     Example:
-        >>> features(Problem(widths=(2, 8, 8, 4), batch=16))
-        (1.5849625007211562, 1.0, 3.0, 2.0, 4.0)
+        >>> features(Problem(widths=(2, 8, 8, 8, 4), batch=16))
+        (2.0, 1.0, 3.0, 2.0, 4.0)
     """
     hidden = problem.widths[1:-1]
     width = sum(math.log2(w) for w in hidden) / len(hidden) if hidden else 0.0

@@ -34,7 +34,7 @@ def study(depth: int = DEPTH, width: int = WIDTH, seed: int = 0) -> list[dict[st
 
     Example:
         >>> [round(record["mean_slope"], 2) for record in study(depth=2, width=64) if record["init"] == "normal"]
-        [0.11, 0.13]
+        [0.1, 0.09]
     """
     records: list[dict[str, str | int | float]] = []
     x = torch.randn(width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -14,6 +14,7 @@ from benchmarks.scoreboard import names_of
 from jacobians.cost import cost
 from jacobians.estimate import estimate
 from jacobians.machine import Ceilings
+from jacobians.modes.bracketing import known_bracketing
 from plots.data import Roofline, ScatterChart, SpeedupChart, StepChart, Trace, WinnerMap
 from plots.traces import best_by_mode, crossings, grids, hardware, is_hand_written, make_trace, subtitle_of
 
@@ -52,7 +53,7 @@ def winner_maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -
                 subtitle=subtitle_of(grid, "D", "P"),
                 D=tuple(D),
                 P=tuple(P),
-                winner=tuple(tuple(best[d, p].method if (d, p) in best else "" for d in D) for p in P),
+                winner=tuple(tuple(_plainest(best[d, p]) if (d, p) in best else "" for d in D) for p in P),
                 seconds=tuple(tuple(_median(best[d, p]) if (d, p) in best else math.nan for d in D) for p in P),
                 predicted=tuple(predicted),
                 measured=tuple(sorted(along_d | along_p)),
@@ -65,12 +66,23 @@ def winner_maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -
 def _winners_caption(best: list[Row], measured: set[tuple[float, float]]) -> str:
     counts: dict[str, int] = {}
     for row in best:
-        counts[row.method] = counts.get(row.method, 0) + 1
+        counts[_plainest(row)] = counts.get(_plainest(row), 0) + 1
     by_count = sorted(counts.items(), key=lambda item: -item[1])
     words = ", ".join(f"{method} in {count}" for method, count in by_count)
     off = [d / p for d, p in measured]
     where = f" Our forward and reverse mode take equal time (dots) at D/P from {min(off):.2g} to {max(off):.2g}." if off else ""
     return f"Fastest of {len(best)} cells: {words}.{where} Line: where the planner predicts them equal."
+
+
+def _plainest(row: Row) -> str:
+    """Name a method; mixed mode by the mode that it is there, where it is one."""
+    if row.mode != "mixed":
+        return row.method
+    problem = problem_of_row(row)
+    mode = known_bracketing(
+        problem.widths, problem.batch is not None and row.implementation == "eager", problem.activation != "identity"
+    ).mode
+    return f"{mode}:{row.implementation}"
 
 
 def _predicted_crossover(row: Row, D: list[int], P: list[int], rates: Ceilings | None) -> list[tuple[float, float]]:

@@ -42,7 +42,7 @@ def _(chart: WinnerMap) -> Figure:
             methods.setdefault(method, Patch(facecolor=shade, hatch=hatch, edgecolor="white", label=method))
             patch.set_zorder(1)
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
-            axes.text(j + 0.5, i + 0.16, seconds(chart.seconds[i][j]), ha="center", va="center", fontsize=8, zorder=3, bbox=box)
+            axes.text(j + 0.5, i + 0.16, seconds(chart.seconds[i][j]), ha="center", va="center", fontsize=8, zorder=6, bbox=box)
     if chart.predicted:
         places = [(between(chart.D, d), between(chart.P, p)) for d, p in chart.predicted]
         axes.plot(*zip(*places, strict=True), color="black", linewidth=1.6, zorder=4, label="forward = reverse, predicted")

@@ -65,7 +65,7 @@ def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, cac
 
 def test_the_recorded_command_names_no_place(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.py", "run", "tiny", "--out", "/some/where/out", "--seed", "1"])
-    assert describe_run(load_sweeps()["quick"], Settings(devices=())).command == "python bench.py run tiny --out …/out --seed 1"
+    assert describe_run(load_sweeps()["quick"], Settings(devices=())).command == "python bench.py run tiny --out .../out --seed 1"
 
 
 def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
