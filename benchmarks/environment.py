@@ -206,9 +206,9 @@ def device_name(device: str) -> str:
         device: Torch device.
 
     Returns:
-        The processor's or accelerator's model name.
+        The processor's or accelerator's model name; the device's own where it is not there.
     """
-    if torch.device(device).type == "cuda":
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name(torch.device(device))
     return cpu_model() if torch.device(device).type == "cpu" else device
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import shutil
 import tempfile
@@ -186,11 +187,10 @@ class _Stage:
     def _settle(self, cases: Sequence[Case], status: str, reason: str) -> None:
         """Write rows for cases that can no longer do it themselves."""
         try:
-            writer = Journal(self.journal)
-            for case in cases:
-                writer.append(make_row(case, status, reason))
-                self._count(case.key, status)
-            writer.close()
+            with contextlib.closing(Journal(self.journal)) as writer:
+                for case in cases:
+                    writer.append(make_row(case, status, reason))
+                    self._count(case.key, status)
         except OSError as error:
             raise BadInput(
                 f"{self.journal}: cannot be written ({error.strerror}); what it holds is kept, make room and go on with --resume"
