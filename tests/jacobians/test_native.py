@@ -153,6 +153,7 @@ class TestCompiler:
     def forget(self):
         yield
         compiler.library.cache_clear()
+        compiler.library()  # from the usual cache, lest a later test with a cache of its own compiles again
 
     def library(self):
         compiler.library.cache_clear()

@@ -4,9 +4,7 @@ import shutil
 
 import pytest
 
-from plots import report
-from tests.benchmarks.rows import row, write_result
-from tests.plots.test_report import HOSTILE, growing
+from tests.plots.conftest import HOSTILE
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium found; Debian's package is called chromium")
@@ -21,23 +19,8 @@ def browser():
         found.close()
 
 
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory):
-    """A report of 5000 rows, hostile text among them."""
-    out = tmp_path_factory.mktemp("report")
-    rows = [
-        row(m, D=D, P=P, N=N, sweep="aspect", median=1e-6 * D) for D in range(1, 26) for P in range(1, 26) for N in (1, 4) for m in METHODS
-    ]
-    rows += [r.model_copy(update={"flags": HOSTILE}) for r in growing(sweep="aspect", K=7)]
-    rows.append(row("reverse:dense", sweep="aspect", status="crashed", reason=HOSTILE))
-    return report.write([write_result(rows, out / "aspect.csv")], out / "report.html")
-
-
-METHODS = ("forward:native", "reverse:native", "reverse:jax", "forward:jax")
-
-
 @pytest.fixture
-def page(browser, page_file):
+def page(browser, large_report):
     """The page, open; at the end nothing was asked of anybody and nothing went wrong in it."""
     context = browser.new_context(viewport={"width": 1100, "height": 800})
     opened = context.new_page()
@@ -46,7 +29,7 @@ def page(browser, page_file):
     opened.on("pageerror", lambda error: troubles.append(str(error)))
     opened.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
     opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(page_file.as_uri())
+    opened.goto(large_report.as_uri())
     yield opened
     context.close()
     assert troubles == []
@@ -128,10 +111,10 @@ def test_hostile_text_is_inert_and_readable(page):
 
 @pytest.mark.parametrize("width", [380, 800, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_width_makes_the_page_scroll_sideways(browser, page_file, width, scheme):
+def test_no_width_makes_the_page_scroll_sideways(browser, large_report, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     opened = context.new_page()
-    opened.goto(page_file.as_uri())
+    opened.goto(large_report.as_uri())
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     paper, ink = (opened.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color"))
     assert (sum(map(int, paper[4:-1].split(","))) > 384) == (scheme == "light")
@@ -139,10 +122,10 @@ def test_no_width_makes_the_page_scroll_sideways(browser, page_file, width, sche
     context.close()
 
 
-def test_it_prints(browser, page_file, tmp_path):
+def test_it_prints(browser, large_report, tmp_path):
     context = browser.new_context()
     opened = context.new_page()
-    opened.goto(page_file.as_uri())
+    opened.goto(large_report.as_uri())
     opened.emulate_media(media="print")
     assert not opened.locator("#explorer").is_visible()
     printed = opened.pdf(path=tmp_path / "report.pdf", format="A4")
