@@ -56,7 +56,7 @@ TINY = "\n".join(
 def test_every_command_runs(tmp_path, monkeypatch, capsys):
     """In an empty folder, one after the other, as a reader would; only the sweeps are tiny ones of the same names."""
     lines = commands()
-    assert len(lines) >= 13
+    assert len(lines) >= 12
     assert {"recommend", "list", "run", "plot", "report", "compare", "regret"} <= {line.split()[0] for line in lines}
     (tmp_path / "mine.toml").write_text(TINY)
     shutil.copytree(ROOT / "results", tmp_path / "results")
