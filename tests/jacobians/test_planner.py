@@ -76,6 +76,15 @@ def test_the_measured_winner_wins_over_the_predicted_one():
     assert planner.choose(problem.with_(bias=True)).method.name != slowest
 
 
+def test_what_another_process_measured_meanwhile_is_kept(own_cache):
+    machine.remember_times("cpu", "mine", {"reverse:eager": 1.0})
+    (file,) = own_cache.glob("times-*.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "theirs": {"forward:eager": 2.0}}))
+    machine.remember_times("cpu", "mine", {"forward:eager": 3.0})
+    assert machine.known_times("cpu", "theirs") == {"forward:eager": 2.0}
+    assert machine.known_times("cpu", "mine") == {"reverse:eager": 1.0, "forward:eager": 3.0}
+
+
 @pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"read": 3}', '{"read": [], "flops": "x", "call_s": 1}'])
 def test_a_broken_memory_is_no_memory(own_cache, content):
     for name in ("times", "ceilings"):
