@@ -1,5 +1,7 @@
 """What the fault tests share."""
 
+import signal
+
 import pytest
 
 from benchmarks import supervisor
@@ -27,6 +29,14 @@ title = "A Jacobian that no memory holds"
 seconds = 0.05
 grid = [{ L = 0, D = 4_000_000, K = 1, P = 4_000_000 }, { L = 0, D = 2, K = 1, P = 2 }]
 """
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Undo what a shell does to its background jobs: they ignore Ctrl-C, and so would the runs that we start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="jacobians-soak-") as scratch:
         return soak(Path(scratch), options.cases, options.kills, rng)

@@ -78,6 +78,7 @@ def test_the_measured_winner_wins_over_the_predicted_one():
 
 def test_what_another_process_measured_meanwhile_is_kept(own_cache):
     machine.remember_times("cpu", "mine", {"reverse:eager": 1.0})
+    assert machine.known_times("cpu", "mine") == {"reverse:eager": 1.0}  # from now on this process remembers the file
     (file,) = own_cache.glob("times-*.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "theirs": {"forward:eager": 2.0}}))
     machine.remember_times("cpu", "mine", {"forward:eager": 3.0})
