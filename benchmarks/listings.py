@@ -148,6 +148,25 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 1e-9:#.3g} ns".replace(". ", " ")
 
 
+def byte_count(count: float, _: object = None) -> str:
+    """Write a number of bytes with three digits and a unit that fits.
+
+    Args:
+        count: The bytes.
+
+    Returns:
+        E.g. `12.3 MB`.
+
+    Example:
+        >>> byte_count(12_300_000), byte_count(4096), byte_count(12)
+        ('12.3 MB', '4.1 kB', '12 B')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale * 0.9999:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.3g} B"
+
+
 def _fastest(rows: Sequence[Row]) -> Row | None:
     return min(rows, key=lambda row: row.median_s or float("inf"), default=None)
 

@@ -121,6 +121,12 @@ class Row(BaseModel):
         return tuple(float(text) for text in (self.block_medians_s or "").split())
 
     @property
+    def median(self) -> float:
+        """The median in seconds, of a row that has one."""
+        assert self.median_s is not None
+        return self.median_s
+
+    @property
     def problem_key(self) -> str:
         """The case without its device and method: what rows of different methods are compared on."""
         return self.case.rsplit("/", 2)[0]

@@ -36,12 +36,12 @@ def winner_maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -
     for grid in grids(ok_rows(rows)):
         D, P = sorted({row.D for row in grid}), sorted({row.P for row in grid})
         cells = {(d, p): [row for row in grid if (row.D, row.P) == (d, p)] for d, p in product(D, P)}
-        best = {cell: min(here, key=_median) for cell, here in cells.items() if here}
+        best = {cell: min(here, key=lambda row: row.median) for cell, here in cells.items() if here}
         ratio = {}
         for cell, here in cells.items():
             modes = best_by_mode(here)
             if {"forward", "reverse"} <= modes.keys():
-                ratio[cell] = _median(modes["forward"]) / _median(modes["reverse"])
+                ratio[cell] = modes["forward"].median / modes["reverse"].median
         along_d = {(x, float(p)) for p in P for x in _crossings([(d, ratio[d, p]) for d in D if (d, p) in ratio])}
         along_p = {(float(d), y) for d in D for y in _crossings([(p, ratio[d, p]) for p in P if (d, p) in ratio])}
         first = grid[0]
@@ -54,7 +54,7 @@ def winner_maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -
                 D=tuple(D),
                 P=tuple(P),
                 winner=tuple(tuple(_plainest(best[d, p]) if (d, p) in best else "" for d in D) for p in P),
-                seconds=tuple(tuple(_median(best[d, p]) if (d, p) in best else math.nan for d in D) for p in P),
+                seconds=tuple(tuple(best[d, p].median if (d, p) in best else math.nan for d in D) for p in P),
                 predicted=tuple(predicted),
                 measured=tuple(sorted(along_d | along_p)),
                 caption=_winners_caption(list(best.values()), along_d | along_p),
@@ -124,10 +124,10 @@ def speedup_chart(rows: Sequence[Row], stem: str, sweep: Sweep | None = None) ->
     names = names_of(sweep)
     scored: list[tuple[float, str, list[tuple[str, float, float, float]]]] = []
     for group in groups(rows):
-        ours = min((row for row in group if is_hand_written(row.method)), key=_median, default=None)
+        ours = min((row for row in group if is_hand_written(row.method)), key=lambda row: row.median, default=None)
         peers: dict[str, Row] = {}
         for row in group:
-            if not is_hand_written(row.method) and (row.implementation not in peers or _median(row) < _median(peers[row.implementation])):
+            if not is_hand_written(row.method) and (row.implementation not in peers or row.median < peers[row.implementation].median):
                 peers[row.implementation] = row
         if ours is None or not peers:
             continue
@@ -179,9 +179,9 @@ def roofline(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> R
         assert row.flops
         assert row.bytes
         owner = f"{row.mode}:{row.implementation}" if is_hand_written(row.method) else "peer:peers"
-        points.setdefault(owner, []).append((row.flops / row.bytes, row.flops / _median(row)))
-    best = max((row for row in valid if is_hand_written(row.method)), key=lambda row: (row.flops or 0) / _median(row), default=valid[0])
-    share = (best.flops or 0) / _median(best) / ceilings.flops
+        points.setdefault(owner, []).append((row.flops / row.bytes, row.flops / row.median))
+    best = max((row for row in valid if is_hand_written(row.method)), key=lambda row: (row.flops or 0) / row.median, default=valid[0])
+    share = (best.flops or 0) / best.median / ceilings.flops
     sizes = [(size, rate) for size, rate in ceilings.read if size in {2**20, 2**28}] or [ceilings.read[0], ceilings.read[-1]]
     order = sorted(points, key=lambda name: (name.startswith("peer"), name))
     return Roofline(
@@ -226,7 +226,7 @@ def mixed_gain(rows: Sequence[Row], stem: str) -> ScatterChart | None:
         if not {"forward", "reverse", "mixed"} <= best.keys() or problem.L == 0 or problem.batch is not None:
             continue
         narrow = min(problem.widths[1:-1]) / min(problem.D, problem.P)
-        gain = min(_median(best["forward"]), _median(best["reverse"])) / _median(best["mixed"])
+        gain = min(best["forward"].median, best["reverse"].median) / best["mixed"].median
         operations = min(cost(problem, mode).flops for mode in ("forward", "reverse")) / cost(problem, "mixed").flops
         if min(problem.D, problem.P) < 8:
             continue  # nothing is to be gained there, and times are those of a few calls
@@ -245,7 +245,6 @@ def mixed_gain(rows: Sequence[Row], stem: str) -> ScatterChart | None:
             make_trace("mixed:native", measured, label="measured, best of ours in each mode"),
             make_trace("peer:operations", counted, label="operations saved"),
         ),
-        lines=(),
         caption=f"{len(measured)} problems without batch and with D, P ≥ 8. The largest gain is {peak[0]:.2f} times, on {peak[1]}.",
     )
 
@@ -276,8 +275,3 @@ def regret_chart(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) 
         series=tuple((regret.chooser, regret.ratios) for regret in found),
         caption=f"{len(planner.ratios)} problems. {ours}. Rules, in the best implementation of the mode they name: {others}.",
     )
-
-
-def _median(row: Row) -> float:
-    assert row.median_s is not None
-    return row.median_s

@@ -106,7 +106,7 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class ScatterChart:
-    """Points, with lines of what is expected."""
+    """Points on logarithmic axes; 1 is marked."""
 
     stem: str
     title: str
@@ -114,7 +114,6 @@ class ScatterChart:
     x_label: str
     y_label: str
     points: tuple[Trace, ...]
-    lines: tuple[Trace, ...]
     caption: str
 
 

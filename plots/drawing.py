@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from benchmarks.listings import byte_count
 from plots import style
 from plots.data import Chart, DotChart, LineChart, RatioMap, Trace
 from plots.traces import is_hand_written
@@ -46,7 +47,7 @@ def _(chart: LineChart) -> Figure:
     positions = sorted({x for trace in chart.traces for x in trace.x})
     sizes_axis(axes, positions, chart.x_label)
     if chart.unit == "B":
-        axes.yaxis.set_major_formatter(FuncFormatter(_bytes))
+        axes.yaxis.set_major_formatter(FuncFormatter(byte_count))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel(chart.y_label)
     else:
@@ -225,13 +226,6 @@ def _power(value: float, _: object = None) -> str:
     if 0.001 <= value <= 10_000:
         return f"{value:g}"
     return "10" + f"{math.log10(value):.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _bytes(value: float, _: object = None) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= scale * 0.9999:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:.3g} B"
 
 
 def seconds(value: float, _: object = None) -> str:

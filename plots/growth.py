@@ -99,14 +99,14 @@ def _chart(family: list[Row], variable: str, stem: str, position: Callable[[Row]
             points.setdefault(mode, []).append(row)
         peers = [row for row in here if not is_hand_written(row.method) and row.implementation != "dense"]
         if peers:
-            points.setdefault("peer", []).append(min(peers, key=_median))
-        floor = min((row.fraction_of_ceiling * _median(row) for row in here if row.fraction_of_ceiling), default=None)
+            points.setdefault("peer", []).append(min(peers, key=lambda row: row.median))
+        floor = min((row.fraction_of_ceiling * row.median for row in here if row.fraction_of_ceiling), default=None)
         if floor is not None:
             floors.append((value, floor, floor, floor))
     traces = [
         make_trace(
             f"{name}:native" if name in MODES else "peer:best",
-            [(position(row), _median(row), row.ci_low_s or _median(row), row.ci_high_s or _median(row)) for row in points[name]],
+            [(position(row), row.median, row.ci_low_s or row.median, row.ci_high_s or row.median) for row in points[name]],
             label=f"{name}, ours" if name in MODES else "best peer",
         )
         for name in (*MODES, "peer")
@@ -132,7 +132,7 @@ def _caption(variable: str, points: dict[str, list[Row]], position: Callable[[Ro
         rows = points.get(mode, [])
         x = [position(row) for row in rows]
         chosen = large(x) if len(x) >= 3 else []
-        fitted = exponent([x[i] for i in chosen], [_median(rows[i]) for i in chosen])
+        fitted = exponent([x[i] for i in chosen], [rows[i].median for i in chosen])
         counted = exponent([x[i] for i in chosen], [rows[i].flops or 1 for i in chosen])
         if fitted and counted:
             parts.append(f"{mode} {variable}^{fitted[0]:.2f} ± {fitted[1]:.2f} (operations {counted[0]:.2f})")
@@ -142,11 +142,6 @@ def _caption(variable: str, points: dict[str, list[Row]], position: Callable[[Ro
     for peer in points.get("peer", []):
         ours = [row for mode in MODES for row in points.get(mode, []) if row.problem_key == peer.problem_key]
         if ours:
-            gains.append(_median(peer) / min(_median(row) for row in ours))
+            gains.append(peer.median / min(row.median for row in ours))
     beside = f"The best of ours is {min(gains):.2f} to {max(gains):.2f} times as fast as the best peer." if gains else ""
     return " ".join(part for part in (grown, beside) if part)
-
-
-def _median(row: Row) -> float:
-    assert row.median_s is not None
-    return row.median_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.listings import byte_count
 from benchmarks.regret import problem_of_row
 from benchmarks.rows import Row, ok_rows
 from jacobians.modes.chunked import working_bytes
@@ -75,12 +76,5 @@ def _caption(family: list[Row], variable: str) -> str:
     peer = min((row for row in there if not is_hand_written(row.method)), key=beyond_output, default=None)
     if ours is None or peer is None:
         return ""
-    sizes = [f"{row.method} {_size(beyond_output(row))}" for row in (ours, peer)]
+    sizes = [f"{row.method} {byte_count(beyond_output(row))}" for row in (ours, peer)]
     return f"At {variable} = {largest} the leanest of ours, {sizes[0]}, stands beside the leanest peer, {sizes[1]}."
-
-
-def _size(count: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"

@@ -30,15 +30,17 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     leads: list[tuple[float, str]] = []
     forward = reverse = 0
     for group in measured:
-        ours = min((row for row in group if is_hand_written(row.method)), key=_median, default=None)
-        peer = min((row for row in group if not is_hand_written(row.method) and row.implementation != "dense"), key=_median, default=None)
+        ours = min((row for row in group if is_hand_written(row.method)), key=lambda row: row.median, default=None)
+        peer = min(
+            (row for row in group if not is_hand_written(row.method) and row.implementation != "dense"),
+            key=lambda row: row.median,
+            default=None,
+        )
         if ours and peer:
-            leads.append(
-                (_median(peer) / _median(ours), f"{row_title(ours)} ({duration(ours.median_s)} against {duration(peer.median_s)})")
-            )
+            leads.append((peer.median / ours.median, f"{row_title(ours)} ({duration(ours.median_s)} against {duration(peer.median_s)})"))
         best = best_by_mode(group)
         if {"forward", "reverse"} <= best.keys():
-            ahead = _median(best["forward"]) < _median(best["reverse"])
+            ahead = best["forward"].median < best["reverse"].median
             forward, reverse = forward + ahead, reverse + (not ahead)
     if leads:
         most, least = max(leads), min(leads)
@@ -55,8 +57,3 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         f"on {reverse}."
     )
     return [checked, beside, modes]
-
-
-def _median(row: Row) -> float:
-    assert row.median_s is not None
-    return row.median_s

@@ -50,7 +50,7 @@ def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
     """
     best: dict[str, Row] = {}
     for row in rows:
-        if is_hand_written(row.method) and (row.mode not in best or _median(row) < _median(best[row.mode])):
+        if is_hand_written(row.method) and (row.mode not in best or row.median < best[row.mode].median):
             best[row.mode] = row
     return best
 
@@ -180,7 +180,7 @@ def _mode_ratio(rows: list[Row], variable: str) -> tuple[list[float], list[float
         best = best_by_mode(row for row in rows if getattr(row, variable) == value)
         if "forward" in best and "reverse" in best and value > 0:
             x.append(value)
-            ratio.append(_median(best["forward"]) / _median(best["reverse"]))
+            ratio.append(best["forward"].median / best["reverse"].median)
     return x, ratio
 
 
@@ -201,7 +201,7 @@ def _mixed_caption(variable: str, rows: list[Row]) -> str:
     for value in sorted({getattr(row, variable) for row in rows}):
         best = best_by_mode(row for row in rows if getattr(row, variable) == value)
         if best.keys() >= {"forward", "reverse", "mixed"}:
-            gains[value] = min(_median(best["forward"]), _median(best["reverse"])) / _median(best["mixed"])
+            gains[value] = min(best["forward"].median, best["reverse"].median) / best["mixed"].median
     if not gains:
         return ""
     where, most = max(gains.items(), key=lambda item: item[1])
@@ -213,8 +213,8 @@ def _peer_caption(rows: Sequence[Row]) -> str:
     ratios: list[float] = []
     for key in dict.fromkeys(row.problem_key for row in rows):
         here = [row for row in rows if row.problem_key == key]
-        ours = [_median(row) for row in here if is_hand_written(row.method)]
-        peers = [_median(row) for row in here if not is_hand_written(row.method)]
+        ours = [row.median for row in here if is_hand_written(row.method)]
+        peers = [row.median for row in here if not is_hand_written(row.method)]
         if ours and peers:
             ratios.append(min(peers) / min(ours))
     if not ratios:
@@ -244,7 +244,7 @@ def _ratio_map(rows: list[Row], stem: str) -> RatioMap:
     for d, p in product(D, P):
         best = best_by_mode(row for row in rows if (row.D, row.P) == (d, p))
         if "forward" in best and "reverse" in best:
-            cells[d, p] = _median(best["forward"]) / _median(best["reverse"])
+            cells[d, p] = best["forward"].median / best["reverse"].median
     along_d = [(position, float(p)) for p in P for position in crossings(*_line([(d, cells[d, p]) for d in D if (d, p) in cells]))]
     along_p = [(float(d), position) for d in D for position in crossings(*_line([(p, cells[d, p]) for p in P if (d, p) in cells]))]
     forward_wins = sum(ratio < 1 for ratio in cells.values())
@@ -304,7 +304,7 @@ def _device_caption(rows: list[Row], variable: str) -> str:
     wins: list[int] = []
     for value in sorted({getattr(row, variable) for row in rows}):
         here = [row for row in rows if getattr(row, variable) == value and is_hand_written(row.method)]
-        times = {device: min((_median(row) for row in here if row.device == device), default=math.inf) for device in (base, other)}
+        times = {device: min((row.median for row in here if row.device == device), default=math.inf) for device in (base, other)}
         if times[other] < times[base]:
             wins.append(value)
     if not wins:
@@ -326,7 +326,7 @@ def traces_of(rows: Iterable[Row], position: Callable[[Row], float]) -> tuple[Tr
     """
     points: dict[str, list[tuple[float, float, float, float]]] = {}
     for row in rows:
-        median = _median(row)
+        median = row.median
         points.setdefault(row.method, []).append((position(row), median, row.ci_low_s or median, row.ci_high_s or median))
     order = sorted(points, key=lambda method: (not is_hand_written(method), method))
     return tuple(make_trace(method, points[method]) for method in order)
@@ -350,11 +350,6 @@ def make_trace(method: str, points: list[tuple[float, float, float, float]], not
 
 def _with_note(trace: Trace, note: str) -> Trace:
     return Trace(trace.method, trace.x, trace.y, trace.low, trace.high, note)
-
-
-def _median(row: Row) -> float:
-    assert row.median_s is not None
-    return row.median_s
 
 
 def subtitle_of(rows: Sequence[Row], *varying: str) -> str:

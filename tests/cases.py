@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 import jacobians as jac
@@ -27,6 +29,16 @@ WIDTHS = {
 }
 BATCHES = (None, 0, 1, 5)
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "leaky_relu", "softplus", "gelu", "identity")
+
+
+def in_threads(work, count):
+    """Call `work(index)` in several threads at once and wait for all."""
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def network(widths, *, batch=None, dtype=torch.float64, seed=0, **options):

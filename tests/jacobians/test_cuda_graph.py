@@ -1,14 +1,12 @@
 """Replayed graphs: the buffers they share, with a recording that needs no GPU; and the real one where there is a GPU."""
 
-import threading
-
 import pytest
 import torch
 
 import jacobians as jac
 from jacobians.kernels.cuda_graph import Replay
 from tests import oracles
-from tests.cases import network
+from tests.cases import in_threads, network
 
 
 class FakeGraph:
@@ -75,11 +73,7 @@ def test_threads_take_turns(replay):
             if oracles.relative_error(run(inputs[index])[1], expected[index]) > 1e-12:
                 wrong.append(index)
 
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    in_threads(call, 4)
     assert not wrong
     assert FakeGraph.recorded == 1
 

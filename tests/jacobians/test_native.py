@@ -3,7 +3,6 @@
 import ctypes
 import math
 import multiprocessing
-import threading
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 import jacobians as jac
 from jacobians.kernels import compiler, native
 from tests import oracles
-from tests.cases import TOLERANCE, network
+from tests.cases import TOLERANCE, in_threads, network
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C compiler")
 MODES = ("forward", "reverse", "mixed")
@@ -107,12 +106,7 @@ def test_many_threads_share_a_plan_and_the_pool():
             if not torch.allclose(plan(inputs[index]), expected[index], rtol=1e-5, atol=1e-6):
                 wrong.append(index)
 
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
+    in_threads(call, 8)
     assert not wrong
 
 

@@ -1,7 +1,6 @@
 """Plans, the one-call functions, and bad input."""
 
 import gc
-import threading
 import weakref
 
 import pytest
@@ -11,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import jacobians as jac
 from jacobians import registry
 from tests import oracles
-from tests.cases import ALL, OURS, network
+from tests.cases import ALL, OURS, in_threads, network
 
 
 @pytest.fixture
@@ -122,11 +121,7 @@ class TestPlans:
                 if not torch.allclose(plan(inputs[i]), expected[i], rtol=1e-12, atol=1e-14):
                     wrong.append(i)
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, 4)
         assert not wrong
 
 
