@@ -39,7 +39,7 @@ format: $(READY)
 
 figures: $(READY)
 	$(BIN)/python bench.py plot
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.analysis.readme
 
 report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html

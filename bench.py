@@ -12,8 +12,8 @@ from typer.exceptions import TyperException
 from benchmarks.errors import BadInput
 
 if TYPE_CHECKING:
-    from benchmarks.cases import Sweep
-    from benchmarks.supervisor import Result
+    from benchmarks.run.supervisor import Result
+    from benchmarks.workloads.cases import Sweep
 
 # Everything heavy is imported by the command that needs it, so that --help answers at once.
 
@@ -33,11 +33,11 @@ Results = Annotated[list[Path] | None, typer.Argument(metavar="[RESULT]...", hel
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(metavar="[sweeps|methods|devices|results]", help="What to list.")] = "sweeps") -> None:
     """List the sweeps, methods, devices or results there are."""
-    from benchmarks import listings
+    from benchmarks.analysis import tables
 
-    if what not in listings.LISTINGS:
-        raise BadInput(f"cannot list {what!r}; choose from {', '.join(listings.LISTINGS)}")
-    _print_table(*listings.LISTINGS[what]())
+    if what not in tables.LISTINGS:
+        raise BadInput(f"cannot list {what!r}; choose from {', '.join(tables.LISTINGS)}")
+    _print_table(*tables.LISTINGS[what]())
 
 
 @app.command()
@@ -58,9 +58,11 @@ def run(
     ] = None,
 ) -> None:
     """Run sweeps: check every Jacobian against the float64 oracle, time it, write CSVs."""
-    from benchmarks import cases, environment, store, supervisor
-    from benchmarks.terminal import SweepProgress
-    from benchmarks.worker import Settings
+    from benchmarks.records import csv_file
+    from benchmarks.run import environment, supervisor
+    from benchmarks.run.progress import SweepProgress
+    from benchmarks.run.worker import Settings
+    from benchmarks.workloads import cases
 
     known = cases.load_sweeps(sweeps_file or cases.SWEEPS_FILE)
     chosen = [cases.find_sweep(name, known) for name in sweeps]
@@ -79,7 +81,7 @@ def run(
         cache=cache,
         sweeps_file=sweeps_file or cases.SWEEPS_FILE,
     )
-    target = out or store.RESULTS / environment.machine_slug()
+    target = out or csv_file.RESULTS / environment.machine_slug()
     failed = False
     for sweep in chosen:
         with SweepProgress(sweep.name) as progress:
@@ -97,7 +99,7 @@ def plot(
     formats: Annotated[str, typer.Option("--format", metavar="svg,png,pdf", help="Formats to write.")] = "svg",
 ) -> None:
     """Draw the figures of results; of all committed ones by default."""
-    from benchmarks.store import read_csv
+    from benchmarks.records.csv_file import read_csv
     from plots import figures
 
     wanted = figures.parse_formats(formats)
@@ -115,16 +117,16 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two results case by case: ratio of the medians, its interval, a verdict."""
-    from benchmarks import listings
-    from benchmarks.compare import as_records
-    from benchmarks.compare import compare as compare_rows
-    from benchmarks.store import read_csv
+    from benchmarks.analysis import tables
+    from benchmarks.analysis.compare import as_records
+    from benchmarks.analysis.compare import compare as compare_rows
+    from benchmarks.records.csv_file import read_csv
 
     comparisons = compare_rows(read_csv(base), read_csv(other), force=force)
     if as_json:
         _print_json(as_records(comparisons))
     else:
-        _print_table(*listings.comparisons(comparisons))
+        _print_table(*tables.comparisons(comparisons))
     if fail_on is not None and any(comparison.worse_than(fail_on) for comparison in comparisons):
         raise typer.Exit(1)
 
@@ -135,8 +137,8 @@ def history(
     force: Force = False,
 ) -> None:
     """Follow one machine over time: what became faster or slower beyond noise from one result to the next."""
-    from benchmarks import history as histories
-    from benchmarks.store import read_csv
+    from benchmarks.analysis import history as histories
+    from benchmarks.records.csv_file import read_csv
 
     found = histories.history([(path, read_csv(path)) for path in results], force=force)
     if found.changes:
@@ -162,7 +164,7 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""
-    from benchmarks import answer
+    from benchmarks.analysis import answer
 
     asked = answer.Question(L, D, K, P, N, widths, checkpoint, module, activation, device, dtype)
     found = answer.answer(asked, measure)
@@ -192,9 +194,9 @@ def regret(
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use.")] = None,
 ) -> None:
     """Say what the planner's choices cost beyond the best ones, beside common rules. Without results, measure the sweep `regret`."""
-    from benchmarks import regret as regrets
-    from benchmarks.provenance import read_provenance
-    from benchmarks.store import read_csv
+    from benchmarks.analysis import regret as regrets
+    from benchmarks.records.csv_file import read_csv
+    from benchmarks.run.provenance import read_provenance
 
     if results:
         rows = [row for path in results for row in read_csv(path)]
@@ -207,7 +209,7 @@ def regret(
 
 def _print_result(result: Result, sweep: Sweep) -> bool:
     """Print what a run gave; return whether a Jacobian was wrong or a case was lost."""
-    from benchmarks import listings, scoreboard
+    from benchmarks.analysis import scoreboard, tables
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
@@ -215,7 +217,7 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
     if any(grid.name for grid in sweep.grid):
         _print_table(*scoreboard.table(scoreboard.scores(rows, sweep)))
     else:
-        _print_table(*listings.summary(rows))
+        _print_table(*tables.summary(rows))
     for row in rows:
         if row.status in {"invalid", "crashed", "oom", "timeout"}:
             typer.echo(f"{row.status}: {row.case}: {row.reason}", err=True)
@@ -227,7 +229,7 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:
-    from benchmarks.terminal import print_table
+    from benchmarks.run.progress import print_table
 
     print_table(columns, rows)
 

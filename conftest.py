@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from benchmarks.arena import Record
+    from benchmarks.run.session import Record
 
 _JOURNAL = pytest.StashKey[Any]()
 EXIT_POISONED = 70  # the device answers nothing but errors: the parent starts another worker
@@ -44,11 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.lifeline_fd is not None:
         threading.Thread(target=_die_with_parent, args=(options.lifeline_fd,), daemon=True).start()
     if options.threads:
-        from benchmarks.timing import limit_threads
+        from benchmarks.measure.clock import limit_threads
 
         limit_threads(options.threads)
     if options.journal:
-        from benchmarks.store import Journal
+        from benchmarks.records.journal import Journal
 
         config.stash[_JOURNAL] = Journal(options.journal)
 
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Set up the arena where there is anything to measure in it."""
     if any("turn" in getattr(item, "fixturenames", ()) for item in session.items):
-        from benchmarks.arena import ARENA, Arena
+        from benchmarks.run.session import ARENA, Arena
 
         session.config.stash[ARENA] = Arena(session.config.option)
 
@@ -72,7 +72,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Write the row of a case when it ends, whatever way it ends."""
     report = yield
     if call.when == "call" and "turn" in getattr(item, "fixturenames", ()):
-        from benchmarks.arena import RECORD
+        from benchmarks.run.session import RECORD
 
         if RECORD in item.stash:
             _finish(item.config, item.stash[RECORD], call)
@@ -80,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _finish(config: pytest.Config, record: Record, call: pytest.CallInfo[None]) -> None:
-    from benchmarks.arena import ARENA, poisons_device, status_of
+    from benchmarks.run.session import ARENA, poisons_device, status_of
 
     error = call.excinfo.value if call.excinfo else None
     if record.status is None and isinstance(error, Exception | pytest.fail.Exception):

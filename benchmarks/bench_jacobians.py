@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import jacobians as jac
-from benchmarks import conditions, oracle, timing
-from benchmarks.arena import ARENA, RECORD, Record, Turn, turns_of
+from benchmarks.measure import clock, conditions, memory, oracle
+from benchmarks.run.session import ARENA, RECORD, Record, Turn, turns_of
 from jacobians.cost import memory_bytes
 
 
@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for turn in turns_of(metafunc.config.option):
         # Markers do not merge: all options must stand in the one marker nearest to the test, or they are ignored.
         device = turn.case.problem.device
-        options = pytest.mark.benchmark(group=turn.case.key.split("/")[0], timer=timing.timer_for(device), disable_gc=True)
+        options = pytest.mark.benchmark(group=turn.case.key.split("/")[0], timer=clock.timer_for(device), disable_gc=True)
         params.append(pytest.param(turn, id=turn.id, marks=options))
     metafunc.parametrize("turn", params)
 
@@ -46,15 +46,15 @@ def _prepare(record: Record) -> None:
     if reason is not None:
         record.close("unsupported", reason)
         pytest.skip(reason)
-    needed, free = memory_bytes(problem, jac.find_method(case.method).mode), timing.free_bytes(problem.device)
+    needed, free = memory_bytes(problem, jac.find_method(case.method).mode), memory.free_bytes(problem.device)
     if needed > free:
         reason = f"not started: it needs at least {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
         record.close("oom", reason)
         pytest.skip(reason)
 
     ref = oracle.reference(problem, case.init, case.seed)
-    timer = timing.timer_for(problem.device)
-    timing.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
+    timer = clock.timer_for(problem.device)
+    clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
     start = timer()
     computation = jac.plan(ref.mlp, ref.x, case.method).computation
     native = computation.convert(ref.x)
@@ -78,27 +78,27 @@ def _measure(record: Record, request: pytest.FixtureRequest) -> None:
     assert call is not None
     # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
     benchmark = request.getfixturevalue("benchmark")
-    timer = timing.timer_for(device)
+    timer = clock.timer_for(device)
     rule = measurement.rule
-    call_s, busy_s = timing.settle_and_warm(call, timer, seconds=rule.block_seconds / 4)
+    call_s, busy_s = clock.settle_and_warm(call, timer, seconds=rule.block_seconds / 4)
     measurement.busy_s += busy_s
     if not measurement.blocks:
         # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
-        measurement.rounds, measurement.iterations = timing.rounds_and_iterations(call_s, rule.block_seconds, timer)
+        measurement.rounds, measurement.iterations = clock.rounds_and_iterations(call_s, rule.block_seconds, timer)
     before = conditions.snapshot()
     if record.cache == "cold":
-        flush_s, _ = timing.settle_and_warm(lambda: timing.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
+        flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
         measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
-        benchmark.pedantic(call, setup=lambda: timing.flush_caches(device), rounds=measurement.rounds, iterations=1)
+        benchmark.pedantic(call, setup=lambda: memory.flush_caches(device), rounds=measurement.rounds, iterations=1)
     else:
         benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
     after = conditions.snapshot()
     record.conditions = record.conditions or after
     measurement.add(benchmark.stats.stats.data)
-    measurement.device_times += timing.device_seconds(call, device)
+    measurement.device_times += clock.device_seconds(call, device)
     measurement.notices += conditions.notices(before, after, record.conditions, record.threads)
     if device == "cuda" and conditions.throttled():
         measurement.notices.append("clock")
     if measurement.stop is not None:
-        record.peak_bytes = timing.peak_bytes(call, device)
+        record.peak_bytes = memory.peak_bytes(call, device)
         record.close("ok")

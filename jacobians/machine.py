@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from jacobians.kernels.compiler import cache_directory, processor
+from jacobians.kernels.cpu.compiler import cache_directory, processor
 
 VERSION = 1  # of the files
 BLOCKS = 10  # of `time_in_turn`: what disturbs a shared machine may last for several

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jacobians import machine, planner
-from jacobians.kernels import native
+from jacobians.kernels.cpu import runner as native
 from jacobians.mlp import MLP
 from jacobians.modes.chunked import chunked
 from jacobians.modes.factored import FactoredJacobian

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from benchmarks.cases import Sweep
-from benchmarks.listings import speed_up
-from benchmarks.regret import groups, problem_of_row, regrets, row_title
-from benchmarks.rows import Row, ok_rows
-from benchmarks.scoreboard import names_of
+from benchmarks.analysis.regret import groups, problem_of_row, regrets, row_title
+from benchmarks.analysis.scoreboard import names_of
+from benchmarks.analysis.tables import speed_up
+from benchmarks.records.rows import Row, ok_rows
+from benchmarks.workloads.cases import Sweep
 from jacobians.cost import cost
 from jacobians.estimate import estimate
 from jacobians.machine import Ceilings

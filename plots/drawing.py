@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from benchmarks.listings import byte_count
+from benchmarks.analysis.tables import byte_count
 from plots import style
 from plots.data import Chart, DotChart, LineChart, RatioMap, Trace
 from plots.traces import is_hand_written

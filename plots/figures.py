@@ -9,9 +9,9 @@ from matplotlib import style as matplotlib_style
 
 import plots.drawing_comparisons  # noqa: F401 - registers its drawings
 from benchmarks.errors import BadInput
-from benchmarks.provenance import read_provenance
-from benchmarks.rows import Row
-from benchmarks.store import RESULTS, read_csv, result_files
+from benchmarks.records.csv_file import RESULTS, read_csv, result_files
+from benchmarks.records.rows import Row
+from benchmarks.run.provenance import read_provenance
 from plots import style
 from plots.data import Chart
 from plots.drawing import draw

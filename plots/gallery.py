@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import saturation
-from benchmarks.cases import Sweep
-from benchmarks.rows import Row, ok_rows
+from benchmarks.analysis import saturation
+from benchmarks.records.rows import Row, ok_rows
+from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
 from plots.comparisons import mixed_gain, regret_chart, roofline, speedup_chart, winner_maps
 from plots.data import Chart, PanelChart

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.stats import linregress, t
 
-from benchmarks.rows import Row, ok_rows
+from benchmarks.records.rows import Row, ok_rows
 from plots.data import LineChart
 from plots.traces import VARIABLES, best_by_mode, families, is_hand_written, make_trace, subtitle_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.listings import byte_count
-from benchmarks.regret import problem_of_row
-from benchmarks.rows import Row, ok_rows
+from benchmarks.analysis.regret import problem_of_row
+from benchmarks.analysis.tables import byte_count
+from benchmarks.records.rows import Row, ok_rows
 from jacobians.modes.chunked import working_bytes
 from plots.data import LineChart
 from plots.traces import VARIABLES, families, is_hand_written, make_trace, subtitle_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import BadInput
-from benchmarks.rows import Row, ok_rows
+from benchmarks.records.rows import Row, ok_rows
 from plots.data import LineChart
 from plots.traces import VARIABLES, families, make_trace, subtitle_of, traces_of
 

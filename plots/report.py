@@ -14,14 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import style as matplotlib_style
 
-from benchmarks import scoreboard
-from benchmarks.environment import ROOT
+from benchmarks.analysis import scoreboard
+from benchmarks.analysis.regret import groups, problem_of_row, row_title
+from benchmarks.analysis.tables import duration
 from benchmarks.errors import BadInput
-from benchmarks.listings import duration
-from benchmarks.provenance import Provenance, read_provenance
-from benchmarks.regret import groups, problem_of_row, row_title
-from benchmarks.rows import Row, ok_rows
-from benchmarks.store import read_csv, result_files, write_atomically
+from benchmarks.records.csv_file import read_csv, result_files, write_atomically
+from benchmarks.records.rows import Row, ok_rows
+from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians.registry import methods
 from plots import summary
 from plots.drawing import draw
@@ -179,7 +179,7 @@ def _sections(exhibits: list[tuple[str, Exhibit]], several: bool) -> list[dict[s
             "svg": Markup(_inline(exhibit, number)),
             "commands": [f"python bench.py run {' '.join(exhibit.sources)}", f"python bench.py report {sources}"]
             if sources
-            else ["python -m benchmarks.saturation", "python bench.py report"],
+            else ["python -m benchmarks.analysis.saturation", "python bench.py report"],
         }
         sections.setdefault(exhibit.section, []).append(figure)
     return [{"title": title, "figures": figures} for title, figures in sections.items()]

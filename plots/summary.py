@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.listings import duration
-from benchmarks.regret import groups, row_title
-from benchmarks.rows import Row, ok_rows
+from benchmarks.analysis.regret import groups, row_title
+from benchmarks.analysis.tables import duration
+from benchmarks.records.rows import Row, ok_rows
 from plots.traces import best_by_mode, is_hand_written
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
-from benchmarks.regret import row_title
-from benchmarks.rows import Row, ok_rows
+from benchmarks.analysis.regret import row_title
+from benchmarks.records.rows import Row, ok_rows
 from plots.data import Chart, DotChart, LineChart, RatioMap, Trace
 
 Key = tuple[object, ...]

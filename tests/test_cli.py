@@ -7,8 +7,8 @@ import time
 import pytest
 
 import bench as bench_module
-from benchmarks.environment import ROOT
-from benchmarks.store import read_csv, write_csv
+from benchmarks.records.csv_file import read_csv, write_csv
+from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import row
 from tests.faults import faulty
 

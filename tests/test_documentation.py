@@ -10,8 +10,10 @@ import sys
 import pytest
 
 import bench
-from benchmarks import cases, readme, store
-from benchmarks.environment import ROOT
+from benchmarks.analysis import readme
+from benchmarks.records import csv_file
+from benchmarks.run.environment import ROOT
+from benchmarks.workloads import cases
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
 
@@ -61,7 +63,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.toml").write_text(TINY)
     shutil.copytree(ROOT / "results", tmp_path / "results")
     monkeypatch.setattr(cases, "SWEEPS_FILE", tmp_path / "mine.toml")
-    monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(csv_file, "RESULTS", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     for line in lines:
         monkeypatch.setattr(sys, "argv", ["bench.py", *shlex.split(line)])

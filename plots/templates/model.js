@@ -1,5 +1,5 @@
 // The cost model of jacobians.estimate, jacobians.cost, jacobians.modes.bracketing and jacobians.kernels.native, and the ranking of
-// benchmarks.recommend, for this page. A test holds every number equal to Python's.
+// benchmarks.analysis.recommend, for this page. A test holds every number equal to Python's.
 "use strict";
 
 const Model = (() => {

@@ -1,10 +1,10 @@
 """Rows for tests, and where they come from: complete, valid, and cheap."""
 
-from benchmarks.cases import Sweep
-from benchmarks.ceilings import as_record
-from benchmarks.provenance import Provenance
-from benchmarks.rows import Row
-from benchmarks.store import write_csv
+from benchmarks.measure.ceilings import as_record
+from benchmarks.records.csv_file import write_csv
+from benchmarks.records.rows import Row
+from benchmarks.run.provenance import Provenance
+from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
 
 RATES = Ceilings(

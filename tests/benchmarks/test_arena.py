@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from benchmarks.arena import in_turn
-from benchmarks.cases import expand, load_sweeps
-from benchmarks.environment import ROOT
+from benchmarks.run.environment import ROOT
+from benchmarks.run.session import in_turn
+from benchmarks.workloads.cases import expand, load_sweeps
 
 
 def test_blocks_of_a_problem_are_interleaved():

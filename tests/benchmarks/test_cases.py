@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.cases import expand, find_sweep, load_sweeps
 from benchmarks.errors import BadInput
+from benchmarks.workloads.cases import expand, find_sweep, load_sweeps
 
 EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook"}
 

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from benchmarks.frames import read_frame, to_frame
-from benchmarks.rows import COLUMNS
-from benchmarks.store import write_csv
+from benchmarks.records.csv_file import write_csv
+from benchmarks.records.frames import read_frame, to_frame
+from benchmarks.records.rows import COLUMNS
 from tests.benchmarks.rows import row
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import bench as bench_module
+from benchmarks.analysis.history import history, summary, table
 from benchmarks.errors import BadInput
-from benchmarks.history import history, summary, table
-from benchmarks.store import write_csv
+from benchmarks.records.csv_file import write_csv
 from tests.benchmarks.rows import row
 
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from benchmarks import conditions
-from benchmarks.conditions import Snapshot, notices
-from benchmarks.instrument import measure_in_turn
-from benchmarks.measurement import ClockError, Measurement, StopRule
-from benchmarks.statistics import SIGNIFICANCE, unpaired_ratio, verdict
-from benchmarks.timing import resolution, rounds_and_iterations, settle_and_warm
+from benchmarks.analysis.statistics import SIGNIFICANCE, unpaired_ratio, verdict
+from benchmarks.measure import conditions
+from benchmarks.measure.clock import resolution, rounds_and_iterations, settle_and_warm
+from benchmarks.measure.conditions import Snapshot, notices
+from benchmarks.measure.instrument import measure_in_turn
+from benchmarks.measure.samples import ClockError, Measurement, StopRule
 
 
 def one_of_three(test):

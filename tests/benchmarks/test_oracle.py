@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import jacobians as jac
-from benchmarks import oracle
-from benchmarks.cases import Case, expand, load_sweeps
+from benchmarks.measure import oracle
+from benchmarks.workloads.cases import Case, expand, load_sweeps
 from jacobians import registry
 from jacobians.cost import cost
 from jacobians.registry import Computation

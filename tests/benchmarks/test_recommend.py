@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import bench as bench_module
-from benchmarks import answer, recommend
-from benchmarks.answer import Question
+from benchmarks.analysis import answer, recommend
+from benchmarks.analysis.answer import Question
+from benchmarks.analysis.recommend import Evidence, code, distance
 from benchmarks.errors import BadInput
-from benchmarks.recommend import Evidence, code, distance
 from jacobians.problem import Problem
 from tests.benchmarks.rows import RATES, row
 
@@ -173,7 +173,7 @@ def test_bad_questions_are_one_line(command, arguments, message):
 
 
 def test_nothing_is_measured_on_a_device_that_is_not_there():
-    from benchmarks.environment import available_devices
+    from benchmarks.run.environment import available_devices
 
     absent = next(device for device in ("mps", "xpu", "cuda") if device not in available_devices())
     with pytest.raises(BadInput, match=f"torch finds no {absent} device here"):

@@ -7,10 +7,11 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.environment import ROOT
 from benchmarks.errors import BadInput
-from benchmarks.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary
-from benchmarks.store import Journal, Lock, read_csv, read_journal, write_csv
+from benchmarks.records.csv_file import read_csv, write_csv
+from benchmarks.records.journal import Journal, Lock, read_journal
+from benchmarks.records.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary
+from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import row
 
 CONTRACT = """schema, sweep, case, L, D, K, P, N, widths, activation, dtype, device, device_name, machine, method, mode,

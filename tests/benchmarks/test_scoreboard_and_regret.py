@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from benchmarks import ceilings, regret, scoreboard
-from benchmarks.cases import Sweep, expand, find_sweep
+from benchmarks.analysis import regret, scoreboard
 from benchmarks.errors import BadInput
+from benchmarks.measure import ceilings
+from benchmarks.workloads.cases import Sweep, expand, find_sweep
 from jacobians import machine
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import statistics
-from benchmarks.compare import compare
+from benchmarks.analysis import statistics
+from benchmarks.analysis.compare import compare
+from benchmarks.analysis.statistics import half_width, median_interval, p_value, paired_ratio, unpaired_ratio, verdict
 from benchmarks.errors import BadInput
-from benchmarks.statistics import half_width, median_interval, p_value, paired_ratio, unpaired_ratio, verdict
 from tests.benchmarks.rows import row
 
 

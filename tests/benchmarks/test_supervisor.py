@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from benchmarks import supervisor
-from benchmarks.cases import load_sweeps
-from benchmarks.environment import ROOT
 from benchmarks.errors import BadInput
-from benchmarks.provenance import describe_run, read_provenance
-from benchmarks.store import read_csv
-from benchmarks.worker import Settings
+from benchmarks.records.csv_file import read_csv
+from benchmarks.run import supervisor
+from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import describe_run, read_provenance
+from benchmarks.run.worker import Settings
+from benchmarks.workloads.cases import load_sweeps
 
 TOML = """
 [tiny]

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import timing
+from benchmarks.measure import clock, memory
 
 
 class FakeDevice:
@@ -24,7 +24,7 @@ class FakeDevice:
 
 def test_the_timer_waits_for_the_device_before_both_reads():
     device = FakeDevice()
-    timer = timing.synchronised(device.synchronize)
+    timer = clock.synchronised(device.synchronize)
     device.launch(0.02)  # left over from before: must not be counted
     start = timer()
     device.launch(0.01)
@@ -35,14 +35,14 @@ def test_the_timer_waits_for_the_device_before_both_reads():
 
 
 def test_each_device_has_one_timer():
-    assert timing.timer_for("cpu") is time.perf_counter
-    assert timing.timer_for("cuda") is timing.timer_for("cuda") is not time.perf_counter
+    assert clock.timer_for("cpu") is time.perf_counter
+    assert clock.timer_for("cuda") is clock.timer_for("cuda") is not time.perf_counter
 
 
 def test_an_accelerator_is_synchronised(monkeypatch):
     waited = []
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: waited.append(str(device)))
-    timing.timer_for("mps")()
+    clock.timer_for("mps")()
     assert waited == ["mps"]
 
 
@@ -62,33 +62,33 @@ def test_device_events_stand_beside_the_clock(monkeypatch):
         def elapsed_time(self, end):
             return 1e3 * (end.at - self.at) / 2
 
-    assert timing.device_seconds(lambda: None, "cpu") == []
+    assert clock.device_seconds(lambda: None, "cpu") == []
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    times = timing.device_seconds(lambda: time.sleep(0.002), "cuda", calls=3)
+    times = clock.device_seconds(lambda: time.sleep(0.002), "cuda", calls=3)
     assert times == pytest.approx([0.001] * 3, rel=0.5)
 
 
 def test_flushing_evicts(monkeypatch):
-    buffer = timing._flush_buffer("cpu")
+    buffer = memory._flush_buffer("cpu")
     before = buffer[0].item()
-    timing.flush_caches("cpu")
+    memory.flush_caches("cpu")
     assert buffer[0].item() == before + 1
     assert buffer.numel() * 8 >= 2**25
 
 
-@pytest.mark.skipif(timing.peak_bytes(lambda: None, "cpu") is None, reason="the system does not report resident memory")
+@pytest.mark.skipif(memory.peak_bytes(lambda: None, "cpu") is None, reason="the system does not report resident memory")
 def test_peak_memory_counts_what_was_freed_again():
     def run():
         torch.ones(20_000_000).sum()  # 80 MB, gone when the call returns
         return torch.ones(5_000_000)
 
-    assert timing.peak_bytes(run, "cpu") == pytest.approx(80e6, rel=0.1)
+    assert memory.peak_bytes(run, "cpu") == pytest.approx(80e6, rel=0.1)
 
 
 def test_changed_results_do_not_make_the_commit_dirty(tmp_path, monkeypatch):
     import subprocess
 
-    from benchmarks import environment
+    from benchmarks.run import environment
 
     def git(*arguments):
         subprocess.run(

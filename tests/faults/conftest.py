@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from benchmarks import supervisor
-from benchmarks.cases import load_sweeps
-from benchmarks.worker import Settings
+from benchmarks.run import supervisor
+from benchmarks.run.worker import Settings
+from benchmarks.workloads.cases import load_sweeps
 
 TOML = """
 [tiny]

@@ -79,7 +79,8 @@ def lines(journal: Path) -> list[str]:
 
 def report(out: Path, seen: dict[str, str], total: int, memory: list[tuple[float, int]]) -> int:
     """Count, and say what was found."""
-    from benchmarks.store import read_csv, read_journal
+    from benchmarks.records.csv_file import read_csv
+    from benchmarks.records.journal import read_journal
 
     rows = read_csv(out / "soak.csv")
     _, torn = read_journal(out / "soak.journal.jsonl")

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.checkpoint import load_mlp
 from benchmarks.errors import BadInput
+from benchmarks.workloads.checkpoint import load_mlp
 
 
 @pytest.fixture

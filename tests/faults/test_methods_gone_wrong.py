@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks.store import read_csv
+from benchmarks.records.csv_file import read_csv
 
 FAULTS = {
     "cuda": ("crashed", "CUDA error: an illegal memory access"),
@@ -44,7 +44,7 @@ def test_what_cannot_fit_is_never_started(run, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_skipped(run, tmp_path):
-    from benchmarks.environment import available_devices
+    from benchmarks.run.environment import available_devices
 
     absent = next(device for device in ("cuda", "mps", "xpu") if device not in available_devices())
     result = run(tmp_path, "reverse:eager", devices=("cpu", absent))
@@ -56,7 +56,8 @@ def test_a_device_that_is_not_there_is_skipped(run, tmp_path):
 def test_without_nvml_the_facts_are_empty_and_nothing_fails(error, monkeypatch):
     import pynvml
 
-    from benchmarks import conditions, environment
+    from benchmarks.measure import conditions
+    from benchmarks.run import environment
 
     def broken():
         raise getattr(pynvml, error)

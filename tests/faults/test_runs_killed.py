@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from benchmarks.environment import ROOT, available_devices
 from benchmarks.errors import BadInput
-from benchmarks.store import Lock, read_csv, read_journal
+from benchmarks.records.csv_file import read_csv
+from benchmarks.records.journal import Lock, read_journal
+from benchmarks.run.environment import ROOT, available_devices
 
 ABSENT = next(device for device in ("cuda", "mps") if device not in available_devices())
 EAGER = ("--method", "forward:eager", "--method", "reverse:eager")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jacobians as jac
-from benchmarks.environment import ROOT
+from benchmarks.run.environment import ROOT
 from jacobians.modes.chunked import layout, working_bytes
 from jacobians.plans import problem_of
 from tests import oracles

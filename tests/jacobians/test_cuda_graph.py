@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.kernels.cuda_graph import Replay
+from jacobians.kernels.cuda.graph import Replay
 from tests import oracles
 from tests.cases import in_threads, network
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.kernels import compiler, native
+from jacobians.kernels.cpu import compiler
+from jacobians.kernels.cpu import runner as native
 from tests import oracles
 from tests.cases import TOLERANCE, in_threads, network
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from benchmarks.environment import ROOT
 from benchmarks.errors import BadInput
-from benchmarks.provenance import read_provenance
-from benchmarks.store import read_csv, result_files, write_csv
-from jacobians.kernels import native
+from benchmarks.records.csv_file import read_csv, result_files, write_csv
+from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import read_provenance
+from jacobians.kernels.cpu import runner as native
 from jacobians.registry import methods
 from plots import figures, report
 from plots.data import DotChart, LineChart, RatioMap

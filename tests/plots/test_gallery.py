@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks import saturation
-from benchmarks.cases import Sweep
+from benchmarks.analysis import saturation
 from benchmarks.errors import BadInput
+from benchmarks.workloads.cases import Sweep
 from plots import comparisons, figures, growth, memory
 from plots.gallery import ResultFile, gallery, saturation_chart
 from tests.benchmarks.rows import RATES, row

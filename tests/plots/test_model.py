@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ceilings import as_record, from_record
-from benchmarks.environment import ROOT
-from benchmarks.recommend import Evidence, recommend
+from benchmarks.analysis.recommend import Evidence, recommend
+from benchmarks.measure.ceilings import as_record, from_record
+from benchmarks.run.environment import ROOT
 from jacobians import planner
 from jacobians.estimate import estimate
-from jacobians.kernels import native
+from jacobians.kernels.cpu import runner as native
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem, uniform_widths
 from plots.report import explorer

@@ -1,0 +1,1 @@
+"""What rows say: statistics, comparisons, the scoreboard, regret and recommendations."""

@@ -1,0 +1,108 @@
+"""From a question on the command line to a recommendation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.analysis.recommend import Recommendation, as_record, code, committed, measure, recommend, table, with_measured
+from benchmarks.errors import BadInput
+from benchmarks.run import environment
+from benchmarks.workloads import target
+from benchmarks.workloads.checkpoint import load_mlp
+from jacobians.activations import activation
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+
+__all__ = ["Question", "answer", "as_record", "lines", "table"]
+TOP = 3  # to measure
+CONFIDENCE = {
+    "measured": "this very problem was measured on this machine",
+    "nearby": "every size is within a factor of two of a measured problem",
+    "extrapolated": "no measured problem is near; the model carries the prediction",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user gave: sizes, widths, a checkpoint or a module; and on what it runs."""
+
+    L: int | None = None
+    D: int | None = None
+    K: int | None = None
+    P: int | None = None
+    N: int = 1
+    widths: str | None = None
+    checkpoint: Path | None = None
+    module: str | None = None
+    activation: str = "tanh"
+    device: str = "cpu"
+    dtype: str | None = None
+
+
+def answer(question: Question, measure_now: bool = False) -> Recommendation:
+    """Recommend a method.
+
+    Args:
+        question: What was asked.
+        measure_now: Whether to time the first three.
+
+    Returns:
+        The recommendation, from the cost model, the ceilings of this machine, and its committed results.
+
+    Raises:
+        BadInput: The question names no network, more than one, or one that does not exist.
+    """
+    (device,) = environment.parse_devices(question.device)[:1]
+    problem, mlp = _problem(question, device)
+    found = recommend(problem, committed())
+    if not measure_now:
+        return found
+    if device not in environment.available_devices():
+        raise BadInput(f"torch finds no {device} device here, so nothing can be measured; leave out --measure")
+    return with_measured(found, measure(problem, [p.method for p in found.ranked[:TOP]], mlp))
+
+
+def lines(found: Recommendation) -> list[str]:
+    """Write what stands below the table.
+
+    Args:
+        found: The recommendation.
+
+    Returns:
+        The choice and why, how sure it is, and the code to paste.
+    """
+    near = f" (nearest: {found.nearest})" if found.nearest and found.confidence != "measured" else ""
+    return [
+        "",
+        f"use {found.best.method}: {found.reason}",
+        f"{found.confidence}: {CONFIDENCE[found.confidence]}{near}",
+        "",
+        *(f"    {line}" for line in code(found.problem, found.best.method).splitlines()),
+    ]
+
+
+def _problem(question: Question, device: str) -> tuple[Problem, MLP | None]:
+    sizes = (question.L, question.D, question.K, question.P, question.widths)
+    sources = [question.checkpoint is not None, question.module is not None, any(size is not None for size in sizes)]
+    if sum(sources) > 1:
+        raise BadInput("give one of sizes, --checkpoint and --module")
+    try:
+        activation(question.activation)  # refuses an unknown name
+        mlp = None
+        if question.checkpoint is not None:
+            mlp = load_mlp(question.checkpoint, question.activation)
+        elif question.module is not None:
+            mlp = target.from_module(question.module)
+        if mlp is not None:
+            return target.problem_of_network(mlp, question.N, device, question.dtype), mlp
+        problem = Problem(
+            widths=target.from_sizes(*sizes),
+            batch=None if question.N == 1 else question.N,
+            activation=question.activation,
+            dtype=question.dtype or "float32",
+            device=device,
+        )
+    except (TypeError, ValueError) as error:
+        raise BadInput(str(error)) from None
+    return problem, None

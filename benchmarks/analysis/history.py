@@ -1,0 +1,116 @@
+"""The same machine over time: what changed beyond noise from one result to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.analysis.compare import Comparison, compare
+from benchmarks.analysis.tables import Table, duration
+from benchmarks.errors import BadInput
+from benchmarks.records.rows import Row, ok_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A method on a problem that became faster or slower between two results.
+
+    Attributes:
+        before: File of the earlier result.
+        after: File of the later one.
+        comparison: Both rows, their ratio and the verdict.
+    """
+
+    before: Path
+    after: Path
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Results of one machine in the order they were measured.
+
+    Attributes:
+        results: Path, start of the first case, commit and number of valid rows of each.
+        compared: Pairs of rows compared between neighbours.
+        changes: Those that differ beyond noise, the largest first.
+    """
+
+    results: tuple[tuple[Path, str, str, int], ...]
+    compared: int
+    changes: tuple[Change, ...]
+
+
+def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = False) -> History:
+    """Follow the cases of one machine over several results.
+
+    Args:
+        results: Path and rows of each, in any order.
+        force: Compare although machine, threads, cache or schema differ.
+
+    Returns:
+        The history.
+
+    Raises:
+        BadInput: There are fewer than two results with a measured case, they are of several machines, or neighbours have no case in common.
+    """
+    dated = sorted(((_started(rows), path, rows) for path, rows in results if ok_rows(rows)), key=lambda item: item[:2])
+    if len(dated) < 2:
+        raise BadInput(f"a history needs at least two results with measured cases, got {len(dated)}; name more result CSVs")
+    machines = sorted({row.machine for _, _, rows in dated for row in rows})
+    if len(machines) > 1 and not force:
+        raise BadInput(f"the results are of several machines: {', '.join(machines)}; use `compare` for two devices, or give --force")
+    changes: list[Change] = []
+    compared = 0
+    for (_, before, earlier), (_, after, later) in pairwise(dated):
+        found = compare(earlier, later, force=force)
+        compared += len(found)
+        changes += [Change(before, after, c) for c in found if c.verdict in {"faster", "slower"}]
+    changes.sort(key=lambda change: -max(change.comparison.ratio.value, 1 / change.comparison.ratio.value))
+    facts = tuple((path, started, str(ok_rows(rows)[0].commit), len(ok_rows(rows))) for started, path, rows in dated)
+    return History(facts, compared, tuple(changes))
+
+
+def table(found: History) -> Table:
+    """Show what changed.
+
+    Args:
+        found: The history.
+
+    Returns:
+        From, to, problem, method, both times, ratio with interval, verdict.
+    """
+    rows = [
+        [
+            change.before.name if change.before.name != change.after.name else str(change.before),
+            change.after.name if change.before.name != change.after.name else str(change.after),
+            change.comparison.base.problem_key,
+            change.comparison.base.method,
+            duration(change.comparison.base.median_s),
+            duration(change.comparison.other.median_s),
+            str(change.comparison.ratio),
+            change.comparison.verdict,
+        ]
+        for change in found.changes
+    ]
+    return ["from", "to", "problem", "method", "before", "after", "after / before", "verdict"], rows
+
+
+def summary(found: History) -> list[str]:
+    """Say in a few lines what was compared.
+
+    Args:
+        found: The history.
+
+    Returns:
+        One line per result, and one for the changes.
+    """
+    faster = sum(change.comparison.verdict == "faster" for change in found.changes)
+    lines = [f"{started}  commit {commit}  {count} measured cases  {path}" for path, started, commit, count in found.results]
+    return [*lines, f"{found.compared} comparisons: {faster} faster, {len(found.changes) - faster} slower, the others within noise"]
+
+
+def _started(rows: Sequence[Row]) -> str:
+    return min((row.started_at or "" for row in ok_rows(rows)), default="")

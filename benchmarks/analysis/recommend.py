@@ -1,0 +1,376 @@
+"""An answer for one shape: every method with a predicted time, measured ones where they are known, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.analysis.regret import groups, problem_of_row, row_title
+from benchmarks.analysis.tables import Table, duration
+from benchmarks.measure.clock import timer_for
+from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.rows import Row
+from benchmarks.run import environment
+from benchmarks.run.provenance import read_provenance
+from jacobians import machine, planner
+from jacobians.cost import cost
+from jacobians.estimate import estimate
+from jacobians.machine import Ceilings
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.registry import Request, find_method
+
+NEARBY = 1.0  # of log2: every size within a factor of two
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One method.
+
+    Attributes:
+        method: Its name.
+        hand_written: Ours, as against a peer.
+        predicted: Seconds, from the cost model; for a peer, scaled from the nearest measured problem.
+        measured: Seconds, where this very problem was measured.
+    """
+
+    method: str
+    hand_written: bool
+    predicted: float
+    measured: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The measured time, or else the predicted one."""
+        return self.predicted if self.measured is None else self.measured
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to use for a problem.
+
+    Attributes:
+        problem: The problem.
+        ranked: Every method that can serve it, fastest first.
+        reason: Why the first one of ours wins, in one line.
+        confidence: `measured`, `nearby` (a measured problem has every size within a factor of two) or `extrapolated`.
+        nearest: Sizes of the nearest measured problem.
+    """
+
+    problem: Problem
+    ranked: tuple[Prediction, ...]
+    reason: str
+    confidence: str
+    nearest: str | None
+
+    @property
+    def best(self) -> Prediction:
+        """The method to use: the fastest of ours, which alone are predicted by a model of their own."""
+        return next(p for p in self.ranked if p.hand_written)
+
+
+def features(problem: Problem) -> tuple[float, ...]:
+    """Describe the size of a problem by logarithms: layers, D, mean hidden width, P, N.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        Base-2 logarithms.
+
+    Example:
+        >>> features(Problem(widths=(2, 8, 8, 8, 4), batch=16))
+        (2.0, 1.0, 3.0, 2.0, 4.0)
+    """
+    hidden = problem.widths[1:-1]
+    width = sum(math.log2(w) for w in hidden) / len(hidden) if hidden else 0.0
+    return math.log2(problem.L + 1), math.log2(problem.D), width, math.log2(problem.P), math.log2(max(1, problem.N))
+
+
+def distance(one: Problem, other: Problem) -> float:
+    """Say how far two problems are apart: the largest difference of their features.
+
+    Args:
+        one: A problem.
+        other: Another.
+
+    Returns:
+        0 for equal sizes, 1 where a size differs by a factor of two.
+
+    Example:
+        >>> distance(Problem(widths=(2, 8, 4)), Problem(widths=(2, 8, 16)))
+        2.0
+    """
+    return max(abs(a - b) for a, b in zip(features(one), features(other), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured.
+
+    Attributes:
+        rows: Rows of one machine.
+        rates: Device to that machine's ceilings.
+        here: Whether that is the machine at hand, so that its times count as measured.
+    """
+
+    rows: Sequence[Row] = ()
+    rates: Mapping[str, Ceilings] = field(default_factory=dict)
+    here: bool = True
+
+
+def committed() -> Evidence:
+    """Read the results of this machine, or else those of another one.
+
+    Returns:
+        The evidence; empty where no result is committed.
+    """
+    files = result_files()
+    mine = [path for path in files if path.parent.name == environment.machine_slug()]
+    chosen = mine or [path for path in files if path.parent == files[0].parent]
+    rates: dict[str, Ceilings] = {}
+    for path in chosen:
+        rates |= read_provenance(path).rates
+    return Evidence([row for path in chosen for row in read_csv(path)], rates, here=bool(mine))
+
+
+def recommend(
+    problem: Problem,
+    evidence: Evidence = Evidence(),
+    rates: Ceilings | None = None,
+    threads: int | None = None,
+) -> Recommendation:
+    """Rank the methods for a problem.
+
+    Ours are predicted by `jacobians.estimate`. A peer is predicted from the nearest measured problem: its time there, times the ratio of
+    what the model says for our readable implementation of its mode on either problem.
+
+    Args:
+        problem: The problem.
+        evidence: What was measured; without any, peers are not ranked.
+        rates: Ceilings of the device; those of the machine at hand by default.
+        threads: Threads that may be used; torch's number by default.
+
+    Returns:
+        The recommendation.
+    """
+    predicted = planner.candidates(problem, ceilings=rates, threads=threads)
+    near, away = _nearest(problem, evidence.rows)
+    same = evidence.here and away == 0 and _same(problem, near)
+    here = {row.method: row.median_s for row in near if row.median_s} if same else {}
+    ranked = [Prediction(name, True, seconds, here.get(name)) for name, seconds in predicted.items()]
+    if near:
+        there = problem_of_row(near[0])
+        their_rates = evidence.rates.get(problem.device, rates)
+        for row in near:
+            if not _is_peer(row, problem) or not row.median_s:
+                continue
+            scale = _model(problem, row.mode, rates, threads) / _model(there, row.mode, their_rates, near[0].threads)
+            ranked.append(Prediction(row.method, False, row.median_s * scale, here.get(row.method)))
+    known = {p.method: p.measured for p in ranked if p.hand_written and p.measured is not None}
+    # Ours are ordered by one kind of time: as measured where all were, else as predicted.
+    by_measure = len(known) == len(predicted)
+    ranked.sort(key=lambda p: p.seconds if by_measure or not p.hand_written else p.predicted)
+    confidence = "measured" if here else "nearby" if away <= NEARBY else "extrapolated"
+    nearest = row_title(near[0]) if near else None
+    best = next(p for p in ranked if p.hand_written)
+    return Recommendation(problem, tuple(ranked), reason(problem, best.method), confidence, nearest)
+
+
+def reason(problem: Problem, method: str) -> str:
+    """Say in one line why a method wins.
+
+    Args:
+        problem: The problem.
+        method: The winner.
+
+    Returns:
+        The operations of its mode beside those of the others.
+
+    Example:
+        >>> reason(Problem(widths=(1000, 1000, 1000, 1)), "reverse:native")
+        'reverse mode takes 251 times fewer operations than forward mode, for P = 1 against D = 1000, in compiled C'
+    """
+    mode, _, implementation = method.partition(":")
+    flops = {name: cost(problem, name).flops for name in ("forward", "reverse", "mixed")}
+    how = "in compiled C" if implementation == "native" else "in torch operations"
+    if problem.L == 0:
+        return f"with no hidden layer the Jacobian is the weight matrix, with its rows scaled by the slopes of the output, {how}"
+    either = min(flops["forward"], flops["reverse"])
+    if mode == "mixed" and flops["mixed"] < either:
+        saved = either / flops["mixed"]
+        narrow = min(problem.widths[1:-1])
+        return f"mixed mode meets at the layer of width {narrow} and takes {saved:.3g} times fewer operations than either mode, {how}"
+    if mode == "mixed":  # it is one of them
+        mode = "reverse" if flops["reverse"] <= flops["forward"] else "forward"
+    other = "forward" if mode == "reverse" else "reverse"
+    ratio = flops[other] / max(1, flops[mode])
+    if ratio < 1.05:
+        return f"{mode} mode takes {1 / ratio:.2f} times the operations of {other} mode, but suits the machine better {how}"
+    seeds = {"forward": f"D = {problem.D}", "reverse": f"P = {problem.P}"}
+    return f"{mode} mode takes {ratio:.3g} times fewer operations than {other} mode, for {seeds[mode]} against {seeds[other]}, {how}"
+
+
+def code(problem: Problem, method: str) -> str:
+    """Write the Python lines to paste.
+
+    Args:
+        problem: The problem.
+        method: The method to use.
+
+    Returns:
+        Lines of Python.
+    """
+    x = f"torch.randn({problem.D})" if problem.batch is None else f"torch.randn({problem.N}, {problem.D})"
+    dtype = "" if problem.dtype == "float32" else f", dtype=torch.{problem.dtype}"
+    device = "" if problem.device == "cpu" else f', device="{problem.device}"'
+    options = "" if problem.activation == "tanh" else f', activation="{problem.activation}"'
+    options += "" if problem.output_activation == "identity" else f', output_activation="{problem.output_activation}"'
+    options += ", bias=True" if problem.bias else ""
+    return "\n".join(
+        [
+            "import torch",
+            "import jacobians as jac",
+            f"mlp = jac.MLP.random(widths={list(problem.widths)}{options}{dtype}{device})  # or jac.MLP.from_torch(your_network)",
+            f"x = {x[:-1]}{dtype}{device})",
+            f'J = jac.jacobian(mlp, x, method="{method}")',
+        ]
+    )
+
+
+def table(found: Recommendation) -> Table:
+    """Show a recommendation.
+
+    Args:
+        found: The recommendation.
+
+    Returns:
+        Rank, method, whose it is, predicted and measured time, and how many times slower than the best of ours.
+    """
+    best = found.best
+    rows = [
+        [
+            str(rank),
+            p.method,
+            "ours" if p.hand_written else "peer",
+            duration(p.predicted),
+            duration(p.measured),
+            f"{p.seconds / best.seconds:.2f}x",
+        ]
+        for rank, p in enumerate(found.ranked, start=1)
+    ]
+    return ["", "method", "by", "predicted", "measured", "time"], rows
+
+
+def as_record(found: Recommendation) -> dict[str, Any]:
+    """Return a recommendation for other programs.
+
+    Args:
+        found: The recommendation.
+
+    Returns:
+        Plain data, times in seconds.
+    """
+    p = found.problem
+    return {
+        "problem": {"widths": list(p.widths), "N": p.N, "activation": p.activation, "bias": p.bias, "dtype": p.dtype, "device": p.device},
+        "method": found.best.method,
+        "reason": found.reason,
+        "confidence": found.confidence,
+        "nearest": found.nearest,
+        "ranked": [
+            {"method": r.method, "hand_written": r.hand_written, "predicted_s": r.predicted, "measured_s": r.measured} for r in found.ranked
+        ],
+        "code": code(p, found.best.method),
+    }
+
+
+def with_measured(found: Recommendation, measured: Mapping[str, float]) -> Recommendation:
+    """Put times that were measured just now into a recommendation.
+
+    Args:
+        found: The recommendation.
+        measured: Method to seconds.
+
+    Returns:
+        It, with the measured methods of ours ahead in the order of their times.
+    """
+    ranked = [replace(p, measured=measured.get(p.method, p.measured)) for p in found.ranked]
+    ours = sorted((p for p in ranked if p.method in measured), key=lambda p: measured[p.method])
+    rest = [p for p in ranked if p.method not in measured]
+    confidence = "measured" if ours else found.confidence
+    winner = ours[0].method if ours else found.best.method
+    return replace(found, ranked=tuple([*ours, *rest]), confidence=confidence, reason=reason(found.problem, winner))
+
+
+def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> dict[str, float]:
+    """Time methods against each other now, and let the planner remember ours.
+
+    Args:
+        problem: The problem.
+        names: The methods.
+        mlp: The network to measure on; random weights by default.
+
+    Returns:
+        Method to seconds.
+    """
+    if mlp is None or str(mlp.device) != problem.device or str(mlp.dtype) != f"torch.{problem.dtype}":
+        mlp = MLP.random(
+            widths=problem.widths,
+            activation=problem.activation,
+            output_activation=problem.output_activation,
+            bias=problem.bias,
+            dtype=getattr(torch, problem.dtype),
+            device=problem.device,
+        )
+    x = torch.randn(problem.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype=mlp.dtype, device=mlp.device)
+    request = Request()
+    timer = timer_for(problem.device)  # waits for the device
+    calls: dict[str, Callable[[], object]] = {}
+    for name in names:
+        computation = find_method(name).prepare(mlp, problem, request)
+        calls[name] = partial(_run, computation.run, computation.convert(x), timer)
+    with torch.no_grad():
+        times = machine.time_in_turn(calls, seconds=0.2)
+    ours = {name: seconds for name, seconds in times.items() if find_method(name).hand_written}
+    machine.remember_times(problem.device, planner.key_of(problem, request), ours)
+    return times
+
+
+def _run(run: Callable[[Any], object], x: object, timer: Callable[[], float]) -> None:
+    run(x)
+    timer()
+
+
+def _nearest(problem: Problem, rows: Sequence[Row]) -> tuple[list[Row], float]:
+    """Return the rows of the nearest problem of the same device and dtype that peers were measured on, and how far it is."""
+    best: tuple[float, int, list[Row]] = (math.inf, 0, [])
+    for group in groups(row for row in rows if (row.device, row.dtype) == (problem.device, problem.dtype)):
+        away = distance(problem, problem_of_row(group[0]))
+        if not _same(problem, group):
+            away += 1e-6  # the very problem before another of its sizes
+        normal = " normal " in f" {group[0].problem_key} "
+        candidate = (away + (1e-6 if normal else 0.0), -len(group), group)
+        best = min(best, candidate, key=lambda item: item[:2])
+    return best[2], 0.0 if best[0] < 1e-5 else best[0]
+
+
+def _same(problem: Problem, group: Sequence[Row]) -> bool:
+    return bool(group) and problem_of_row(group[0]) == problem
+
+
+def _is_peer(row: Row, problem: Problem) -> bool:
+    try:
+        method = find_method(row.method)
+    except ValueError:
+        return False
+    return not method.hand_written and method.unsupported(problem) is None
+
+
+def _model(problem: Problem, mode: str, rates: Ceilings | None, threads: int | None) -> float:
+    return estimate(problem, mode, "eager", rates or machine.ceilings(problem.device), threads)

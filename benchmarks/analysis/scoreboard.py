@@ -1,0 +1,103 @@
+"""The scoreboard: each workload with the best of ours, the best peer, and what the planner would have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.analysis.regret import chosen, groups, problem_of_row, regret_of, row_title
+from benchmarks.analysis.statistics import Ratio
+from benchmarks.analysis.tables import duration, speed_up
+from benchmarks.records.rows import Row
+from benchmarks.workloads.cases import Sweep
+from jacobians import planner
+from jacobians.machine import Ceilings
+from jacobians.registry import find_method
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One workload.
+
+    Attributes:
+        name: What it is known by.
+        ours: The fastest hand-written row.
+        peer: The fastest peer's.
+        ratio: How many times faster ours is, with its interval.
+        choice: What the planner chooses, by estimate.
+        regret: Time of that choice over the time of ours; `None` where it was not measured.
+    """
+
+    name: str
+    ours: Row
+    peer: Row
+    ratio: Ratio
+    choice: str
+    regret: float | None
+
+
+def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, Ceilings] | None = None) -> list[Score]:
+    """Score every problem that has a hand-written method and a peer.
+
+    Args:
+        rows: Rows of a run.
+        sweep: Where the workloads have their names.
+        rates: Device to the ceilings that the planner goes by; those of the machine at hand by default.
+
+    Returns:
+        One score per problem, in the order of the rows.
+    """
+    names = names_of(sweep)
+    found: list[Score] = []
+    for group in groups(rows):
+        by_speed = sorted((row for row in group if row.implementation != "dense"), key=lambda row: row.median_s or float("inf"))
+        ours = next((row for row in by_speed if find_method(row.method).hand_written), None)
+        peer = next((row for row in by_speed if not find_method(row.method).hand_written), None)
+        if ours is None or peer is None:
+            continue
+        problem = problem_of_row(ours)
+        choice = next(iter(planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=ours.threads)))
+        row = chosen(group, choice)
+        regret = regret_of(row, ours) if row else None
+        name = names.get((problem.widths, problem.batch)) or row_title(ours)
+        found.append(Score(name, ours, peer, speed_up(ours, peer), choice, regret))
+    return found
+
+
+def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None], str]:
+    """Return the names of a sweep's problems.
+
+    Args:
+        sweep: The sweep.
+
+    Returns:
+        Widths and batch to name, of those that have one.
+    """
+    grids = sweep.grid if sweep else []
+    return {(p["widths"], p["batch"]): grid.name for grid in grids if grid.name for p in grid.problems()}
+
+
+def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
+    """Show scores.
+
+    Args:
+        found: The scores.
+
+    Returns:
+        Workload, ours, peer, ratio, fraction of the ceiling, choice, regret.
+    """
+    rows = [
+        [
+            score.name,
+            score.ours.method,
+            duration(score.ours.median_s),
+            score.peer.method,
+            duration(score.peer.median_s),
+            str(score.ratio),
+            f"{score.ours.fraction_of_ceiling:.2f}" if score.ours.fraction_of_ceiling else "-",
+            score.choice,
+            f"{score.regret:.2f}" if score.regret else "-",
+        ]
+        for score in found
+    ]
+    return ["workload", "best of ours", "time", "best peer", "time", "ours faster by", "of ceiling", "auto", "regret"], rows

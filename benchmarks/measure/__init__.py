@@ -1,0 +1,1 @@
+"""The instrument: clocks, memory, samples, conditions, the oracle and the ceilings."""

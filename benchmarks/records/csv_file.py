@@ -1,0 +1,108 @@
+"""The CSV of a result: written atomically, read with every cell validated."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.errors import BadInput
+from benchmarks.records.rows import COLUMNS, SCHEMA, Row, from_cells, to_cells
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+# This schema, and the earlier ones: each began with the columns of the one before.
+_KNOWN_HEADERS = (COLUMNS, COLUMNS[: COLUMNS.index("device_median_s") + 1], COLUMNS[: COLUMNS.index("started_at") + 1])
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as CSV, atomically: a reader sees the old file or the new one, never a part.
+
+    Args:
+        rows: The rows.
+        path: The target.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(to_cells(row) for row in rows)
+    write_atomically(path, text.getvalue())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, flush to disk, rename.
+
+    Args:
+        path: The target.
+        text: Its whole content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Read and validate a result file.
+
+    Args:
+        path: A CSV written by `write_csv`.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        BadInput: The file is missing, is not such a CSV, has a newer schema, a bad cell or a repeated case.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; see `bench.py list results`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as text ({error.__class__.__name__}); expected a result CSV") from None
+    table = [line for line in csv.reader(io.StringIO(text)) if line] if "\0" not in text else []
+    if not table:
+        raise BadInput(f"{path}: empty or not a CSV; expected a result file with the columns {', '.join(COLUMNS[:4])}, …")
+    header, *body = table
+    if body and "schema" in header and _newer(body[0], header):
+        raise BadInput(
+            f"{path}: schema {body[0][header.index('schema')]} is newer than {SCHEMA}, which this version reads; update the project"
+        )
+    if tuple(header) not in _KNOWN_HEADERS:
+        unknown = [f"unknown {name!r}" for name in header if name not in COLUMNS]
+        missing = [f"missing {name!r}" for name in COLUMNS if name not in header]
+        wrong = [*unknown, *missing] or ["their order"]
+        raise BadInput(f"{path}: columns differ from schema {SCHEMA}: {', '.join(wrong[:5])}; see results/README.md")
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for number, cells in enumerate(body, start=2):
+        where = f"{path}, line {number}"
+        if len(cells) != len(header):
+            raise BadInput(f"{where}: {len(cells)} cells, expected {len(header)}; the file is truncated or was edited")
+        row = from_cells(dict(zip(header, cells, strict=True)), where)
+        if row.case in seen:
+            raise BadInput(f"{where}: case {row.case!r} occurs twice; remove one of the rows")
+        seen.add(row.case)
+        rows.append(row)
+    return rows
+
+
+def result_files() -> list[Path]:
+    """Find the result files of this project: `results/<machine>/<sweep>.csv`.
+
+    Returns:
+        Their paths, sorted.
+    """
+    return sorted(path for path in RESULTS.glob("*/*.csv") if path.parent.name != "published")
+
+
+def _newer(cells: list[str], header: list[str]) -> bool:
+    version = cells[header.index("schema")] if len(cells) > header.index("schema") else ""
+    return version.isdigit() and int(version) > SCHEMA

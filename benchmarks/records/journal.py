@@ -1,0 +1,128 @@
+"""The journal of a run: an append-only file of JSON lines that survives a kill, and the lock of an output directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import ValidationError
+
+from benchmarks.errors import BadInput
+from benchmarks.records.rows import Row, describe
+
+Blocks = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal: a row and its raw samples, seconds per call, block by block."""
+
+    row: Row
+    samples: Blocks = ()
+
+
+class Journal:
+    """An append-only file of JSON lines. A line counts once it is complete and on disk.
+
+    Args:
+        path: The file; created if missing. A torn last line, left by a kill, is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _cut_torn_line(path)
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def append(self, row: Row, samples: Sequence[Sequence[float]] = ()) -> None:
+        """Write an entry and wait until it is on disk.
+
+        Args:
+            row: The row.
+            samples: Raw samples, seconds per call, block by block.
+
+        Raises:
+            OSError: The disk is full, say; the journal is then as it was before.
+        """
+        record = {"row": row.model_dump(by_alias=True), "samples": [[float(f"{s:.6g}") for s in block] for block in samples]}
+        size = self.path.stat().st_size
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            os.truncate(self.path, size)  # no half line stays behind
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
+    """Read the finished entries of a journal, the last one of each case.
+
+    Args:
+        path: The journal; a missing file has no entries.
+
+    Returns:
+        Entries by case key, and the number of torn lines dropped from the end (0 or 1).
+
+    Raises:
+        BadInput: A line other than the last is not a valid entry.
+    """
+    if not path.exists():
+        return {}, 0
+    entries: dict[str, Entry] = {}
+    raw = path.read_bytes()
+    lines = raw.split(b"\n")
+    torn = int(lines.pop() != b"")
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            row = Row.model_validate(record["row"])
+            entries[row.case] = Entry(row, tuple(tuple(block) for block in record["samples"]))
+        except ValidationError as error:
+            raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away and run again") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{path}, line {number}: not a journal entry ({error}); move the journal away and run again") from None
+    return entries, torn
+
+
+class Lock:
+    """An exclusive lock on an output directory's sweep, released by the system when its process dies.
+
+    Args:
+        path: The lock file.
+
+    Raises:
+        BadInput: Another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise BadInput(
+                f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out"
+            ) from None
+
+    def release(self) -> None:
+        """Let the next run in."""
+        self._file.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) != len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))

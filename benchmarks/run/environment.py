@@ -1,0 +1,245 @@
+"""The facts of a run: a registry of named collectors. Nothing that identifies a host or a person is collected."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+
+from benchmarks.errors import BadInput
+
+Fact = str | int | float | bool | list[str] | dict[str, str] | None
+
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+ROOT = Path(__file__).resolve().parents[2]
+_Collector = TypeVar("_Collector", bound=Callable[[], Fact])
+_COLLECTORS: dict[str, tuple[Callable[[], Fact], str]] = {}
+
+
+def fact(key: str, unit: str = "") -> Callable[[_Collector], _Collector]:
+    """Register a collector.
+
+    Args:
+        key: Name of the fact, unique.
+        unit: Unit of its value, if it has one.
+
+    Returns:
+        A decorator that returns the collector unchanged.
+    """
+
+    def decorate(collect: _Collector) -> _Collector:
+        _COLLECTORS[key] = (collect, unit)
+        return collect
+
+    return decorate
+
+
+def collect() -> dict[str, Fact]:
+    """Collect every fact; a collector that fails leaves `None`.
+
+    Returns:
+        Facts by key; the unit is part of the key where there is one.
+    """
+    facts: dict[str, Fact] = {}
+    for key, (collector, unit) in _COLLECTORS.items():
+        name = f"{key}_{unit}" if unit else key
+        try:
+            facts[name] = collector()
+        except (OSError, RuntimeError, LookupError, ValueError):
+            facts[name] = None
+    return facts
+
+
+@fact("cpu_model")
+def cpu_model() -> str:
+    """Model name of the processor, without trademarks and clock rates."""
+    name = platform.machine() or "cpu"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        name = match.group(1) if match else name
+    name = re.sub(r"\((R|TM|C)\)|@.*$", "", name, flags=re.IGNORECASE)
+    return " ".join(name.split())
+
+
+@fact("cpu_features")
+def cpu_features() -> str | None:
+    """The vector extension torch found, e.g. AVX512."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+@fact("cores")
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@fact("caches")
+def caches() -> dict[str, str]:
+    """Size of each cache of the first core, as the system writes it."""
+    found: dict[str, str] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level = (index / "level").read_text().strip()
+        kind = (index / "type").read_text().strip().lower()
+        found[f"L{level} {kind}"] = (index / "size").read_text().strip()
+    return found
+
+
+@fact("memory", unit="bytes")
+def memory_bytes() -> int:
+    """Main memory."""
+    return psutil.virtual_memory().total
+
+
+@fact("system")
+def system() -> str:
+    """Kind of operating system and processor."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+@fact("accelerators")
+def accelerators() -> list[str]:
+    """Names of the CUDA devices torch sees."""
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
+@fact("accelerator_memory", unit="bytes")
+def accelerator_memory() -> list[str]:
+    """Memory of each CUDA device."""
+    return (
+        [str(torch.cuda.get_device_properties(index).total_memory) for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+
+
+@fact("cuda_driver")
+def cuda_driver() -> str | None:
+    """Version of the NVIDIA driver, asked of NVML; `None` where there is none."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+@fact("python")
+def python() -> str:
+    """Python version."""
+    return platform.python_version()
+
+
+@fact("libraries")
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that compute or measure."""
+    found: dict[str, str] = {}
+    for name in ("torch", "numpy", "scipy", "numba", "jax", "jaxlib", "pytest", "pytest-benchmark"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@fact("cuda")
+def cuda() -> str | None:
+    """CUDA version torch was built with."""
+    return torch.version.cuda
+
+
+@fact("blas")
+def blas() -> list[str]:
+    """The BLAS and OpenMP libraries loaded, with their versions."""
+    from threadpoolctl import threadpool_info
+
+    return sorted({f"{info['internal_api']} {info['version'] or ''}".strip() for info in threadpool_info()})
+
+
+@fact("torch_threads")
+def torch_threads() -> int:
+    """Threads torch uses within an operation."""
+    return torch.get_num_threads()
+
+
+@fact("commit")
+def commit() -> str | None:
+    """Commit of this project, with `-dirty` where anything that could change a measurement had been changed."""
+    if not (ROOT / ".git").exists():
+        return None
+    head = _git("rev-parse", "--short=10", "HEAD")
+    # A run of several sweeps rewrites results as it goes: they, and the figures drawn from them, do not count.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!plots/figures", ":!README.md")
+    return (f"{head}-dirty" if changed else head) or None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def machine_slug() -> str:
+    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores`.
+
+    Returns:
+        Lower-case letters, digits and hyphens.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{cpu_model()} {os.cpu_count()} cores".lower())
+    return slug.strip("-")
+
+
+def device_name(device: str) -> str:
+    """Return the model of a device.
+
+    Args:
+        device: Torch device.
+
+    Returns:
+        The processor's or accelerator's model name; the device's own where it is not there.
+    """
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(torch.device(device))
+    return cpu_model() if torch.device(device).type == "cpu" else device
+
+
+def available_devices() -> list[str]:
+    """Return the device types torch can use here, the CPU first.
+
+    Returns:
+        E.g. `["cpu", "cuda"]`.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+
+
+def parse_devices(text: str | None) -> tuple[str, ...]:
+    """Read a comma-separated list of devices.
+
+    Args:
+        text: E.g. `"cpu,cuda"`; `None` means every device found.
+
+    Returns:
+        Device types. One that torch knows but does not find here is kept: its cases are skipped with that reason.
+
+    Raises:
+        BadInput: A name is not a torch device, or the list is empty.
+    """
+    if text is None:
+        return tuple(available_devices())
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in DEVICE_TYPES]
+    if unknown or not names:
+        got, here = ", ".join(map(repr, unknown)) or repr(text), ", ".join(available_devices())
+        raise BadInput(f"unknown device {got}; choose from {', '.join(DEVICE_TYPES)} (found here: {here})")
+    return names

@@ -1,0 +1,71 @@
+"""What the terminal shows: a live progress line on a terminal, plain lines in a pipe; plain text tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.run.supervisor import Progress as Step
+
+
+class SweepProgress:
+    """Progress of one sweep on standard error: case, method, time left.
+
+    Args:
+        name: Name of the sweep.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._live: Progress | None = None
+        if sys.stderr.isatty():
+            columns = [TextColumn("{task.fields[sweep]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._live = Progress(*columns, TextColumn("{task.fields[case]}", markup=False), console=Console(stderr=True), transient=True)
+            self._task = self._live.add_task("", total=None, sweep=name, case="starting")
+
+    def __enter__(self) -> SweepProgress:
+        """Start drawing."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, step: Step) -> None:
+        """Show a step.
+
+        Args:
+            step: A case that started, or ended.
+        """
+        if self._live:
+            self._live.update(self._task, total=step.total, completed=step.done, case=step.case.id)
+        elif step.status is not None:
+            print(f"{self.name} {step.done}/{step.total} {step.case.id} {step.status}", file=sys.stderr, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: fitted to a terminal; in a pipe one line per row, columns two spaces apart, nothing cut.
+
+    Args:
+        columns: Headings.
+        rows: Cells, as text; nothing in them is interpreted.
+    """
+    console = Console()
+    if console.is_terminal:
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+        return
+    widths = [max(len(line[i]) for line in (columns, *rows)) for i in range(len(columns))]
+    for line in (columns, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,289 @@
+"""Inside the pytest process: the cases of the problem at hand, measured in turn, block by block."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from benchmarks.measure import ceilings, clock
+from benchmarks.measure.conditions import Snapshot
+from benchmarks.measure.oracle import Verdict
+from benchmarks.measure.samples import Measurement, StopRule
+from benchmarks.records.rows import Row, describe
+from benchmarks.run import environment
+from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
+from jacobians.cost import cost
+from jacobians.registry import find_method
+
+ARENA = pytest.StashKey["Arena"]()
+RECORD = pytest.StashKey["Record"]()
+LOST_PARENT = 3  # exit status of a worker whose parent is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One block of one case: what a single test measures."""
+
+    case: Case
+    block: int
+
+    @property
+    def id(self) -> str:
+        """A readable test id."""
+        return f"{self.case.id}-block{self.block}"
+
+
+@dataclass
+class Record:
+    """What is known of a case while it is measured."""
+
+    case: Case
+    threads: int
+    cache: str
+    measurement: Measurement
+    started_at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    status: str | None = None
+    reason: str | None = None
+    verdict: Verdict | None = None
+    prepare_s: float | None = None
+    peak_bytes: int | None = None
+    call: Callable[[], None] | None = None
+    conditions: Snapshot | None = None
+    written: bool = False
+
+    def close(self, status: str, reason: str | None = None) -> None:
+        """Settle the status, once, and let go of what the computation holds.
+
+        Args:
+            status: One of `rows.STATUSES`.
+            reason: Why it is not `ok`.
+        """
+        if self.status is None:
+            self.status, self.reason, self.call = status, reason, None
+
+    def row(self) -> Row:
+        """Make the row.
+
+        Returns:
+            The validated row; where what was measured makes no valid one, a row that says so.
+        """
+        try:
+            return self._row()
+        except ValidationError as error:
+            return make_row(self.case, "crashed", f"what was measured is not valid: {describe(error)}", threads=self.threads)
+
+    def _row(self) -> Row:
+        return make_row(
+            self.case,
+            self.status or "crashed",
+            self.reason if self.status else "ended without a verdict",
+            threads=self.threads,
+            rel_error=self.verdict.rel_error if self.verdict else None,
+            tolerance=self.verdict.tolerance if self.verdict else None,
+            prepare_s=self.prepare_s,
+            peak_bytes=self.peak_bytes,
+            started_at=self.started_at,
+            cache=self.cache,
+            **(self.measurement.summary() if self.status == "ok" else {}),
+        )
+
+
+class Arena:
+    """The records of one problem's cases, and the baton between the processes that share it.
+
+    Args:
+        options: Pytest's parsed options.
+    """
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self._problem: str | None = None
+        self._records: dict[str, Record] = {}
+
+    def record(self, case: Case) -> Record:
+        """Return the record of a case; entering another problem lets go of the last one's networks and results.
+
+        Args:
+            case: The case.
+
+        Returns:
+            Its record, new at its first block.
+        """
+        problem = case.key.rsplit("/", 1)[0]
+        if problem != self._problem:
+            self._problem = problem
+            self._records.clear()
+            gc.collect()
+        if case.key not in self._records:
+            rule = StopRule(self.options.seconds or case.seconds, self.options.precision)
+            self._records[case.key] = Record(case, threads_of(self.options), self.options.cache, Measurement(rule))
+        return self._records[case.key]
+
+    def wait_for_turn(self, turn: Turn) -> None:
+        """Announce a turn to the parent and wait until it is granted, so that no other process computes meanwhile.
+
+        Args:
+            turn: The turn.
+        """
+        self.tell({"event": "turn", "case": turn.case.key, "block": turn.block})
+        if self.options.grant_fd is not None and os.read(self.options.grant_fd, 1) == b"":
+            os._exit(LOST_PARENT)  # end of file: nobody is there to grant anything
+
+    def tell(self, event: dict[str, object]) -> None:
+        """Send the parent an event, if there is one.
+
+        Args:
+            event: Its content.
+        """
+        if self.options.events_fd is not None:
+            try:
+                os.write(self.options.events_fd, json.dumps(event).encode() + b"\n")
+            except BrokenPipeError:
+                os._exit(LOST_PARENT)
+
+
+def make_row(case: Case, status: str, reason: str | None = None, **measured: Any) -> Row:
+    """Make a row of a case: sizes, names, work and provenance are filled in.
+
+    Args:
+        case: The case.
+        status: One of `rows.STATUSES`.
+        reason: Why it is not `ok`.
+        **measured: The measured columns.
+
+    Returns:
+        The validated row.
+    """
+    p = case.problem
+    method = find_method(case.method)
+    work = cost(p, method.mode)
+    median = measured.get("median_s")
+    fraction = ceilings.floor_s(p, method.mode, ceilings.measured(p.device)) / median if median else None
+    return Row(
+        sweep=case.sweep,
+        case=case.key,
+        L=p.L,
+        D=p.D,
+        K=p.K,
+        P=p.P,
+        N=p.N,
+        widths="-".join(map(str, p.widths)),
+        activation=p.activation if p.output_activation == "identity" else f"{p.activation} > {p.output_activation}",
+        dtype=p.dtype,
+        device=p.device,
+        device_name=environment.device_name(p.device),
+        machine=environment.machine_slug(),
+        method=method.name,
+        mode=method.mode,
+        implementation=method.implementation,
+        status=status,  # pyright: ignore[reportArgumentType]  # validated by the row
+        reason=reason,
+        flops=work.flops,
+        bytes=work.bytes,
+        torch=torch.__version__,
+        commit=_commit(),
+        fraction_of_ceiling=fraction,
+        **measured,
+    )
+
+
+@lru_cache
+def _commit() -> str | None:
+    return environment.commit()  # asked once: it takes longer than writing a row
+
+
+def turns_of(options: Any) -> list[Turn]:
+    """List the turns that the command line selects: A…A B…B C…C A…A …, block by block within each problem.
+
+    Args:
+        options: Pytest's parsed options.
+
+    Returns:
+        Turns in measuring order, without the cases named in `--done` and without other runtimes than `--runtime`.
+    """
+    devices = options.device or ",".join(environment.available_devices())
+    sweep = find_sweep(options.sweep, load_sweeps(options.sweeps_file or SWEEPS_FILE))
+    done = set(options.done.read_text(encoding="utf-8").splitlines()) if options.done else set()
+    cases = [
+        case
+        for case in expand(sweep, devices.split(","), options.method, options.seed)
+        if case.key not in done and options.runtime in {None, find_method(case.method).runtime}
+    ]
+    return in_turn(cases)
+
+
+def in_turn(cases: list[Case]) -> list[Turn]:
+    """Interleave the blocks of the cases of each problem.
+
+    Args:
+        cases: Cases, those of a problem next to each other.
+
+    Returns:
+        Their turns.
+    """
+    by_problem: dict[str, list[Case]] = {}
+    for case in cases:
+        by_problem.setdefault(case.key.rsplit("/", 1)[0], []).append(case)
+    return [Turn(case, block) for group in by_problem.values() for block in range(StopRule.most_blocks) for case in group]
+
+
+def threads_of(options: Any) -> int:
+    """Return the number of threads to use.
+
+    Args:
+        options: Pytest's parsed options.
+
+    Returns:
+        `--threads`, or every core available.
+    """
+    return options.threads or clock.available_threads()
+
+
+def status_of(error: BaseException) -> tuple[str, str]:
+    """Name what an exception means for a case.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The status, and the reason in one line.
+    """
+    first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    return "oom" if is_out_of_memory(error) else "crashed", f"{type(error).__name__}: {first}"[:300]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an allocation that failed from other errors; CPU torch and XLA raise no class of their own for it.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        Whether memory ran out.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return any(sign in text for sign in ("can't allocate memory", "not enough memory", "RESOURCE_EXHAUSTED", "out of memory"))
+
+
+def poisons_device(error: BaseException) -> bool:
+    """Tell an error after which a CUDA context answers every call with the same error.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        Whether this process can no longer use its device.
+    """
+    return not is_out_of_memory(error) and ("CUDA error" in str(error) or "CUDA_ERROR" in str(error))

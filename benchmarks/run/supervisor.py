@@ -1,0 +1,231 @@
+"""The parent of the workers: it owns the clock, grants the turns, and makes a row of whatever happens to a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.errors import BadInput
+from benchmarks.records.csv_file import write_atomically, write_csv
+from benchmarks.records.journal import Entry, Journal, Lock, read_journal
+from benchmarks.run import environment
+from benchmarks.run.provenance import Provenance, describe_run
+from benchmarks.run.session import in_turn, make_row
+from benchmarks.run.worker import Settings, Worker
+from benchmarks.workloads.cases import Case, Sweep, expand
+from jacobians.registry import find_method
+
+LEAST_FREE_BYTES = 20_000_000  # a long sweep's journal takes a few megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the parent tells its caller: a case started, or ended with a status."""
+
+    case: Case
+    done: int
+    total: int
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where a run left its rows, what they are, and how the time was spent."""
+
+    csv: Path
+    entries: tuple[Entry, ...]
+    torn: int
+    interrupted: bool
+    wall_s: float
+    busy_s: float
+
+
+Report = Callable[[Progress], None]
+
+
+def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda progress: None) -> Result:
+    """Run a sweep, writing `<sweep>.csv` and `<sweep>.environment.json` into `out`.
+
+    Args:
+        sweep: The sweep.
+        out: Output directory; created if missing.
+        settings: Devices, methods, limits.
+        report: Called when a case starts and when it ends.
+
+    Returns:
+        The rows and where they are.
+
+    Raises:
+        BadInput: The directory cannot be written or has no space left, is locked by another run, or holds a journal that is not ours.
+    """
+    _check_writable(out)
+    lock = Lock(out / f".{sweep.name}.lock")
+    start = time.monotonic()
+    try:
+        cases = expand(sweep, settings.devices, settings.methods, settings.seed)
+        journal = out / f"{sweep.name}.journal.jsonl"
+        if journal.exists() and not settings.resume:
+            journal.replace(journal.with_suffix(".previous.jsonl"))  # one generation back, nothing is lost
+        finished, torn = read_journal(journal)
+        stage = _Stage(sweep, journal, settings, cases, {key for key, entry in finished.items() if _alike(entry, settings)}, report)
+        provenance = describe_run(sweep, settings)
+        interrupted = False
+        try:
+            for device in settings.devices:
+                stage.run_device(device)
+        except KeyboardInterrupt:
+            interrupted = True
+        finished, _ = read_journal(journal)
+        entries = tuple(finished[case.key] for case in cases if case.key in finished)
+        csv = out / f"{sweep.name}.csv"
+        wall_s = time.monotonic() - start
+        _write_results(csv, [entry for entry in entries], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
+        return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
+    finally:
+        lock.release()
+
+
+@dataclass
+class _Stage:
+    """One sweep on its way: what is done, what is pending, who is at work."""
+
+    sweep: Sweep
+    journal: Path
+    settings: Settings
+    cases: list[Case]
+    done: set[str]
+    report: Report
+    busy_s: float = 0.0
+    workers: list[Worker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Number the turns once: they are looked up before each block, while everybody waits."""
+        self._by_key = {case.key: case for case in self.cases}
+        self._order = {(turn.case.key, turn.block): index for index, turn in enumerate(in_turn(self.cases))}
+
+    def run_device(self, device: str) -> None:
+        """Run the pending cases of a device, one worker per runtime, until each has a row."""
+        pending = self._pending(device)
+        if device not in environment.available_devices():
+            self._settle(pending, "skipped", f"torch finds no {device} device here")
+            return
+        try:
+            for runtime in dict.fromkeys(_runtime(case) for case in pending):
+                self._start(device, runtime)
+            while self.workers:
+                self._step(device)
+        finally:
+            for worker in self.workers:
+                worker.kill()
+                worker.end()
+            self.workers.clear()
+
+    def _step(self, device: str) -> None:
+        """Grant the earliest turn once everybody waits for one, then handle what the workers tell."""
+        if all(worker.turn is not None for worker in self.workers):
+            worker = min(self.workers, key=lambda w: self._order[w.turn])  # pyright: ignore[reportArgumentType]
+            first = worker.turn is not None and worker.turn[1] == 0
+            key = worker.grant()
+            if first:
+                self.report(Progress(self._by_key[key], len(self.done), len(self.cases)))
+        with selectors.DefaultSelector() as selector:
+            busy = [worker for worker in self.workers if worker.turn is None]
+            for worker in self.workers:
+                selector.register(worker.events, selectors.EVENT_READ, worker)
+            patience = min(worker.deadline for worker in busy) - time.monotonic()
+            ready = [key.data for key, _ in selector.select(max(0.0, patience))]
+        for worker in ready:
+            self._listen(worker, device)
+        for worker in busy:
+            if worker not in ready and worker in self.workers and time.monotonic() >= worker.deadline:
+                worker.kill()
+                limit = f"no answer within {self.settings.timeout_s:g} s, the worker was killed"
+                self._bury(worker, device, ("timeout", limit))
+
+    def _listen(self, worker: Worker, device: str) -> None:
+        try:
+            for event in worker.read():
+                if event["event"] == "end":
+                    self.busy_s += event["busy_s"]
+                    self._count(event["case"], event["status"])
+                elif event["event"] == "journal":
+                    raise BadInput(
+                        f"{self.journal}: cannot be written ({event['reason']}); what it holds is kept, make room and go on with --resume"
+                    )
+        except EOFError:
+            self._bury(worker, device, None)
+
+    def _bury(self, worker: Worker, device: str, known: tuple[str, str] | None) -> None:
+        """Make a row of the case that a dead worker was at, and start another for what is left."""
+        found = worker.end()
+        status, reason = known or found
+        self.workers.remove(worker)
+        left = [case for case in self._pending(device) if _runtime(case) == worker.runtime]
+        if worker.in_flight is not None:
+            self._settle([self._by_key[worker.in_flight]], status, reason)
+        elif left and not worker.progressed:
+            self._settle(left, "crashed", f"the worker did not start: {reason}")
+        if any(case.key not in self.done for case in left):
+            self._start(device, worker.runtime)
+
+    def _start(self, device: str, runtime: str) -> None:
+        done = sorted(case.key for case in self.cases if case.key in self.done)
+        self.workers.append(Worker(self.sweep.name, device, runtime, done, self.journal, self.settings))
+
+    def _pending(self, device: str) -> list[Case]:
+        return [case for case in self.cases if case.problem.device == device and case.key not in self.done]
+
+    def _count(self, key: str, status: str) -> None:
+        self.done.add(key)
+        self.report(Progress(self._by_key[key], len(self.done), len(self.cases), status))
+
+    def _settle(self, cases: Sequence[Case], status: str, reason: str) -> None:
+        """Write rows for cases that can no longer do it themselves."""
+        try:
+            with contextlib.closing(Journal(self.journal)) as writer:
+                for case in cases:
+                    writer.append(make_row(case, status, reason))
+                    self._count(case.key, status)
+        except OSError as error:
+            raise BadInput(
+                f"{self.journal}: cannot be written ({error.strerror}); what it holds is kept, make room and go on with --resume"
+            ) from None
+
+
+def _alike(entry: Entry, settings: Settings) -> bool:
+    """Say whether a finished row was measured as this run measures; else its case runs again."""
+    return entry.row.threads in {None, settings.threads_asked} and entry.row.cache in {None, settings.cache}
+
+
+def _runtime(case: Case) -> str:
+    return find_method(case.method).runtime
+
+
+def _write_results(csv: Path, entries: list[Entry], provenance: Provenance) -> None:
+    try:
+        write_csv((entry.row for entry in entries), csv)
+        write_atomically(csv.with_suffix(".environment.json"), provenance.model_dump_json(indent=2, by_alias=True) + "\n")
+    except OSError as error:
+        raise BadInput(
+            f"{csv}: cannot be written ({error.strerror}); the journal keeps every row, make room and go on with --resume"
+        ) from None
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written ({error.strerror}); give a writable directory with --out") from None
+    if free < LEAST_FREE_BYTES:
+        raise BadInput(
+            f"{out}: only {free / 1e6:.1f} MB free, a run needs {LEAST_FREE_BYTES / 1e6:.0f} MB; make room or give another --out"
+        )

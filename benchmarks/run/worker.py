@@ -1,0 +1,183 @@
+"""A worker: the pytest process that measures the cases of one device and runtime, seen from the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure.clock import available_threads
+from benchmarks.run import environment
+from benchmarks.workloads.cases import SWEEPS_FILE
+
+MODULE = environment.ROOT / "benchmarks" / "bench_jacobians.py"
+START_S = 120.0  # a worker that has not announced its first turn by then is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run a sweep."""
+
+    devices: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    resume: bool = False
+    timeout_s: float = 120.0
+    threads: int | None = None
+    seed: int = 0
+    seconds: float | None = None
+    precision: float = 0.01
+    cache: str = "hot"
+    sweeps_file: Path = SWEEPS_FILE
+
+    @property
+    def threads_asked(self) -> int:
+        """`--threads`, or every core available."""
+        return self.threads or available_threads()
+
+
+class Worker:
+    """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does.
+
+    Args:
+        sweep: Name of the sweep.
+        device: Torch device type.
+        runtime: Runtime whose methods it measures.
+        done: Keys of cases not to run.
+        journal: File it appends rows to.
+        settings: How to run.
+    """
+
+    def __init__(self, sweep: str, device: str, runtime: str, done: Sequence[str], journal: Path, settings: Settings) -> None:
+        self.runtime = runtime
+        self.turn: tuple[str, int] | None = None  # announced, not yet granted
+        self.running: str | None = None  # case key of the granted turn, until its case ends or another is announced
+        self.progressed = False
+        self.deadline = time.monotonic() + max(START_S, settings.timeout_s)
+        self._timeout_s = settings.timeout_s
+        self._scratch = tempfile.TemporaryDirectory(prefix="jacobians-")
+        done_file = Path(self._scratch.name, "done")
+        done_file.write_text("\n".join(done), encoding="utf-8")
+        self._log = Path(self._scratch.name, "log").open("w+", encoding="utf-8")
+        self.events, events_write = os.pipe()
+        grant_read, self._grant = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        command = [sys.executable, "-m", "pytest", str(MODULE), "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
+        command += [
+            "--rootdir",
+            str(environment.ROOT),
+            "-c",
+            str(environment.ROOT / "pyproject.toml"),
+            "--benchmark-quiet",
+            "-W",
+            "default",
+            "-o",
+            "addopts=",
+        ]
+        command += ["--sweeps-file", str(settings.sweeps_file.resolve()), "--sweep", sweep, "--device", device, "--runtime", runtime]
+        command += ["--seed", str(settings.seed), "--threads", str(settings.threads_asked)]
+        command += ["--precision", str(settings.precision), "--cache", settings.cache]
+        command += ["--seconds", str(settings.seconds)] if settings.seconds else []
+        command += [part for pattern in settings.methods for part in ("--method", pattern)]
+        command += ["--journal", str(journal.resolve()), "--done", str(done_file)]
+        command += ["--events-fd", str(events_write), "--grant-fd", str(grant_read), "--lifeline-fd", str(lifeline_read)]
+        self._process = subprocess.Popen(
+            command,
+            cwd=environment.ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=_environment(settings.threads_asked),
+            pass_fds=(events_write, grant_read, lifeline_read),
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the worker
+        )
+        for descriptor in (events_write, grant_read, lifeline_read):
+            os.close(descriptor)
+        self._buffer = b""
+
+    def grant(self) -> str:
+        """Let the announced turn begin.
+
+        Returns:
+            The key of its case.
+        """
+        assert self.turn is not None
+        self.running, self.turn = self.turn[0], None
+        self.deadline = time.monotonic() + self._timeout_s
+        with contextlib.suppress(BrokenPipeError):  # it has died while it waited: its end of file tells the rest
+            os.write(self._grant, b"g")
+        return self.running
+
+    @property
+    def in_flight(self) -> str | None:
+        """Key of the case that is lost if the worker dies now: the one it runs, or waits to go on with."""
+        return self.running or (self.turn[0] if self.turn else None)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Read what has arrived, keeping track of turns.
+
+        Yields:
+            Complete events.
+
+        Raises:
+            EOFError: The worker has closed its end: it is gone, or going.
+        """
+        chunk = os.read(self.events, 65536)
+        if not chunk:
+            raise EOFError
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "turn":
+                self.turn, self.running = (event["case"], event["block"]), None
+            elif event["event"] == "end":
+                self.running, self.progressed = None, True
+            yield event
+
+    def kill(self) -> None:
+        """Kill the worker and whatever it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> tuple[str, str]:
+        """Wait for the end and clean up.
+
+        Returns:
+            What became of the case in flight: status and reason.
+        """
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it has closed its pipe but lingers
+            self.kill()
+            code = self._process.wait()
+        reason = self._explain(code)
+        for descriptor in (self.events, self._grant, self._lifeline):
+            os.close(descriptor)
+        self._log.close()
+        self._scratch.cleanup()
+        # The kernel's own answer to lost memory is SIGKILL; ours to a hang is too, but then the caller knows better.
+        return ("oom" if code == -signal.SIGKILL else "crashed"), reason
+
+    def _explain(self, code: int) -> str:
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"the worker was killed by {name}" + (", as the kernel does when memory runs out" if name == "SIGKILL" else "")
+        self._log.flush()
+        self._log.seek(0)
+        tail = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return f"the worker exited with status {code}: {tail[-1][:200] if tail else 'no output'}"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    # Of pytest's plugins only the one that measures: what else is installed shall neither delay a worker nor disturb it.
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {**os.environ, **{name: str(threads) for name in limits}, **alone}

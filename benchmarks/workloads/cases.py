@@ -1,0 +1,220 @@
+"""From `sweeps.toml` to cases: a problem, a method and a device each, with a stable key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import jacobians as jac
+from benchmarks.errors import BadInput
+from benchmarks.records.rows import describe
+from jacobians.problem import uniform_widths
+
+SWEEPS_FILE = Path(__file__).parents[1] / "sweeps.toml"
+
+Sizes = int | list[int]
+
+
+class Grid(BaseModel):
+    """A product of sizes; every list is one axis. Either `L, D, K, P` or `widths`. A `name` is what a single problem is known by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    L: Sizes | None = None
+    D: Sizes | None = None
+    K: Sizes | None = None
+    P: Sizes | None = None
+    N: Sizes = 1
+    widths: list[int] | None = None
+    activation: str = "tanh"
+    output_activation: str = "identity"
+    bias: bool = False
+    init: str = "xavier"
+    dtype: str = "float32"
+
+    @model_validator(mode="after")
+    def _one_way_to_give_sizes(self) -> Grid:
+        sizes = (self.L, self.D, self.K, self.P)
+        if (self.widths is None) == (None in sizes) or (self.widths is not None and sizes != (None,) * 4):
+            raise ValueError("give either widths or all of L, D, K, P")
+        return self
+
+    def problems(self) -> Iterator[dict[str, Any]]:
+        """Expand the product.
+
+        Yields:
+            Keyword arguments of `jacobians.Problem`, without the device.
+        """
+        common = {name: getattr(self, name) for name in ("activation", "output_activation", "bias", "dtype")}
+        for N in _as_list(self.N):
+            # N = 1 is a single x of shape (D,): what a user with one point would write.
+            batch = None if N == 1 else N
+            if self.widths is not None:
+                yield {"widths": tuple(self.widths), "batch": batch, **common}
+                continue
+            axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
+            for L, D, K, P in product(*axes):
+                yield {"widths": uniform_widths(L, D, K, P), "batch": batch, **common}
+
+
+class Sweep(BaseModel):
+    """A named set of grids and the time each of its cases may take to measure."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    seconds: float = Field(2.0, gt=0, description="measuring time of a case")
+    exclude: list[str] = Field(
+        default_factory=lambda: ["*:torch.compile"], description="globs of methods left out; torch.compile takes many seconds a case"
+    )
+    grid: list[Grid] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to measure. Scalars only: a parametrised test may hold thousands of them."""
+
+    sweep: str
+    problem: jac.Problem
+    init: str
+    method: str
+    seed: int = 0
+    seconds: float = field(default=2.0, compare=False)
+
+    @property
+    def key(self) -> str:
+        """Sizes/device/method; equal keys mean the same computation."""
+        p = self.problem
+        sizes = f"{'-'.join(map(str, p.widths))} N{p.N}"
+        output = "" if p.output_activation == "identity" else f">{p.output_activation}"
+        bias = "bias" if p.bias else "nobias"
+        return f"{sizes} {p.activation}{output} {bias} {self.init} seed{self.seed} {p.dtype}/{p.device}/{self.method}"
+
+    @property
+    def id(self) -> str:
+        """A readable test id."""
+        p = self.problem
+        sizes = f"L{p.L}-D{p.D}-K{p.K}-P{p.P}" if p.K is not None else "-".join(map(str, p.widths))
+        return f"{sizes}-N{p.N}-{p.dtype}-{p.device}-{self.method}"
+
+
+def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
+    """Read and validate the sweeps.
+
+    Args:
+        path: A TOML file, one table per sweep.
+
+    Returns:
+        Sweeps by name, in the order of the file.
+
+    Raises:
+        BadInput: The file is missing, is not TOML, or a table does not describe a sweep.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid TOML ({error})") from None
+    sweeps: dict[str, Sweep] = {}
+    for name, table in tables.items():
+        try:
+            sweep = Sweep.model_validate({"name": name, **(table if isinstance(table, dict) else {"title": table})})
+            for grid in sweep.grid:
+                for problem in grid.problems():
+                    jac.Problem(**problem)
+        except ValidationError as error:
+            raise BadInput(f"{path}, sweep {name!r}: {describe(error)}") from None
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{path}, sweep {name!r}: {error}") from None
+        sweeps[name] = sweep
+    return sweeps
+
+
+def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
+    """Return the sweep called `name`.
+
+    Args:
+        name: Its name.
+        sweeps: Where to look; the project's own file by default.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    known = load_sweeps() if sweeps is None else sweeps
+    if name not in known:
+        raise BadInput(f"unknown sweep {name!r}; choose from {', '.join(known)}")
+    return known[name]
+
+
+def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), seed: int = 0) -> list[Case]:
+    """List the cases of a sweep: all methods of a problem next to each other, so that ratios between them hold.
+
+    Kernels made for another type of device are left out.
+
+    Args:
+        sweep: The sweep.
+        devices: Torch device types.
+        patterns: Globs of method names; all methods when empty.
+        seed: Seed of weights and inputs.
+
+    Returns:
+        The cases, in measuring order.
+
+    Raises:
+        BadInput: A pattern matches no method.
+    """
+    chosen = select_methods(patterns)
+    made_for = {method.name: method.device for method in jac.methods()}
+    left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern)}
+    cases: list[Case] = []
+    seen: set[str] = set()
+    for device in devices:
+        for grid in sweep.grid:
+            for sizes in grid.problems():
+                problem = jac.Problem(device=device, **sizes)
+                for method in chosen:
+                    case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)
+                    if method not in left_out and made_for[method] in {None, device} and case.key not in seen:
+                        seen.add(case.key)
+                        cases.append(case)
+    return cases
+
+
+def select_methods(patterns: Sequence[str]) -> list[str]:
+    """Resolve method globs.
+
+    Args:
+        patterns: Globs of full names; all methods when empty.
+
+    Returns:
+        Names in the registry's order.
+
+    Raises:
+        BadInput: A pattern matches no method.
+    """
+    everything = [method.name for method in jac.methods()]
+    if not patterns:
+        return everything
+    wanted: set[str] = set()
+    for pattern in patterns:
+        matched = {method.name for method in jac.methods(pattern)}
+        if not matched:
+            raise BadInput(f"no method matches {pattern!r}; choose from {', '.join(everything)}")
+        wanted |= matched
+    return [name for name in everything if name in wanted]
+
+
+def _as_list(sizes: Sizes) -> list[int]:
+    return sizes if isinstance(sizes, list) else [sizes]

@@ -1,0 +1,1 @@
+"""The modes in C, compiled for the processor at hand."""

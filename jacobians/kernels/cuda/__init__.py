@@ -1,0 +1,1 @@
+"""The modes made fast on CUDA."""
