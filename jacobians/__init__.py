@@ -2,6 +2,7 @@
 
 from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
+from jacobians.activations import Activation
 from jacobians.cost import Cost, cost
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
@@ -11,6 +12,7 @@ from jacobians.registry import Computation, Method, Request, find_method, method
 
 __all__ = [
     "MLP",
+    "Activation",
     "Computation",
     "Cost",
     "FactoredJacobian",

@@ -47,7 +47,7 @@ def cost(problem: Problem, mode: str) -> Cost:
     widths = problem.widths
     layers = list(pairwise(widths))  # (in, out) of W_1 … W_{L+1}
     hidden = sum(widths[1:-1])
-    psi = 0 if problem.output_activation == "identity" else problem.P
+    psi = 0 if problem.activations[-1].linear else problem.P
     evaluated = layers if psi else layers[:-1]
     evaluation = sum(2 * i * o for i, o in evaluated) + 2 * (hidden + psi)
     if mode == "forward":
@@ -55,8 +55,7 @@ def cost(problem: Problem, mode: str) -> Cost:
     elif mode == "reverse":
         chain = problem.P * (sum(2 * i * o for i, o in layers[:-1]) + hidden) + psi * widths[-2]
     elif mode == "mixed":
-        scaled = problem.activation != "identity"
-        order = known_bracketing(widths, problem.batch is not None, scaled)
+        order = known_bracketing(widths, problem.batch is not None, problem.scaled)
         products = multiply_adds(order.tree, widths, scaled=False)
         chain = products + order.multiply_adds + psi * problem.D  # a multiply-add counts 2, a scaling 1
     else:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 
 from jacobians.cost import cost
-from jacobians.kernels.cpu import runner as native
+from jacobians.kernels.cpu import program
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
 
@@ -62,7 +62,7 @@ def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) 
 
 def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) -> float:
     """Follow the techniques of `jacobians.kernels.cpu.runner`."""
-    outline = native.outline(mode, problem, most_threads)
+    outline = program.outline(mode, problem, most_threads)
     widths, N = problem.widths, problem.N
     threads = outline.threads
     rate = _rate(problem, ceilings) * threads / max(1, most_threads)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacobians.activations import activation as find_activation
+from jacobians import transforms
+from jacobians.activations import Activation, activation, per_layer, text_of
 from jacobians.problem import check_widths, uniform_widths
+
+if TYPE_CHECKING:
+    from jacobians.from_torch import Chain
 
 INITS = ("xavier", "normal", "orthogonal")
 
@@ -31,8 +35,13 @@ class MLP:
     Args:
         weights: `W_1 … W_{L+1}`, each of shape (out, in).
         biases: One tensor of shape (out,) or `None` per weight; `None` for no biases at all.
-        activation: Hidden activation φ.
+        activation: Hidden activation φ: a name, an `Activation` with its settings, or one of these per hidden layer.
         output_activation: Output activation ψ.
+
+    Attributes:
+        activations: φ_1 … φ_L and ψ.
+        activation: The hidden ones as text: one name where all are the same.
+        output_activation: ψ as text.
 
     Raises:
         TypeError: A weight is not a floating-point tensor, or dtypes differ.
@@ -48,17 +57,55 @@ class MLP:
         self,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor | None] | None = None,
-        activation: str = "tanh",
-        output_activation: str = "identity",
+        activation: str | Activation | Sequence[str | Activation] = "tanh",
+        output_activation: str | Activation = "identity",
     ) -> None:
-        self.weights = tuple(weights)
-        self.biases = tuple(biases) if biases is not None else (None,) * len(self.weights)
-        self.activation = activation
-        self.output_activation = output_activation
-        self._phi = find_activation(activation)
-        self._psi = find_activation(output_activation)
+        weights = tuple(weights)
+        biases = tuple(biases) if biases is not None else (None,) * len(weights)
+        _check_parameters(weights, biases)
+        self._fixed = weights, biases
+        self._chain: Chain | None = None  # where the parameters are those of a torch module, read at each call
+        self._name_activations(activation, output_activation, len(weights) - 1)
+
+    def _name_activations(self, given: str | Activation | Sequence[str | Activation], output: str | Activation, hidden_layers: int) -> None:
+        hidden = per_layer(given, hidden_layers)
+        self.activations = (*hidden, activation(output))
+        self.activation = text_of(hidden, otherwise=given if isinstance(given, str) else "tanh")
+        self.output_activation = str(self.activations[-1])
+        self._widths = _widths_of(self.weights)
         self._plans: dict[object, object] = {}  # plans live and die with the network: see plans.py
-        _check_parameters(self.weights, self.biases)
+
+    def parameter_tuples(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """Return `weights` and `biases` as they are now, with one look at the module where there is one.
+
+        Returns:
+            Both tuples.
+
+        Raises:
+            ValueError: The module has changed so that this is no longer its network.
+        """
+        return self._fixed if self._chain is None else self._chain.read()
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """`W_1 … W_{L+1}`, each (out, in)."""
+        return self.parameter_tuples()[0]
+
+    @property
+    def biases(self) -> tuple[Tensor | None, ...]:
+        """`b_1 … b_{L+1}`, each (out,) or `None`."""
+        return self.parameter_tuples()[1]
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Go over the parameters.
+
+        Yields:
+            `W_1, b_1, W_2, …`, without the biases that there are none of.
+        """
+        for W, b in zip(*self.parameter_tuples(), strict=True):
+            yield W
+            if b is not None:
+                yield b
 
     @classmethod
     def random(
@@ -69,8 +116,8 @@ class MLP:
         P: int | None = None,
         *,
         widths: Sequence[int] | None = None,
-        activation: str = "tanh",
-        output_activation: str = "identity",
+        activation: str | Activation | Sequence[str | Activation] = "tanh",
+        output_activation: str | Activation = "identity",
         bias: bool = False,
         init: str = "xavier",
         seed: int = 0,
@@ -89,7 +136,7 @@ class MLP:
             K: Hidden width.
             P: Output width.
             widths: All widths, instead of `L, D, K, P`.
-            activation: Hidden activation φ.
+            activation: Hidden activation φ, or one per hidden layer.
             output_activation: Output activation ψ.
             bias: Whether to draw biases.
             init: `"xavier"`, `"normal"` or `"orthogonal"`.
@@ -132,18 +179,22 @@ class MLP:
 
     @classmethod
     def from_torch(cls, module: nn.Module) -> MLP:
-        """Wrap an `nn.Sequential` of `Linear` layers and activations. The parameters are shared, not copied.
+        """Wrap a torch module that is a chain of linear layers and activations. The parameters are the module's own, read at each call.
+
+        Accepted are exactly `nn.Linear`, `nn.Sequential` (nested too), the activations of the table with their settings, `nn.Identity`,
+        `nn.Flatten` first, and in eval mode `nn.Dropout` and `nn.BatchNorm1d` (an affine map per feature there, with its running
+        statistics as they are at the call). Any other module is traced with `torch.fx`, once, and must come out as such a chain.
+        Hooks, parametrizations and subclasses with a forward of their own compute something else and are refused.
 
         Args:
-            module: `Linear, activation, Linear, …`, ending in a `Linear` or in an activation (ψ). Nested `Sequential`
-                containers are flattened; the hidden activations must all be the same.
+            module: The module.
 
         Returns:
             A network that computes with the module's own parameter tensors.
 
         Raises:
-            TypeError: `module` is not an `nn.Sequential`, or holds a layer of another kind.
-            ValueError: The layers do not alternate, or the hidden activations differ.
+            TypeError: A layer is of another kind.
+            ValueError: The layers are no chain, or a layer does more than its type says.
 
         Example:
             >>> net = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 5))
@@ -151,32 +202,16 @@ class MLP:
             >>> mlp.widths, mlp.weights[0] is net[0].weight
             ((3, 64, 5), True)
         """
-        if not isinstance(module, nn.Sequential):
-            raise TypeError(f"expected an nn.Sequential, got {type(module).__name__}; wrap the layers in nn.Sequential(…)")
-        linears: list[nn.Linear] = []
-        after: list[str | None] = []  # the activation that follows each linear layer
-        for where, layer in _flatten(module):
-            if isinstance(layer, nn.Linear):
-                linears.append(layer)
-                after.append(None)
-                continue
-            name = _activation_name(where, layer)
-            if not linears or after[-1] is not None:
-                raise ValueError(f"layer {where} ({type(layer).__name__}) must follow a Linear layer; let Linear and activation alternate")
-            after[-1] = name
-        if not linears:
-            raise ValueError("the nn.Sequential has no Linear layer; at least one is needed")
-        hidden = {name or "identity" for name in after[:-1]}
-        if len(hidden) > 1:
-            raise ValueError(
-                f"hidden activations must all be the same, got {', '.join(sorted(hidden))}; use one activation for all hidden layers"
-            )
-        return cls(
-            [linear.weight for linear in linears],
-            [linear.bias for linear in linears],
-            hidden.pop() if hidden else "tanh",
-            after[-1] or "identity",
-        )
+        from jacobians.from_torch import Chain, compare
+
+        chain = Chain(module)
+        weights, biases = chain.read()
+        _check_parameters(weights, biases)
+        mlp = cls.__new__(cls)
+        mlp._chain = chain
+        mlp._name_activations(chain.hidden, chain.output, len(weights) - 1)
+        compare(mlp, module)
+        return mlp
 
     def to_torch(self) -> nn.Sequential:
         """Return an `nn.Sequential` with copies of the parameters.
@@ -184,26 +219,29 @@ class MLP:
         Returns:
             The equivalent module; its parameters require grad.
         """
+        from jacobians.from_torch import Scaled
+
         layers: list[nn.Module] = []
-        last = len(self.weights) - 1
         for index, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             linear = nn.utils.skip_init(nn.Linear, W.shape[1], W.shape[0], bias=b is not None, device=W.device, dtype=W.dtype)
             linear.load_state_dict({"weight": W} if b is None else {"weight": W, "bias": b})
             layers.append(linear)
-            name = self.output_activation if index == last else self.activation
-            if name != "identity":
-                layers.append(_MODULES[name]())
+            rule = self.activations[index]
+            if not rule.linear:
+                layers.append(rule.to_torch() if rule.scale == 1 else Scaled(rule.to_torch(), rule.scale))
         return nn.Sequential(*layers)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """`(D, K_1, …, K_L, P)`."""
-        return (self.weights[0].shape[1], *(W.shape[0] for W in self.weights))
+        if transforms.tracing():  # there sizes are no plain integers
+            return self._widths
+        return _widths_of(self.weights)
 
     @property
     def L(self) -> int:
         """Number of hidden layers."""
-        return len(self.weights) - 1
+        return len(self.activations) - 1
 
     @property
     def D(self) -> int:
@@ -249,9 +287,9 @@ class MLP:
             Output of shape (P,) or (N, P).
         """
         h = x
-        for W, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            h = self._phi.value(F.linear(h, W, b))
-        return self._psi.value(F.linear(h, self.weights[-1], self.biases[-1]))
+        for W, b, rule in zip(*self.parameter_tuples(), self.activations, strict=True):
+            h = rule.value(F.linear(h, W, b))
+        return h
 
     def layers(self, x: Tensor, *, value: bool = False) -> Iterator[Layer]:
         """Evaluate layer by layer, yielding what a differentiation mode needs: `(W_l, h_l, φ'(z_l))`.
@@ -270,17 +308,15 @@ class MLP:
             One `Layer` per weight, first to last; slopes have shape (..., out), the first one possibly (..., 1).
         """
         h: Tensor | None = x
-        last = self.L
-        for index, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            rule = self._psi if index == last else self._phi
+        last = len(self.activations) - 1
+        for index, (W, b, rule) in enumerate(zip(*self.parameter_tuples(), self.activations, strict=True)):
             slope: Tensor | None = None
             h_next: Tensor | None = None
-            if index < last or value or rule.slope is not None:
+            if index < last or value or not rule.linear:
                 assert h is not None  # only the last layer yields no value
                 z = F.linear(h, W, b)
                 h_next = rule.value(z)
-                if rule.slope is not None:
-                    slope = rule.slope(z, h_next)
+                slope = rule.slope(z, h_next)
             if index == 0:
                 nan_if_not_finite = (x - x).sum(-1, keepdim=True)
                 slope = nan_if_not_finite + (1 if slope is None else slope)
@@ -295,47 +331,9 @@ class MLP:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle the parameters alone: plans belong to this object."""
-        return MLP, (self.weights, self.biases, self.activation, self.output_activation)
-
-
-_MODULES: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "softplus": nn.Softplus,
-    "gelu": nn.GELU,
-    "identity": nn.Identity,
-}
-# Settings that our table fixes; a module that differs computes another function.
-_DEFAULTS: dict[str, dict[str, object]] = {
-    "leaky_relu": {"negative_slope": 0.01},
-    "softplus": {"beta": 1.0, "threshold": 20.0},
-    "gelu": {"approximate": "none"},
-}
-
-
-def _activation_name(where: str, layer: nn.Module) -> str:
-    for name, kind in _MODULES.items():
-        if type(layer) is kind:
-            for setting, expected in _DEFAULTS.get(name, {}).items():
-                got = getattr(layer, setting)
-                if got != expected:
-                    raise ValueError(
-                        f"layer {where} ({type(layer).__name__}) has {setting}={got!r}; only {setting}={expected!r} is supported"
-                    )
-            return name
-    kinds = ", ".join(kind.__name__ for kind in _MODULES.values())
-    raise TypeError(f"layer {where} is a {type(layer).__name__}; only Linear and {kinds} are supported")
-
-
-def _flatten(module: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    for name, child in module._modules.items():  # named_children() would drop a layer that is used twice
-        assert child is not None
-        if isinstance(child, nn.Sequential):
-            yield from _flatten(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", child
+        if self._chain is not None:
+            return MLP.from_torch, (self._chain.module,)
+        return MLP, (*self._fixed, self.activation, self.output_activation)
 
 
 def _draw_weight(fan_out: int, fan_in: int, init: str, generator: torch.Generator) -> Tensor:
@@ -355,6 +353,10 @@ def _draw_bias(fan_out: int, fan_in: int, init: str, generator: torch.Generator)
         return torch.randn(fan_out, generator=generator, dtype=torch.float64)
     bound = 1.0 / math.sqrt(fan_in)
     return bound * (2.0 * torch.rand(fan_out, generator=generator, dtype=torch.float64) - 1.0)
+
+
+def _widths_of(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return (weights[0].shape[1], *(W.shape[0] for W in weights))
 
 
 def _check_parameters(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> None:

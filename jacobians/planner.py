@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from jacobians import machine
 from jacobians.estimate import estimate
 from jacobians.problem import Problem
-from jacobians.registry import Method, Request, methods
+from jacobians.registry import Method, Request, find_method, methods
+
+if TYPE_CHECKING:
+    from jacobians.mlp import MLP
 
 EFFORTS = ("estimate", "measure")
 TO_MEASURE = 3  # of the candidates, by estimate
@@ -112,3 +120,46 @@ def key_of(problem: Problem, request: Request) -> str:
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
     return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
+
+
+def measure(
+    mlp: MLP,
+    x: Tensor,
+    problem: Problem,
+    request: Request = Request(),  # noqa: B008 - frozen
+    names: Sequence[str] | None = None,
+    seconds: float = 0.05,
+) -> Choice:
+    """Time candidates against each other now, remember what ours took, and choose.
+
+    Args:
+        mlp: The network.
+        x: The input.
+        problem: Their description.
+        request: What is wanted besides J.
+        names: The methods to time; the likeliest few of ours by default, and only those that were never timed here.
+        seconds: Time for each.
+
+    Returns:
+        The choice among ours; `measured` holds the time of every method.
+    """
+    predicted = candidates(problem, request)
+    key = key_of(problem, request)
+    known = machine.known_times(problem.device, key)
+    few = list(predicted)[:TO_MEASURE] if names is None else list(names)
+    if names is not None or not set(few) <= set(known):
+        calls: dict[str, Callable[[], object]] = {}
+        for name in few:
+            computation = find_method(name).prepare(mlp, problem, request)
+            calls[name] = partial(_finished, computation.run, computation.convert(x), problem.device)
+        with torch.set_grad_enabled(request.create_graph):
+            known = {**known, **machine.time_in_turn(calls, seconds)}
+        machine.remember_times(problem.device, key, {name: s for name, s in known.items() if find_method(name).hand_written})
+    choice = decide(predicted, {name: s for name, s in known.items() if name in predicted})
+    return replace(choice, measured=known)
+
+
+def _finished(run: Callable[[Any], object], x: Any, device: str) -> None:
+    run(x)
+    if device != "cpu":
+        torch.accelerator.synchronize(torch.device(device))

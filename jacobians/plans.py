@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from jacobians import machine, planner
-from jacobians.kernels.cpu import runner as native
+from jacobians import planner, transforms
+from jacobians.kernels.cpu import program
+from jacobians.kernels.cpu.runner import Runner
 from jacobians.mlp import MLP
 from jacobians.modes.chunked import chunked
 from jacobians.modes.factored import FactoredJacobian
 from jacobians.modes.factored import factored as factor
+from jacobians.modes.forward import forward
+from jacobians.modes.mixed import mixed
+from jacobians.modes.reverse import reverse
 from jacobians.planner import EFFORTS, Choice
-from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, find_method
+from jacobians.problem import Problem, is_integer
+from jacobians.registry import Computation, Method, NotPlain, Request, find_method
+
+_READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
 
 
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
@@ -100,18 +104,28 @@ class Plan:
             TypeError: `x` has another dtype than planned.
             ValueError: `x` has another shape or device than planned.
         """
+        if transforms.tracing():
+            return _in_torch(self.mlp, x, self.choice.method, self.request)
         if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != self.expects:
             got = problem_of(self.mlp, x)  # says what is wrong where something is
             raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
-        return self._compute(x)
+        return self._compute(x, transforms.active())
 
-    def _compute(self, x: Tensor) -> Any:
+    def _compute(self, x: Tensor, transformed: bool) -> Any:
         computation = self.computation
-        if computation.records:
+        if transformed:  # what is recorded now is the transform's business
+            if not computation.records:
+                return _in_torch(self.mlp, x, self.choice.method, self.request)
+            y, J = computation.run(computation.convert(x))
+        elif computation.records:
             with torch.set_grad_enabled(self.request.create_graph):
                 y, J = computation.run(computation.convert(x))
         else:
-            y, J = computation.run(computation.convert(x))
+            try:
+                y, J = computation.run(computation.convert(x))
+            except NotPlain:
+                with torch.set_grad_enabled(self.request.create_graph):
+                    return _in_torch(self.mlp, x, self.choice.method, self.request)
         J = computation.restore(J)
         return (computation.restore(y), J) if self.request.value else J
 
@@ -165,7 +179,7 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
     if effort not in EFFORTS:
         raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
     if method == "auto":
-        choice = planner.choose(problem, request) if effort == "estimate" else _measure(mlp, x, problem, request)
+        choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, x, problem, request)
     else:
         choice = Choice(find_method(method), reason="asked for by name")
     chosen = choice.method
@@ -195,7 +209,7 @@ def jacobian(
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
-        chunk: Bound in bytes of the memory used beyond J: samples, then columns (forward) or rows (reverse) are computed a few at a time.
+        chunk: Bound in bytes of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
 
     Returns:
         J of shape (P, D) or (N, P, D), or its factors.
@@ -213,6 +227,8 @@ def jacobian(
         True
     """
     if factored:
+        if chunk is not None:
+            raise ValueError("chunk bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
         problem_of(mlp, x)
@@ -220,28 +236,29 @@ def jacobian(
             return factor(mlp, x)
     if chunk is not None:
         return _bounded(mlp, x, method, create_graph, chunk)
-    return _cached(mlp, x, method, Request(value=False, create_graph=create_graph))(x)
+    return _compute(mlp, x, method, False, create_graph)
 
 
 def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
     """Keep to a bound of memory: by a kernel whose working set is small enough, else by pieces of the readable modes."""
     problem = problem_of(mlp, x)
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+    if not is_integer(chunk) or chunk < 1:
         raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
     if create_graph:
         raise ValueError("chunk cannot bound a J that is differentiated again: its graph holds every piece; leave out chunk")
-    if method == "auto":
-        wanted = list(planner.candidates(problem))
-    else:
-        wanted = [find_method(method).name]
-    for name in wanted:
-        mode, _, implementation = name.partition(":")
-        if implementation == "native" and native.working_bytes(mode, problem) <= chunk:
-            return _cached(mlp, x, name, Request())(x)
-        if implementation == "eager" and mode != "mixed":
-            with torch.no_grad():
-                return chunked(mlp, x, problem, mode, chunk)
-    raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes; use method='auto', 'forward' or 'reverse'")
+    wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
+    compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
+    for mode in compiled if not transforms.active() else ():
+        if program.working_bytes(mode, problem) <= chunk:
+            return _compute(mlp, x, f"{mode}:native", False, False)
+    for mode in compiled if not transforms.active() else ():
+        if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= chunk:
+            return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
+    readable = [m.mode for m in wanted if m.implementation == "eager" and m.mode != "mixed"]
+    if not readable:
+        raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto', 'forward' or 'reverse'")
+    with torch.no_grad():
+        return chunked(mlp, x, problem, readable[0], chunk)
 
 
 def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -266,40 +283,28 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
         >>> tuple(y.shape), tuple(J.shape)
         ((4, 2), (4, 2, 3))
     """
-    return _cached(mlp, x, method, Request(value=True, create_graph=create_graph))(x)
+    return _compute(mlp, x, method, True, create_graph)
 
 
-def _measure(mlp: MLP, x: Tensor, problem: Problem, request: Request) -> Choice:
-    """Time the candidates that may win and remember what they took."""
-    predicted = planner.candidates(problem, request)
-    known = machine.known_times(problem.device, planner.key_of(problem, request))
-    few = [name for name in list(predicted)[: planner.TO_MEASURE]]
-    if not set(few) <= set(known):
-        calls: dict[str, Callable[[], object]] = {}
-        for name in few:
-            computation = find_method(name).prepare(mlp, problem, request)
-            calls[name] = partial(_finished, computation.run, computation.convert(x), problem.device)
-        with torch.set_grad_enabled(request.create_graph):
-            known = {**known, **machine.time_in_turn(calls)}
-        machine.remember_times(problem.device, planner.key_of(problem, request), known)
-    return planner.decide(predicted, {name: s for name, s in known.items() if name in predicted})
-
-
-def _finished(run: Callable[[Tensor], object], x: Tensor, device: str) -> None:
-    run(x)
-    if device != "cpu":
-        torch.accelerator.synchronize(torch.device(device))
-
-
-def _cached(mlp: MLP, x: Tensor, method: str, request: Request) -> Plan:
+def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
+    transformed = transforms.active()
+    if transformed and transforms.tracing():
+        chosen = find_method("mixed" if method == "auto" else method)
+        return _in_torch(mlp, x, chosen, Request(value, create_graph))
     # Anything odd fails this cheap look-up, or misses, and is then looked at closely by `plan`.
-    key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, request)
+    key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, value, create_graph)
     cached = mlp._plans.get(key) if isinstance(mlp, MLP) and isinstance(x, Tensor) else None  # pyright: ignore[reportPrivateUsage]
     if cached is None:
-        cached = plan(mlp, x, method, value=request.value, create_graph=request.create_graph)
+        cached = plan(mlp, x, method, value=value, create_graph=create_graph)
         mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     assert isinstance(cached, Plan)
-    return cached
+    return cached._compute(x, transformed)  # pyright: ignore[reportPrivateUsage]
+
+
+def _in_torch(mlp: MLP, x: Tensor, method: Method, request: Request) -> Any:
+    """Compute by the readable mode of a method, which is right under every transform, mode and subclass."""
+    y, J = _READABLE[method.mode](mlp, x, value=request.value)
+    return (y, J) if request.value else J
 
 
 def _describe(problem: Problem) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from operator import index
+
+from jacobians.activations import Activation, activation, per_layer
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -22,13 +26,30 @@ def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
         ValueError: Fewer than two widths, or a width below 1.
     """
     for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int):
+        if not is_integer(width):
             raise TypeError(f"widths must be integers, got {width!r} in {list(widths)}; pass e.g. widths=[784, 50, 10]")
         if width < 1:
             raise ValueError(f"widths must be at least 1, got {width} in {list(widths)}; remove or enlarge that layer")
     if len(widths) < 2:
         raise ValueError(f"widths needs an input and an output, got {list(widths)}; pass e.g. widths=[2, 30, 10]")
-    return tuple(widths)
+    return tuple(map(index, widths))
+
+
+def is_integer(value: object) -> bool:
+    """Say whether a value is an integer, Python's or NumPy's, and no truth value.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        >>> import numpy
+        >>> is_integer(numpy.int64(3)), is_integer(True), is_integer(3.0)
+        (True, False, False)
+    """
+    return hasattr(value, "__index__") and not isinstance(value, bool) and type(value).__name__ not in {"bool", "bool_", "Tensor"}
 
 
 def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
@@ -51,7 +72,7 @@ def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
         >>> uniform_widths(L=3, D=2, K=5, P=4)
         (2, 5, 5, 5, 4)
     """
-    if isinstance(L, bool) or not isinstance(L, int):
+    if not is_integer(L):
         raise TypeError(f"L must be an integer, got {L!r}; pass the number of hidden layers")
     if L < 0:
         raise ValueError(f"L must be at least 0, got {L}; L counts the hidden layers")
@@ -65,7 +86,7 @@ class Problem:
     Args:
         widths: `(D, K_1, …, K_L, P)`.
         batch: Number of samples, or `None` for a single `x` of shape `(D,)`.
-        activation: Hidden activation φ.
+        activation: Hidden activation φ by its text, e.g. `"leaky_relu(negative_slope=0.2)"`; one per hidden layer joined by `;`.
         output_activation: Output activation ψ.
         bias: Whether any layer has a bias.
         dtype: Name of the floating-point type, e.g. `"float32"`.
@@ -92,12 +113,22 @@ class Problem:
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
         object.__setattr__(self, "widths", check_widths(self.widths))
-        if self.batch is not None and (isinstance(self.batch, bool) or not isinstance(self.batch, int)):
+        if self.batch is not None and not is_integer(self.batch):
             raise TypeError(f"batch must be an integer or None, got {self.batch!r}; use None for a single x of shape (D,)")
         if self.batch is not None and self.batch < 0:
             raise ValueError(f"batch must be at least 0, got {self.batch}; use None for a single x of shape (D,)")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """φ_1 … φ_L and ψ."""
+        return _activations(self.activation, self.output_activation, self.L)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether slopes stand between the weights; not in a linear network."""
+        return not all(rule.linear for rule in self.activations[:-1])
 
     @property
     def L(self) -> int:
@@ -150,3 +181,8 @@ class Problem:
             The changed problem.
         """
         return replace(self, **changes)  # pyright: ignore[reportArgumentType]
+
+
+@lru_cache(maxsize=1024)
+def _activations(hidden: str, output: str, layers: int) -> tuple[Activation, ...]:
+    return (*per_layer(hidden, layers), activation(output))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 MODES = ("forward", "reverse", "mixed")
 
 
+class NotPlain(TypeError):
+    """A kernel that reads memory was given a tensor whose numbers do not stand there as they are; torch can compute with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the caller wants besides J: the value `y` too, or a J that can be differentiated again."""

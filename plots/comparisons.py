@@ -80,7 +80,7 @@ def _plainest(row: Row) -> str:
         return row.method
     problem = problem_of_row(row)
     mode = known_bracketing(
-        problem.widths, problem.batch is not None and row.implementation == "eager", problem.activation != "identity"
+        problem.widths, problem.batch is not None and row.implementation == "eager", problem.scaled
     ).mode
     return f"{mode}:{row.implementation}"
 

@@ -7,6 +7,7 @@ import threading
 import torch
 
 import jacobians as jac
+from jacobians.activations import RULES
 
 # Those that can serve on the CPU here: a kernel for a GPU has tests of its own, and one in C needs a compiler.
 OURS = [method.name for method in jac.methods() if method.hand_written and method.device in {None, "cpu"}]
@@ -28,7 +29,17 @@ WIDTHS = {
     "wide input": (33, 7, 7, 2),
 }
 BATCHES = (None, 0, 1, 5)
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "leaky_relu", "softplus", "gelu", "identity")
+# Every row of the table, and every setting once.
+SETTINGS = (
+    "leaky_relu(negative_slope=0.2)",
+    "softplus(beta=2.0, threshold=5.0)",
+    "gelu(approximate='tanh')",
+    "elu(alpha=0.5)",
+    "sine(omega=3.0)",
+    "relu(scale=5.0)",
+    "identity(scale=0.5)",
+)
+ACTIVATIONS = (*RULES, *SETTINGS)
 
 
 def in_threads(work, count):

@@ -30,16 +30,47 @@ def central_differences(mlp, x, step=1e-5):
 
 
 _erf = np.vectorize(math.erf)
+
+
+def _normal(z):
+    return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def _gelu_tanh(z):
+    return 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+
+def _gelu_tanh_slope(z):
+    u = math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+    return 0.5 * (1 + np.tanh(u)) + 0.5 * z / np.cosh(u) ** 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
+
+
 NUMPY = {
     "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
-    "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
+    "sigmoid": (_sigmoid, lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0),
     "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda z: np.where(z > 0, 1.0, 0.01)),
-    "softplus": (lambda z: np.log1p(np.exp(z)), lambda z: 1 / (1 + np.exp(-z))),
-    "gelu": (
-        lambda z: z * 0.5 * (1 + _erf(z / math.sqrt(2))),
-        lambda z: 0.5 * (1 + _erf(z / math.sqrt(2))) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi),
+    "leaky_relu(negative_slope=0.2)": (lambda z: np.where(z > 0, z, 0.2 * z), lambda z: np.where(z > 0, 1.0, 0.2)),
+    "softplus": (lambda z: np.log1p(np.exp(z)), _sigmoid),
+    "softplus(beta=2.0, threshold=5.0)": (
+        lambda z: np.where(2 * z > 5, z, np.log1p(np.exp(2 * z)) / 2),
+        lambda z: np.where(2 * z > 5, 1.0, _sigmoid(2 * z)),
     ),
+    "gelu": (lambda z: z * 0.5 * (1 + _erf(z / math.sqrt(2))), lambda z: 0.5 * (1 + _erf(z / math.sqrt(2))) + z * _normal(z)),
+    "gelu(approximate='tanh')": (_gelu_tanh, _gelu_tanh_slope),
+    "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))),
+    "elu": (lambda z: np.where(z > 0, z, np.expm1(z)), lambda z: np.where(z > 0, 1.0, np.exp(z))),
+    "elu(alpha=0.5)": (lambda z: np.where(z > 0, z, 0.5 * np.expm1(z)), lambda z: np.where(z > 0, 1.0, 0.5 * np.exp(z))),
+    "sine": (np.sin, np.cos),
+    "sine(omega=3.0)": (lambda z: np.sin(3 * z), lambda z: 3 * np.cos(3 * z)),
+    "softsign": (lambda z: z / (1 + np.abs(z)), lambda z: 1 / (1 + np.abs(z)) ** 2),
+    "exp": (np.exp, np.exp),
+    "relu(scale=5.0)": (lambda z: 5 * np.maximum(z, 0), lambda z: (z > 0) * 5.0),
+    "identity(scale=0.5)": (lambda z: 0.5 * z, lambda z: np.full_like(z, 0.5)),
     "identity": (lambda z: z, np.ones_like),
 }
 
@@ -47,13 +78,12 @@ NUMPY = {
 def numpy_product(mlp, x):
     """W_{L+1} S_L … S_1 W_1 in float64, every S a matrix, one sample at a time."""
     results = []
-    last = len(mlp.weights) - 1
     for sample in x.detach().double().reshape(-1, mlp.D).numpy():
         h, J = sample, np.eye(mlp.D)
-        for i, (W, b) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
+        for W, b, rule in zip(mlp.weights, mlp.biases, mlp.activations, strict=True):
             W = W.detach().double().numpy()
             z = W @ h + (0 if b is None else b.detach().double().numpy())
-            value, slope = NUMPY[mlp.output_activation if i == last else mlp.activation]
+            value, slope = NUMPY[str(rule)]
             h, J = value(z), np.diag(slope(z)) @ W @ J
         results.append(J)
     J = torch.tensor(np.array(results)).reshape(-1, mlp.P, mlp.D)

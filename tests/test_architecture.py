@@ -29,7 +29,10 @@ def test_rooms_import_only_what_lies_below(room):
 
 def test_numerics_know_no_clocks_files_or_figures():
     """The two exceptions: the compiler of the kernels, and the planner's memory of the machine."""
-    for path in {*(ROOT / "jacobians").rglob("*.py")} - {ROOT / "jacobians" / "kernels" / "cpu" / "compiler.py", ROOT / "jacobians" / "machine.py"}:
+    for path in {*(ROOT / "jacobians").rglob("*.py")} - {
+        ROOT / "jacobians" / "kernels" / "cpu" / "compiler.py",
+        ROOT / "jacobians" / "machine.py",
+    }:
         assert not set(imports(path)) & {"time", "pathlib", "csv", "json", "matplotlib", "subprocess"}, path
 
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks.measure.clock import timer_for
 from jacobians import machine
 from jacobians.cost import cost
-from jacobians.kernels.cpu import runner as native
+from jacobians.kernels.cpu import runner
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
 
@@ -52,12 +52,12 @@ def measure(device: str) -> Ceilings:
         The ceilings.
     """
     read: list[tuple[int, float]] = []
-    ours = device == "cpu" and native.available()
+    ours = device == "cpu" and runner.available()
     for size in READ_SIZES.values():
         data = torch.ones(size // 4, device=device)
         passes = max(1, AT_LEAST_BYTES // size) if ours else 1
         threads = torch.get_num_threads()
-        run: Callable[[], object] = (lambda d=data, p=passes, t=threads: native.read_all(d, p, t)) if ours else data.sum
+        run: Callable[[], object] = (lambda d=data, p=passes, t=threads: runner.read_all(d, p, t)) if ours else data.sum
         read.append((size, size * passes / _best(run, device)))
     A = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     best = _best(lambda: A @ A, device)

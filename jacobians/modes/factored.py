@@ -106,7 +106,9 @@ def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
 
 
 def _segment(first: int, last: int, mlp: MLP, tape: list, batched: bool) -> Tensor:
-    order = optimal_bracketing(mlp.widths[first - 1 : last + 1], batched=batched, scaled=mlp.activation != "identity")
+    order = optimal_bracketing(
+        mlp.widths[first - 1 : last + 1], batched=batched, scaled=not all(rule.linear for rule in mlp.activations[:-1])
+    )
     if order.tree is None:
         return tape[first - 1].weight
     return multiply(_shift(order.tree, first - 1), tape)

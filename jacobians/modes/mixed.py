@@ -40,7 +40,7 @@ def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, T
     Source:
         Naumann, Optimal Jacobian accumulation and Jacobian chaining, arXiv 2406.11862.
     """
-    order = known_bracketing(mlp.widths, x.ndim == 2, mlp.activation != "identity")
+    order = known_bracketing(mlp.widths, x.ndim == 2, not all(rule.linear for rule in mlp.activations[:-1]))
     if order.mode == "reverse":
         return reverse(mlp, x, value=value)
     if order.mode == "forward":

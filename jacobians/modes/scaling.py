@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jacobians import transforms
+
 
 def scale(M: Tensor, s: Tensor) -> Tensor:
     """Multiply a matrix that the caller owns by broadcast slopes, in place where no graph has to remember it.
@@ -16,7 +18,8 @@ def scale(M: Tensor, s: Tensor) -> Tensor:
     Returns:
         `M * s`, of the broadcast shape.
     """
-    # In place saves a pass over memory, but a graph needs the old value, and a broadcast needs a larger result.
-    if torch.is_grad_enabled() or M.ndim < s.ndim:
+    # In place saves a pass over memory, but a graph needs the old value, a broadcast a larger result, and a
+    # trace must not depend on the grad mode.
+    if torch.is_grad_enabled() or M.ndim < s.ndim or transforms.tracing():
         return M * s
     return M.mul_(s)

@@ -52,23 +52,11 @@ def _evaluate(problem: Problem) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    functions: dict[str, Callable[[Any], Any]] = {
-        "tanh": jnp.tanh,
-        "sigmoid": jax.nn.sigmoid,
-        "relu": jax.nn.relu,
-        "leaky_relu": jax.nn.leaky_relu,
-        "softplus": jax.nn.softplus,
-        "gelu": lambda z: jax.nn.gelu(z, approximate=False),
-        "identity": lambda z: z,
-    }
-    phi, psi = functions[problem.activation], functions[problem.output_activation]
-
     def evaluate(parameters: list[tuple[Any, Any]], x: Any) -> Any:
         h = x
-        for index, (W, b) in enumerate(parameters):
+        for (W, b), rule in zip(parameters, problem.activations, strict=True):
             z = jnp.matmul(W, h, precision=jax.lax.Precision.HIGHEST)
-            z = z if b is None else z + b
-            h = psi(z) if index == len(parameters) - 1 else phi(z)
+            h = rule.jax(jax, z if b is None else z + b)
         return h
 
     return evaluate

@@ -76,7 +76,8 @@ def test_the_oracles_agree(activation):
 @pytest.mark.parametrize("method", OURS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_ours_against_central_differences_and_numpy(method, activation):
-    mlp, x = network((5, 9, 2, 17, 3), batch=4, activation=activation, bias=True)
+    widths = (5, 9, 3) if activation == "exp" else (5, 9, 2, 17, 3)  # exp of exp of exp overflows
+    mlp, x = network(widths, batch=4, activation=activation, bias=True)
     J = jac.jacobian(mlp, x, method=method)
     assert oracles.relative_error(J, oracles.numpy_product(mlp, x)) < 1e-12
     assert oracles.relative_error(J, oracles.central_differences(mlp, x)) < 1e-8

@@ -1,19 +1,23 @@
 """The compiled kernels beyond what every method is tested for: odd sizes, elementary functions, threads, a missing compiler."""
 
 import ctypes
+import hashlib
 import math
 import multiprocessing
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 import jacobians as jac
-from jacobians.kernels.cpu import compiler
-from jacobians.kernels.cpu import runner as native
+from jacobians.activations import activation
+from jacobians.kernels.cpu import compiler, program, runner
 from tests import oracles
-from tests.cases import TOLERANCE, in_threads, network
+from tests.cases import ACTIVATIONS, TOLERANCE, in_threads, network
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="no C compiler")
+pytestmark = pytest.mark.skipif(not runner.available(), reason="no C compiler")
 MODES = ("forward", "reverse", "mixed")
 ODD = [
     ((1, 1), None),
@@ -48,8 +52,9 @@ def test_sizes_that_are_no_multiple_of_a_block(widths, batch, dtype, threads):
 def elementary(name, z):
     """φ(z) and φ'(z) as the kernels compute them."""
     h, s = z.clone(), torch.empty_like(z)
-    function = getattr(native.library(), f"elementary_{str(z.dtype).removeprefix('torch.')}")
-    function(native.ACTIVATIONS.index(name), ctypes.c_void_p(h.data_ptr()), ctypes.c_void_p(s.data_ptr()), ctypes.c_int64(z.numel()))
+    function = getattr(compiler.library(), f"elementary_{str(z.dtype).removeprefix('torch.')}")
+    setting = program.setting(activation(name))
+    assert function(ctypes.byref(setting), ctypes.c_void_p(h.data_ptr()), ctypes.c_void_p(s.data_ptr()), ctypes.c_int64(z.numel())) == 0
     return h, s
 
 
@@ -77,17 +82,15 @@ def test_tanh_in_float64_against_the_c_library():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", native.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_every_length_and_of_what_is_no_number(name, dtype):
-    from jacobians.activations import activation
-
     rule = activation(name)
-    tolerance = {"rtol": 2e-6, "atol": 1e-6} if dtype is torch.float32 else {"rtol": 1e-13, "atol": 1e-15}
+    tolerance = {"rtol": 2e-6, "atol": 1e-6} if dtype is torch.float32 else {"rtol": 1e-13, "atol": 4e-15}
     for length in (1, 2, 15, 16, 17, 33):
         z = torch.linspace(-9, 9, length, dtype=dtype)
         h, s = elementary(name, z)
         torch.testing.assert_close(h, rule.value(z), **tolerance)
-        torch.testing.assert_close(s, rule.slope(z, rule.value(z)) if rule.slope else torch.ones_like(z), **tolerance)
+        torch.testing.assert_close(s, torch.ones_like(z) if rule.linear else rule.slope(z, rule.value(z)), **tolerance)
     h, _ = elementary(name, torch.tensor([math.nan, 1.0], dtype=dtype))
     assert h[0].isnan()
     assert h[1].isfinite()
@@ -139,8 +142,31 @@ def test_parameters_that_became_others_are_noticed():
     square.data = square.data.T  # the same memory, read otherwise
     assert oracles.relative_error(plan(x), oracles.autograd(mlp, x)) < 1e-5
     square.data = torch.ones(4, 4)
-    with pytest.raises(ValueError, match=r"a parameter was \(8, 8\).* now is \(4, 4\).*make another MLP"):
+    with pytest.raises(ValueError, match=r"a parameter was \(8, 8\).* now is \(4, 4\).*make another plan"):
         plan(x)
+
+
+def test_an_unknown_code_is_an_error_and_never_the_identity():
+    mlp, x = network((5, 8, 3), dtype=torch.float32)
+    kernel = runner.Runner(mlp, "reverse", jac.plans.problem_of(mlp, x), value=False)
+    kernel._kernel.program.activation[0].code = 99
+    with pytest.raises(RuntimeError, match="does not know an activation of this plan"):
+        kernel(x)
+    z = torch.ones(3)
+    setting = program.Setting(-1, 0, 0, 1)
+    assert (
+        compiler.library().elementary_float32(ctypes.byref(setting), ctypes.c_void_p(z.data_ptr()), ctypes.c_void_p(z.data_ptr()), 3) != 0
+    )
+
+
+@pytest.mark.parametrize(("mode", "widths"), [("forward", (11, 9, 2, 17, 3)), ("reverse", (3, 9, 2, 17, 11))])
+@pytest.mark.parametrize("batch", [None, 5])
+def test_the_lean_technique_takes_any_number_of_seeds(mode, widths, batch):
+    mlp, x = network(widths, batch=batch, bias=True, output_activation="sigmoid")
+    problem = jac.plans.problem_of(mlp, x)
+    _, J = runner.Runner(mlp, mode, problem, value=False, lean=True)(x)
+    assert oracles.relative_error(J, oracles.autograd(mlp, x)) < 1e-12
+    assert program.working_bytes(mode, problem, lean=True) < program.working_bytes(mode, problem)
 
 
 class TestCompiler:
@@ -149,6 +175,31 @@ class TestCompiler:
         yield
         compiler.library.cache_clear()
         compiler.library()  # from the usual cache, lest a later test with a cache of its own compiles again
+
+    @pytest.fixture
+    def cache(self, tmp_path, monkeypatch):
+        """A cache directory with the library in it, so that nothing is compiled for ten seconds."""
+        private = tmp_path / "cache"
+        private.mkdir(mode=0o700)
+        usual = compiler.cache_directory()
+        for path in (*usual.glob("native-*.so"), *usual.glob("native-*.sha256")):
+            shutil.copy2(path, private / path.name)
+        monkeypatch.setenv("JACOBIANS_CACHE", str(private))
+        return private
+
+    @pytest.fixture
+    def built(self, monkeypatch):
+        """What would be compiled: recorded, and taken from the usual cache instead."""
+        usual, calls = Path(compiler.library()._name), []
+
+        def stand_in(command, target):
+            calls.append(target)
+            shutil.copy2(usual, target)
+            target.with_suffix(".sha256").write_text(hashlib.sha256(usual.read_bytes()).hexdigest())
+            target.with_suffix(".sha256").chmod(0o600)
+
+        monkeypatch.setattr(compiler, "_compile", stand_in)
+        return calls
 
     def library(self):
         compiler.library.cache_clear()
@@ -159,21 +210,89 @@ class TestCompiler:
         with pytest.raises(compiler.CompilerError, match="needs a C compiler and found none; install gcc or clang, or set CC"):
             self.library()
 
-    def test_refuses(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
+    def test_refuses(self, monkeypatch, cache):
         monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-fno-such-option"))
+        before = set(cache.iterdir())
         with pytest.raises(compiler.CompilerError, match=r"refused our C source: .*no-such-option"):
             self.library()
-        assert not list(tmp_path.iterdir()), "nothing half-made is left"
+        assert set(cache.iterdir()) == before, "nothing half-made is left"
 
-    def test_a_cache_that_cannot_be_written(self, monkeypatch, tmp_path):
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path / "file"))
-        with pytest.raises(compiler.CompilerError, match="set JACOBIANS_CACHE to a writable directory"):
+    def test_hangs(self, monkeypatch, cache):
+        def never(arguments, timeout, **options):
+            raise subprocess.TimeoutExpired(arguments, timeout)
+
+        monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DOTHER"))
+        monkeypatch.setattr(compiler.subprocess, "run", never)
+        with pytest.raises(compiler.CompilerError, match="had not ended after 60 s and was given up; set CC to another compiler"):
+            self.library()
+
+    def test_says_once_that_it_compiles(self, monkeypatch, cache, caplog):
+        monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-fno-such-option"))
+        with pytest.raises(compiler.CompilerError):
+            self.library()
+        assert "compiling the kernels for this processor: once, about ten seconds" in caplog.text
+
+    def test_a_known_library_is_loaded_and_not_built(self, cache, built):
+        assert Path(self.library()._name).parent == cache
+        assert not built
+
+    @pytest.mark.parametrize("spoil", ["truncated", "foreign", "no digest", "writable"])
+    def test_a_library_that_is_not_what_was_written_is_built_again(self, cache, built, spoil):
+        target = cache / Path(compiler.library()._name).name
+        digest = target.with_suffix(".sha256")
+        if spoil == "truncated":
+            target.write_bytes(target.read_bytes()[:5000])
+        elif spoil == "foreign":
+            target.write_bytes(b"not a library")
+        elif spoil == "no digest":
+            digest.unlink()
+        else:
+            target.chmod(0o777)
+        self.library()
+        assert built == [target]
+
+    @pytest.mark.parametrize("spoil", ["others can write", "a file in its place", "no home"])
+    def test_a_cache_that_is_not_ours_alone_is_left_and_a_private_one_taken(self, tmp_path, monkeypatch, built, caplog, spoil):
+        shared = tmp_path / "shared"
+        if spoil == "others can write":
+            shared.mkdir()
+            shared.chmod(0o777)
+            monkeypatch.setenv("JACOBIANS_CACHE", str(shared))
+        elif spoil == "a file in its place":
+            shared.write_text("")
+            monkeypatch.setenv("JACOBIANS_CACHE", str(shared))
+        else:
+            monkeypatch.delenv("JACOBIANS_CACHE", raising=False)
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+            def nobody(cls=None):
+                raise RuntimeError("Could not determine home directory.")
+
+            monkeypatch.setattr(compiler.Path, "home", nobody)
+        loaded = Path(self.library()._name)
+        assert loaded.parent not in {shared, tmp_path}
+        assert loaded.parent.stat().st_mode & 0o077 == 0
+        assert "the cache directory cannot be used" in caplog.text
+
+    def test_another_processor_has_a_library_of_its_own(self, cache, built, monkeypatch):
+        first = self.library()._name
+        monkeypatch.setattr(compiler, "processor", lambda: "flags: another")
+        second = self.library()._name
+        assert first != second
+        assert built == [Path(second)]
+
+    def test_a_structure_of_another_size_is_noticed(self, monkeypatch):
+        class Longer(program.Step):
+            _fields_ = [  # noqa: RUF012
+                ("more", ctypes.c_int64)
+            ]
+
+        monkeypatch.setattr(program, "Step", Longer)
+        with pytest.raises(compiler.CompilerError, match="struct Step has 80 bytes in C and 88 in Python"):
             self.library()
 
     def test_the_method_says_why_it_cannot(self, monkeypatch):
-        monkeypatch.setattr(native, "_why_not", lambda: "needs a C compiler")
+        monkeypatch.setattr(runner, "_why_not", lambda: "needs a C compiler")
         assert jac.find_method("reverse:native").unsupported(jac.Problem(widths=(2, 3))) == "needs a C compiler"
         mlp, x = network((2, 8, 3), dtype=torch.float32)
         assert jac.plan(mlp, x).method.endswith(":eager")

@@ -1,316 +1,110 @@
-"""The modes in C, compiled for the processor at hand.
-
-Four techniques, chosen by shape:
-
-- *vectors*: one sample with up to three tangents (forward) or four cotangents (reverse). Value and tangents are pushed together, so
-  forward mode reads each weight once. Reverse mode reads each weight twice, and walks back over the rows in the opposite order on
-  the same core, so that what the evaluation read last is read from that core's cache. Bound by memory.
-- *products*: one sample with more. The chain is a list of matrix products, in the order of forward, reverse or mixed mode; slopes
-  are multiplied in while a tile of the product is still in registers. Bound by arithmetic.
-- *blocks*: a batch, 16 to 64 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
-  next block, so that only weights, x and J pass through memory.
-- *sample by sample*: a batch whose per-sample products are large enough to fill the registers by themselves.
-"""
+"""Calling the C function: addresses looked up in each call, and tensors that it may not read handed back to torch."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.kernels.cpu.compiler import CompilerError, library
+from jacobians.kernels.cpu.program import assemble
 from jacobians.mlp import MLP
-from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
+from jacobians.registry import Computation, NotPlain, Request, register
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "leaky_relu", "softplus", "gelu", "identity")
 DTYPES = ("float32", "float64")
-TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS = range(5)
-MOST_TANGENTS, MOST_COTANGENTS = 3, 4
-_WIDEST_PANEL = 64  # numbers, of the widest registers
-_SPARE_ROWS = 24
-# One thread below this work: waking another costs about as much as it saves.
-_FEWEST_OPERATIONS, _FEWEST_BYTES = 1_000_000, 500_000
+NO_MEMORY, UNKNOWN_ACTIVATION = -1, -2
+_PLAIN = {Tensor, nn.Parameter}
 
 
-class _Step(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("rows", "columns", "inner", "a_weight", "a_buffer", "b_weight", "b_buffer", "c_buffer", "row_slope", "column_slope")
-    ]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [
-        ("layers", ctypes.c_int64),
-        ("widths", ctypes.POINTER(ctypes.c_int64)),
-        *((name, ctypes.c_int64) for name in ("widest", "hidden", "output", "kind", "samples", "block")),
-        *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
-        ("step", ctypes.POINTER(_Step)),
-    ]
-
-
-@dataclass
-class _Products:
-    """The products of a tree as a list of steps: who multiplies what into which buffer, scaled by which slopes."""
-
-    widths: tuple[int, ...]
-    final_slope: int  # slope that scales the rows of J, or -1
-    steps: list[_Step] = field(default_factory=list)
-    buffers: int = 0
-
-    def __post_init__(self) -> None:
-        self._slope = [0]
-        for width in self.widths[1:]:
-            self._slope.append(self._slope[-1] + width)
-
-    def run(self, tree: Split | None) -> None:
-        """Append the steps of a whole chain."""
-        if tree is None:
-            self._copy(0, self.widths[1], self.widths[0], -1, self.final_slope, -1)
-        else:
-            self._multiply(tree, -1, self.final_slope, -1)
-
-    def _buffer(self, size: int) -> int:
-        offset = self.buffers
-        self.buffers += -(-size // 16) * 16
-        return offset
-
-    def _copy(self, weight: int, rows: int, columns: int, target: int, row_slope: int, column_slope: int) -> None:
-        self.steps.append(_Step(rows, columns, 0, weight, 0, -1, 0, target, row_slope, column_slope))
-
-    def _operand(self, part: Split | None, first: int, last: int, row_slope: int, column_slope: int) -> tuple[int, int]:
-        """Return (weight, buffer) of layers first … last, scaled."""
-        rows, columns = self.widths[last], self.widths[first - 1]
-        if part is None and row_slope < 0 and column_slope < 0:
-            return first - 1, 0
-        target = self._buffer(rows * columns)
-        if part is None:
-            self._copy(first - 1, rows, columns, target, row_slope, column_slope)
-        else:
-            self._multiply(part, target, row_slope, column_slope)
-        return -1, target
-
-    def _multiply(self, tree: Split, target: int, row_slope: int, column_slope: int) -> None:
-        between = self._slope[tree.at - 1]  # where the slopes of layer `at` begin
-        left = self._operand(tree.left, tree.at + 1, tree.last, -1, between if tree.scales_left else -1)
-        right = self._operand(tree.right, tree.first, tree.at, -1 if tree.scales_left else between, -1)
-        rows, inner, columns = self.widths[tree.last], self.widths[tree.at], self.widths[tree.first - 1]
-        self.steps.append(_Step(rows, columns, inner, *left, *right, target, row_slope, column_slope))
-
-
-def _comb(mode: str, layers: int) -> Split | None:
-    """Return the tree of forward or reverse mode."""
-    tree: Split | None = None
-    if mode == "forward":
-        for last in range(2, layers + 1):
-            tree = Split(1, last, last - 1, False, None, tree)
-    else:
-        for first in range(layers - 1, 0, -1):
-            tree = Split(first, layers, first, True, tree, None)
-    return tree
-
-
-def _tree(mode: str, problem: Problem) -> tuple[str, Split | None]:
-    """Return the mode that a problem is really computed in, and its order of products."""
-    if mode == "mixed":
-        order = known_bracketing(problem.widths, False, problem.activation != "identity")
-        if order.mode == "mixed":
-            return "mixed", order.tree
-        mode = order.mode
-    return mode, _comb(mode, problem.L + 1)
-
-
-@dataclass
-class _Kernel:
-    """A program for one problem, with the memory its pointers point to."""
-
-    program: _Program
-    keep: tuple[Any, ...]
-    threaded: bool
-
-
-def _kind(mode: str, problem: Problem) -> int:
-    """Choose the technique."""
-    if problem.batch is not None and mode != "mixed":
-        seeds = problem.D if mode == "forward" else problem.P
-        # Lanes hold samples here, columns of the products there: take what fills them better.
-        if problem.L == 0 or problem.N >= 32 or seeds < 16 or max(problem.widths) < 32:
-            return FORWARD_BLOCKS if mode == "forward" else REVERSE_BLOCKS
-    if mode == "forward" and problem.D <= MOST_TANGENTS:
-        return TANGENTS
-    if mode == "reverse" and problem.P <= MOST_COTANGENTS and problem.L > 0:
-        return COTANGENTS
-    return PRODUCTS
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What the C function will do for a problem, for those who predict its time.
-
-    Attributes:
-        mode: The mode that it really is: mixed mode may be forward or reverse mode.
-        blocks: Whether a batch is taken in blocks of samples.
-        tangents: Tangents pushed beside the value, one read of the weights for all.
-        cotangents: Cotangents pulled back by a second read of the weights.
-        products: Rows, columns and inner size of the matrix products, per sample.
-        copied: Numbers of the scaled copies of weights, per sample.
-        threads: Threads it will use, of those it may.
-    """
-
-    mode: str
-    blocks: bool
-    tangents: int
-    cotangents: int
-    products: tuple[tuple[int, int, int], ...]
-    copied: int
-    threads: int
-
-
-def outline(mode: str, problem: Problem, threads: int | None = None) -> Outline:
-    """Outline the work of a mode on a problem.
+class Runner:
+    """Calls the C function. It keeps no copies of weights: addresses are looked up in each call, and numbers read from there.
 
     Args:
+        mlp: The network.
         mode: `"forward"`, `"reverse"` or `"mixed"`.
         problem: The problem.
-        threads: Threads it may use; torch's number by default.
-
-    Returns:
-        What would be done.
-
-    Example:
-        >>> outline("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
-        1
-        >>> outline("forward", Problem(widths=(100, 50, 20))).products
-        ((20, 100, 50),)
+        value: Whether y is wanted too.
+        lean: Whether to use the technique with the least memory, on one thread.
     """
-    real, tree = _tree(mode, problem)
-    kind = _kind(real, problem)
-    products = _Products(problem.widths, -1)
-    if kind == PRODUCTS:
-        products.run(tree)
-    sizes = tuple((step.rows, step.columns, step.inner) for step in products.steps if step.inner)
-    most = threads or torch.get_num_threads()
-    return Outline(
-        mode=real,
-        blocks=kind >= FORWARD_BLOCKS,
-        tangents=problem.D if kind == TANGENTS else 0,
-        cotangents=problem.P if kind == COTANGENTS else 0,
-        products=sizes,
-        copied=sum(step.rows * step.columns for step in products.steps if not step.inner),
-        threads=most if _worth_threads(kind, real, problem, products) else 1,
-    )
 
-
-def working_bytes(mode: str, problem: Problem) -> int:
-    """Return the memory a call uses beyond J.
-
-    Args:
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        problem: The problem.
-
-    Returns:
-        Bytes; it stays with the thread that called, for its next call.
-    """
-    kernel = _assemble(mode, problem)
-    threads = torch.get_num_threads() if kernel.threaded else 1
-    return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
-
-
-def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
-    weights = sum(i * o for i, o in pairwise(problem.widths))
-    if kind in (TANGENTS, COTANGENTS):
-        return problem.N * weights * problem.itemsize >= _FEWEST_BYTES
-    if kind == PRODUCTS:
-        return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= _FEWEST_OPERATIONS
-    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= _FEWEST_OPERATIONS
-
-
-def _assemble(mode: str, problem: Problem) -> _Kernel:
-    mode, tree = _tree(mode, problem)
-    widths, layers = problem.widths, problem.L + 1
-    threads = torch.get_num_threads()
-    kind = _kind(mode, problem)
-    widest, slopes = -(-max(widths) // 16) * 16, sum(widths[1:])
-    scaled_last = problem.output_activation != "identity" or layers == 1
-    products = _Products(widths, slopes - problem.P if scaled_last else -1)
-    if kind == PRODUCTS:
-        products.run(tree)
-    inner = max((step.inner for step in products.steps), default=0)
-    private = (inner + _SPARE_ROWS) * _WIDEST_PANEL
-    program = _Program(layers, (ctypes.c_int64 * len(widths))(*widths), widest)
-    program.hidden, program.output = ACTIVATIONS.index(problem.activation), ACTIVATIONS.index(problem.output_activation)
-    program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
-    # The slopes end with those of the last layer, and vectors of them are read whole.
-    program.slopes, program.buffers, program.private = slopes, products.buffers, private
-    padded = -(-slopes // 16) * 16 + 64
-    own = {TANGENTS: 0, COTANGENTS: 12 * widest, PRODUCTS: private}.get(kind, 0)
-    shared = padded + 8 * widest + products.buffers
-    if kind >= FORWARD_BLOCKS:
-        most = getattr(library(), f"panel_width_{problem.dtype}")()
-        # A short batch is cut so that each thread gets a block.
-        program.block = next((size for size in (most // 4, most // 2) if problem.N <= size * threads), most)
-        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * _WIDEST_PANEL
-    elif problem.batch is not None:
-        program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
-    else:
-        program.work, program.work_of_thread = shared, own
-    program.steps, program.step = len(products.steps), (_Step * max(1, len(products.steps)))(*products.steps)
-    return _Kernel(program, (program.widths, program.step), _worth_threads(kind, mode, problem, products))
-
-
-class _Runner:
-    """Calls the C function. It keeps no copies of weights: addresses are looked up in each call, and numbers read from there."""
-
-    def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool) -> None:
-        self._kernel = _assemble(mode, problem)
+    def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool, lean: bool = False) -> None:
+        self._kernel = assemble(mode, problem, lean)
         self._program = ctypes.addressof(self._kernel.program)
         self._function = getattr(library(), f"jacobian_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int]
-        self._weights = mlp.weights
-        self._biases = mlp.biases
-        self._parameters = [t for t in (*mlp.weights, *mlp.biases) if t is not None]
-        self._shape, self._value = problem.jacobian_shape, value
-        self._value_shape = (*problem.input_shape[:-1], problem.P)
-        self._shapes = [t.shape for t in self._parameters]
-        self._dtype = mlp.dtype
-        self._known: tuple[list[int], Any, Any] = ([], None, None)
+        self._mlp, self._problem, self._value = mlp, problem, value
+        self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
+        self._dtype = getattr(torch, problem.dtype)
+        self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Compute `(y or None, J)` at x."""
-        addresses, weights, biases = self._known
+        """Compute `(y or None, J)` at x.
+
+        Args:
+            x: Input of the planned shape, dtype and device.
+
+        Returns:
+            y or `None`, and J.
+
+        Raises:
+            NotPlain: x or a parameter is no plain tensor, whose numbers stand in memory as they are.
+            ValueError: A parameter is no longer what it was when this was planned.
+            MemoryError: There is no memory for the working set.
+            RuntimeError: The library does not know an activation of the plan.
+        """
+        # The fixed tuple of a network is the same object each time; that of a module is new.
+        current = self._mlp.parameter_tuples()
+        seen, parameters, addresses, weights, biases = self._known
+        if current is not seen:
+            parameters = [t for pair in zip(*current, strict=True) for t in pair if t is not None]
+            self._check(parameters, current)
+            addresses = []
         copies: list[Tensor | None] = []  # alive until the call is over
-        if not all([t.is_contiguous() for t in self._parameters]):
-            self._check()
-            copies = [None if t is None else t.contiguous() for t in (*self._weights, *self._biases)]
-            weights, biases = _addresses(copies[: len(self._weights)]), _addresses(copies[len(self._weights) :])
-        elif (now := [t.data_ptr() for t in self._parameters]) != addresses:
-            self._check()  # the C function trusts the sizes it was made for
-            weights, biases = _addresses(self._weights), _addresses(self._biases)
-            self._known = (now, weights, biases)
+        if not all([t.is_contiguous() for t in parameters]):
+            self._check(parameters, current)
+            copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
+            weights, biases = _addresses(copies[: len(current[0])]), _addresses(copies[len(current[0]) :])
+        elif (now := [t.data_ptr() for t in parameters]) != addresses:
+            self._check(parameters, current)  # the C function trusts the sizes it was made for
+            weights, biases = _addresses(current[0]), _addresses(current[1])
+            self._known = (current, parameters, now, weights, biases)
+        if type(x) not in _PLAIN or x.is_neg():
+            raise NotPlain(f"x is a {type(x).__name__} whose numbers do not stand in memory as they are")
         if not x.is_contiguous():
             x = x.contiguous()
+        at = x.data_ptr()
+        if at == 0:
+            _has_memory("x", x)
         J = x.new_empty(self._shape)
         y = x.new_empty(self._value_shape) if self._value else None
         threads = torch.get_num_threads() if self._kernel.threaded else 1
-        if self._function(self._program, weights, biases, x.data_ptr(), J.data_ptr(), None if y is None else y.data_ptr(), threads):
+        status = self._function(self._program, weights, biases, at, J.data_ptr(), None if y is None else y.data_ptr(), threads)
+        if status == NO_MEMORY:
             raise MemoryError(f"no memory for the working set of a Jacobian of shape {self._shape}; use a smaller batch")
+        if status == UNKNOWN_ACTIVATION:
+            raise RuntimeError("the compiled library does not know an activation of this plan; delete the cache directory")
         return y, J
 
-    def _check(self) -> None:
-        for t, shape in zip(self._parameters, self._shapes, strict=True):
-            if t.shape != shape or t.dtype != self._dtype or t.device.type != "cpu":
-                raise ValueError(
-                    f"a parameter was {tuple(shape)}, {self._dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
-                    f"{t.dtype}, on {t.device}; make another MLP of the new parameters"
-                )
+    def _check(self, parameters: Sequence[Tensor], current: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]) -> None:
+        widths = self._problem.widths
+        expected = [(out, into) for into, out in pairwise(widths)]
+        for W, b, shape in zip(*current, expected, strict=True):
+            for t, wanted in ((W, shape), (b, shape[:1])):
+                if t is not None and (t.shape != wanted or t.dtype != self._dtype or t.device.type != "cpu"):
+                    raise ValueError(
+                        f"a parameter was {wanted}, {self._dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
+                        f"{t.dtype}, on {t.device}; make another plan"
+                    )
+        for t in parameters:
+            if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
+                raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
+            _has_memory("a parameter", t)
 
 
 def read_all(data: Tensor, passes: int, threads: int) -> float:
@@ -327,6 +121,27 @@ def read_all(data: Tensor, passes: int, threads: int) -> float:
     function = library().read_all_float32
     function.restype = ctypes.c_float
     return function(ctypes.c_void_p(data.data_ptr()), ctypes.c_int64(data.numel()), ctypes.c_int64(passes), ctypes.c_int(threads))
+
+
+def multiply_add(dtype: str, passes: int, threads: int) -> int:
+    """Multiply and add in registers alone, as fast as the processor can, to measure the ceiling of it.
+
+    Args:
+        dtype: `"float32"` or `"float64"`.
+        passes: How often each thread goes through its loop.
+        threads: Threads.
+
+    Returns:
+        Floating-point operations done, a multiply-add counted as two.
+    """
+    function = getattr(library(), f"multiply_add_{dtype}")
+    function.restype = ctypes.c_int64
+    return function(ctypes.c_int64(passes), ctypes.c_int(threads))
+
+
+def _has_memory(name: str, t: Tensor) -> None:
+    if t.data_ptr() == 0 and t.numel() > 0:
+        raise ValueError(f"{name} of shape {tuple(t.shape)} has no memory any more (its storage was resized); gather it first")
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> Any:
@@ -352,7 +167,11 @@ def _supports(problem: Problem) -> str | None:
         return f"runs on the CPU, not on {problem.device}"
     if problem.dtype not in DTYPES:
         return f"computes in {' and '.join(DTYPES)}, not in {problem.dtype}"
-    return _why_not()
+    why_not = _why_not()
+    if why_not is not None:
+        return why_not
+    unknown = [rule.name for rule in problem.activations if library().activation_code(rule.name.encode()) < 0]
+    return f"has no activation {unknown[0]!r} in C" if unknown else None
 
 
 def _register(mode: str) -> None:
@@ -360,7 +179,7 @@ def _register(mode: str) -> None:
         f"{mode}:native", hand_written=True, supports=_supports, device="cpu", summary=f"{mode} mode in C, compiled for this processor"
     )
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        return Computation(run=_Runner(mlp, mode, problem, request.value), records=False)
+        return Computation(run=Runner(mlp, mode, problem, request.value), records=False)
 
 
 for _mode in ("forward", "reverse", "mixed"):

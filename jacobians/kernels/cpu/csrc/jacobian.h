@@ -10,14 +10,14 @@ typedef struct {
     atomic_long next; /* the next block or sample of a batch */
 } NAME(Call);
 
-static inline void NAME(share)(int64_t rows, int thread, int threads, int64_t *from, int64_t *to) {
+INLINE void NAME(share)(int64_t rows, int thread, int threads, int64_t *from, int64_t *to) {
     int64_t each = (rows + 4 * threads - 1) / (4 * threads) * 4; /* in fours, as rows are taken */
     *from = each * thread < rows ? each * thread : rows;
     *to = *from + each < rows ? *from + each : rows;
 }
 
 /* Σ(x - x): zero, or NaN where x is not finite and has no Jacobian. */
-static inline REAL NAME(poison)(const REAL *x, int64_t n) {
+INLINE REAL NAME(poison)(const REAL *x, int64_t n) {
     VECTOR total = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) total += NAME(load)(x + i) - NAME(load)(x + i);
@@ -25,112 +25,120 @@ static inline REAL NAME(poison)(const REAL *x, int64_t n) {
     return NAME(sum)(total);
 }
 
-/* h = φ(z + b) and its slope for rows from … to - 1 of layer l; rows of tangents behind h are scaled by the slope. */
+/* h = φ(z + b) and its slope for rows from … to - 1 of layer l. */
 static void NAME(finish_rows)(const Program *p, const REAL *const *bias, int64_t l, int64_t from, int64_t to, REAL *h, REAL *s, REAL spoiled) {
     if (bias[l])
         for (int64_t i = from; i < to; i++) h[i] += bias[l][i];
-    NAME(activate_all)(l < p->layers - 1 ? p->hidden : p->output, h + from, s + from, to - from);
+    NAME(activate)(p->activation + l, h + from, s + from, to - from);
     if (l == 0)
         for (int64_t i = from; i < to; i++) s[i] += spoiled;
 }
 
-/* One sample on all threads. In `work`: slopes of all layers, then values and tangents (two layers), then the buffers of the steps. */
-static void NAME(one)(NAME(Call) * call, const REAL *x, REAL *J, REAL *y, REAL *work, int thread, int threads) {
-    const Program *p = call->program;
-    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
-    const REAL *const *W = call->weight, *const *bias = call->bias;
-    int64_t from, to;
-    REAL *slope = work, *carried[2] = {work + p->slopes, work + p->slopes + 4 * widest}, *buffers = work + p->slopes + 8 * widest;
-    int whole = y || p->output != IDENTITY || n == 1; /* whether the last layer is evaluated */
-    int64_t tangents = p->kind == TANGENTS ? D : 0;
-    REAL spoiled = NAME(poison)(x, D);
-    REAL *last_slope = slope + p->slopes - P;
+/* One sample on some threads: where its parts lie in `work`, and who of the threads this is. */
+typedef struct {
+    const Program *p;
+    const REAL *const *weight, *const *bias;
+    const REAL *x;
+    REAL *J, *y;        /* y may be null */
+    REAL *slope;        /* of all layers, one behind the other */
+    REAL *last_slope;
+    REAL *carried[2];   /* values and up to three tangents of two layers, `widest` apart */
+    REAL *buffers;      /* of the algorithms behind the evaluation */
+    int thread, threads;
+} NAME(Sample);
 
-    /* Evaluation, with up to three tangents beside the value so that each weight is read once. */
-    const REAL *h = x;
-    int64_t ldt = 0; /* distance of the tangents behind h */
+/* Evaluate, keeping the slopes; up to three tangents, of x[first] on, are pushed beside the value, so that each weight is read once. With
+ * tangents this is forward mode, and their columns of J are done. */
+static void NAME(push)(const NAME(Sample) * one, int64_t first, int64_t tangents) {
+    const Program *p = one->p;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], widest = p->widest;
+    int whole = one->y || p->scaled_output; /* whether the last layer is evaluated */
+    REAL spoiled = NAME(poison)(one->x, D);
+    const REAL *h = one->x;
+    int64_t ldt = 0, from, to; /* ldt: distance of the tangents behind h */
     for (int64_t l = 0, at = 0; l < n; at += width[l + 1], l++) {
-        NAME(share)(width[l + 1], thread, threads, &from, &to);
-        REAL *out = carried[l % 2], *s = slope + at;
+        NAME(share)(width[l + 1], one->thread, one->threads, &from, &to);
+        REAL *out = one->carried[l % 2], *s = one->slope + at;
+        const REAL *W = one->weight[l], *v[4] = {h, h + ldt, h + 2 * ldt, h + 3 * ldt};
         int64_t in = width[l];
-        int last = l == n - 1;
-        if (l == 0) {
-            if (!last || whole) {
-                NAME(matrix_vectors)(1, from, to, in, W[0], &h, out, 0);
-                NAME(finish_rows)(p, bias, 0, from, to, out, s, spoiled);
-            }
+        int last = l == n - 1, evaluated = !last || whole;
+        int64_t beside = l > 0 ? tangents : 0;
+        if (evaluated) NAME(matrix_vectors)(1 + beside, from, to, in, W, v, out, widest);
+        else if (beside) NAME(matrix_vectors)(beside, from, to, in, W, v + 1, out + widest, widest);
+        if (evaluated) NAME(finish_rows)(p, one->bias, l, from, to, out, s, spoiled);
+        if (l == 0)
             for (int64_t i = from; i < to && tangents; i++)
-                for (int64_t d = 0; d < D; d++) out[(1 + d) * widest + i] = W[0][i * D + d] * s[i];
-        } else {
-            const REAL *v[4] = {h, h + ldt, h + 2 * ldt, h + 3 * ldt};
-            if (!last) {
-                NAME(matrix_vectors)(1 + tangents, from, to, in, W[l], v, out, widest);
-                NAME(finish_rows)(p, bias, l, from, to, out, s, 0);
-                for (int64_t d = 1; d <= tangents; d++)
-                    for (int64_t i = from; i < to; i++) out[d * widest + i] *= s[i];
-            } else if (whole) {
-                NAME(matrix_vectors)(1 + tangents, from, to, in, W[l], v, out, widest);
-                NAME(finish_rows)(p, bias, l, from, to, out, s, 0);
-            } else if (tangents) {
-                NAME(matrix_vectors)(tangents, from, to, in, W[l], v + 1, out + widest, widest);
-            }
-        }
+                for (int64_t d = 0; d < tangents; d++) out[(1 + d) * widest + i] = W[i * D + first + d] * s[i];
+        else if (!last || p->scaled_output)
+            for (int64_t d = 1; d <= tangents; d++)
+                for (int64_t i = from; i < to; i++) out[d * widest + i] *= s[i];
         if (last && tangents)
             for (int64_t i = from; i < to; i++)
-                for (int64_t d = 0; d < D; d++) J[i * D + d] = out[(1 + d) * widest + i] * (n > 1 && p->output != IDENTITY ? s[i] : 1);
-        if (last && y)
-            for (int64_t i = from; i < to; i++) y[i] = out[i];
+                for (int64_t d = 0; d < tangents; d++) one->J[i * D + first + d] = out[(1 + d) * widest + i];
+        if (last && one->y)
+            for (int64_t i = from; i < to; i++) one->y[i] = out[i];
         h = out;
         ldt = widest;
+        barrier(one->threads);
+    }
+}
+
+/* Reverse mode with up to four cotangents, of y[first] on, summed over the rows of each weight. Every thread keeps the rows it had in the evaluation, and
+ * so finds part of them in its own cache; each sums its rows, and the next layer adds up the sums of the threads. */
+static void NAME(pull)(const NAME(Sample) * one, int64_t first, int64_t count) {
+    const Program *p = one->p;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
+    const REAL *const *W = one->weight;
+    int thread = one->thread, threads = one->threads;
+    int64_t from, to;
+    REAL *sums[2] = {one->buffers, one->buffers + 4 * widest * threads};
+    REAL *u = one->buffers + 8 * widest * threads + 4 * widest * thread;
+    for (int64_t l = n - 2, at = p->slopes - P - width[n - 1]; l >= 0; at -= width[l], l--) {
+        int64_t out = width[l + 1], in = width[l];
+        NAME(share)(out, thread, threads, &from, &to);
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = from; i < to; i++) {
+                REAL g = 0;
+                if (l == n - 2) g = W[n - 1][(first + r) * out + i] * (p->scaled_output ? one->last_slope[first + r] : 1);
+                else
+                    for (int t = 0; t < threads; t++) g += sums[(l + 1) % 2][(t * 4 + r) * widest + i];
+                u[r * widest + i] = g * one->slope[at + i];
+            }
+        if (threads == 1 && l == 0) {
+            NAME(vectors_matrix)(count, from, to, in, W[0], u, widest, one->J + first * D, D);
+            return;
+        }
+        NAME(vectors_matrix)(count, from, to, in, W[l], u, widest, sums[l % 2] + thread * 4 * widest, widest);
         barrier(threads);
     }
-
-    if (p->kind == COTANGENTS) {
-        /* Up to four cotangents, summed over the rows of each weight. Every thread keeps the rows it had in the evaluation, and so
-         * finds part of them in its own cache; each sums its rows, and the next layer adds up the sums of the threads. */
-        REAL *sums[2] = {buffers, buffers + 4 * widest * threads}, *u = buffers + 8 * widest * threads + 4 * widest * thread;
-        for (int64_t l = n - 2, at = p->slopes - P - width[n - 1]; l >= 0; at -= width[l], l--) {
-            int64_t out = width[l + 1], in = width[l];
-            NAME(share)(out, thread, threads, &from, &to);
-            for (int64_t r = 0; r < P; r++)
-                for (int64_t i = from; i < to; i++) {
-                    REAL g = 0;
-                    if (l == n - 2) g = W[n - 1][r * out + i] * (p->output != IDENTITY ? last_slope[r] : 1);
-                    else
-                        for (int t = 0; t < threads; t++) g += sums[(l + 1) % 2][(t * 4 + r) * widest + i];
-                    u[r * widest + i] = g * slope[at + i];
-                }
-            if (threads == 1 && l == 0) {
-                NAME(vectors_matrix)(P, from, to, in, W[0], u, widest, J, D);
-                return;
-            }
-            NAME(vectors_matrix)(P, from, to, in, W[l], u, widest, sums[l % 2] + thread * 4 * widest, widest);
-            barrier(threads);
+    NAME(share)(D, thread, threads, &from, &to);
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t k = from; k < to; k++) {
+            REAL g = 0;
+            for (int t = 0; t < threads; t++) g += sums[0][(t * 4 + r) * widest + k];
+            one->J[(first + r) * D + k] = g;
         }
-        NAME(share)(D, thread, threads, &from, &to);
-        for (int64_t r = 0; r < P; r++)
-            for (int64_t k = from; k < to; k++) {
-                REAL g = 0;
-                for (int t = 0; t < threads; t++) g += sums[0][(t * 4 + r) * widest + k];
-                J[r * D + k] = g;
-            }
-        return;
-    }
-    if (p->kind != PRODUCTS) return;
-    REAL *private = buffers + p->buffers + (int64_t)thread * p->private;
+}
+
+/* Any order of products: carry out the steps, slopes multiplied in while a tile is in registers. */
+static void NAME(multiply)(const NAME(Sample) * one) {
+    const Program *p = one->p;
+    int thread = one->thread, threads = one->threads;
+    int64_t from, to;
+    REAL *private = one->buffers + p->buffers + (int64_t)thread * p->private;
     for (int64_t number = 0; number < p->steps; number++) {
         const Step *step = p->step + number;
-        const REAL *a = step->a_weight >= 0 ? W[step->a_weight] : buffers + step->a_buffer;
-        REAL *c = step->c_buffer >= 0 ? buffers + step->c_buffer : J;
-        const REAL *rows = step->row_slope >= 0 ? slope + step->row_slope : NULL;
-        const REAL *columns = step->column_slope >= 0 ? slope + step->column_slope : NULL;
+        const REAL *a = step->a_weight >= 0 ? one->weight[step->a_weight] : one->buffers + step->a_buffer;
+        REAL *c = step->c_buffer >= 0 ? one->buffers + step->c_buffer : one->J;
+        const REAL *rows = step->row_slope >= 0 ? one->slope + step->row_slope : NULL;
+        const REAL *columns = step->column_slope >= 0 ? one->slope + step->column_slope : NULL;
         if (step->inner == 0) { /* a scaled copy */
             NAME(share)(step->rows, thread, threads, &from, &to);
             for (int64_t i = from; i < to; i++)
                 for (int64_t j = 0; j < step->columns; j++)
                     c[i * step->columns + j] = a[i * step->columns + j] * (rows ? rows[i] : 1) * (columns ? columns[j] : 1);
         } else {
-            const REAL *b = step->b_weight >= 0 ? W[step->b_weight] : buffers + step->b_buffer;
+            const REAL *b = step->b_weight >= 0 ? one->weight[step->b_weight] : one->buffers + step->b_buffer;
             NAME(Scale) scale = {rows, columns, NULL, 0};
             int64_t panels = (step->columns + PANEL - 1) / PANEL;
             int64_t chunks = panels % threads == 0 || panels >= 6 * threads ? 1 : threads;
@@ -144,6 +152,28 @@ static void NAME(one)(NAME(Call) * call, const REAL *x, REAL *J, REAL *y, REAL *
             }
         }
         barrier(threads);
+    }
+}
+
+static void NAME(one)(NAME(Call) * call, const REAL *x, REAL *J, REAL *y, REAL *work, int thread, int threads) {
+    const Program *p = call->program;
+    NAME(Sample) one = {
+        .p = p, .weight = call->weight, .bias = call->bias, .x = x, .J = J, .y = y, .thread = thread, .threads = threads,
+        .slope = work,
+        .last_slope = work + p->slopes - p->widths[p->layers],
+        .carried = {work + p->slopes, work + p->slopes + 4 * p->widest},
+        .buffers = work + p->slopes + 8 * p->widest,
+    };
+    int64_t D = p->widths[0], P = p->widths[p->layers];
+    if (p->kind == TANGENTS) {
+        for (int64_t d = 0; d < D; d += 3) NAME(push)(&one, d, D - d < 3 ? D - d : 3);
+        return;
+    }
+    NAME(push)(&one, 0, 0);
+    if (p->kind == PRODUCTS) NAME(multiply)(&one);
+    for (int64_t r = 0; r < P && p->kind == COTANGENTS; r += 4) {
+        if (r > 0) barrier(threads); /* the sums of the last four have been read */
+        NAME(pull)(&one, r, P - r < 4 ? P - r : 4);
     }
 }
 
@@ -169,7 +199,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
     const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
     const REAL *const *W = call->weight, *const *bias = call->bias;
     int64_t vectors = NAME(vectors_for)(count), side = vectors * LANES;
-    int whole = call->y || p->output != IDENTITY || n == 1;
+    int whole = call->y || p->scaled_output;
     REAL *slope = work, *carried[2] = {work + p->slopes * PANEL, work + (p->slopes + widest) * PANEL};
     REAL *spare = work + (p->slopes + 2 * widest) * PANEL;
     REAL *last_slope = slope + (p->slopes - P) * side;
@@ -192,7 +222,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
         if (bias[l])
             for (int64_t i = 0; i < out; i++)
                 for (int64_t q = 0; q < side; q++) z[i * side + q] += bias[l][i];
-        NAME(activate_all)(l < n - 1 ? p->hidden : p->output, z, s, out * side);
+        NAME(activate)(p->activation + l, z, s, out * side);
         if (l == 0)
             for (int64_t i = 0; i < out; i++)
                 for (int64_t q = 0; q < side; q++) s[i * side + q] += spoiled[q];
@@ -203,7 +233,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
             for (int64_t i = 0; i < P; i++) call->y[(first + s) * P + i] = h[i * side + s];
 
     NAME(Scale) by_last = {0};
-    if (p->output != IDENTITY || n == 1) by_last = (NAME(Scale)){NULL, NULL, last_slope, side};
+    if (p->scaled_output) by_last = (NAME(Scale)){NULL, NULL, last_slope, side};
     if (n == 1) {
         for (int64_t s = 0; s < count; s++)
             for (int64_t i = 0; i < P; i++)
@@ -262,8 +292,10 @@ static void NAME(block_by_block)(void *argument, int thread, int threads) {
     }
 }
 
-/* Compute J, and y where it is not null. Returns 0, or -1 where there is no memory. */
+/* Compute J, and y where it is not null. Return 0, -1 where there is no memory, or -2 where an activation is unknown. */
 int NAME(jacobian)(const Program *program, const REAL *const *weights, const REAL *const *biases, const REAL *x, REAL *J, REAL *y, int threads) {
+    for (int64_t l = 0; l < program->layers; l++)
+        if (program->activation[l].code < 0 || program->activation[l].code >= ACTIVATION_COUNT) return -2;
     int shared = program->samples < 0;
     REAL *work = workspace((program->work + program->work_of_thread * threads) * sizeof(REAL));
     if (!work) return -1;
@@ -274,7 +306,11 @@ int NAME(jacobian)(const Program *program, const REAL *const *weights, const REA
 }
 
 /* Write φ(z) into z and φ'(z) into s: for tests of the elementary functions alone. */
-void NAME(elementary)(int activation, REAL *z, REAL *s, int64_t n) { NAME(activate_all)(activation, z, s, n); }
+int NAME(elementary)(const Activation *activation, REAL *z, REAL *s, int64_t n) {
+    if (activation->code < 0 || activation->code >= ACTIVATION_COUNT) return -2;
+    NAME(activate)(activation, z, s, n);
+    return 0;
+}
 
 /* The most samples of a block. */
 int NAME(panel_width)(void) { return PANEL; }
@@ -310,4 +346,31 @@ REAL NAME(read_all)(const REAL *p, int64_t n, int64_t passes, int threads) {
     run_on(threads, NAME(read_share), &reading);
     for (int t = 0; t < MOST_THREADS; t++) total += sums[t];
     return total;
+}
+
+typedef struct {
+    int64_t passes;
+    REAL *sums; /* one a thread */
+} NAME(Multiplying);
+
+enum { NAME(CHAINS) = 16 }; /* of multiply-adds that do not wait for each other: latency times units, and more than enough */
+
+static void NAME(multiply_share)(void *argument, int thread, int threads) {
+    NAME(Multiplying) *work = argument;
+    VECTOR total[NAME(CHAINS)], factor = NAME(all)((REAL)0.999), term = NAME(all)((REAL)0.001);
+    UNROLL for (int i = 0; i < NAME(CHAINS); i++) total[i] = NAME(all)((REAL)i);
+    for (int64_t pass = 0; pass < work->passes; pass++) UNROLL for (int i = 0; i < NAME(CHAINS); i++) total[i] = total[i] * factor + term;
+    VECTOR all = {0};
+    UNROLL for (int i = 0; i < NAME(CHAINS); i++) all += total[i];
+    work->sums[thread] = NAME(sum)(all);
+}
+
+/* Multiply and add in registers, `passes` times a loop on each thread: what arithmetic can give at best. Returns the operations. */
+int64_t NAME(multiply_add)(int64_t passes, int threads) {
+    REAL sums[MOST_THREADS] = {0};
+    NAME(Multiplying) work = {passes, sums};
+    run_on(threads, NAME(multiply_share), &work);
+    int64_t took_part = 0;
+    for (int t = 0; t < MOST_THREADS; t++) took_part += sums[t] != 0;
+    return took_part * passes * NAME(CHAINS) * LANES * 2;
 }

@@ -1,4 +1,4 @@
-/* Jacobians of multilayer perceptrons for processors with vector registers. See ../native.py for the plan of it.
+/* Jacobians of multilayer perceptrons for processors with vector registers. See ../program.py for the plan of it.
  *
  * Compiled for the processor it runs on. Vectors are the compiler's (GCC and Clang), so that one text serves AVX-512, AVX2 and NEON.
  */
@@ -11,11 +11,27 @@
 #include <immintrin.h>
 #endif
 
-#include "repeat.h"
+/* Functions with constant arguments, inlined, become one machine loop per constant; the loops over rows and vectors of a tile are
+ * unrolled, so that an array of accumulators lives in registers. */
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
-enum { TANH, SIGMOID, RELU, LEAKY_RELU, SOFTPLUS, GELU, IDENTITY };
+/* The activations by name: Python asks for the code of a name, and nothing else knows the numbers. */
+#define ACTIVATIONS(X) \
+    X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(softplus) X(gelu) X(silu) X(elu) X(sine) X(softsign) X(exp) X(identity)
+#define CODE(name) ACTIVATION_##name,
+enum { ACTIVATIONS(CODE) ACTIVATION_COUNT };
+#undef CODE
+typedef struct {
+    int64_t code;
+    double a, b, scale; /* settings, in the order of activations.py */
+} Activation;
+
 enum { TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS };
-#define LEAK 0.01
 
 /* One product C = A B, or with `inner` 0 a copy, of row-major matrices; A and B are weights or buffers, C a buffer or J (-1). */
 typedef struct {
@@ -25,7 +41,8 @@ typedef struct {
 typedef struct {
     int64_t layers; /* weights */
     const int64_t *widths;
-    int64_t widest, hidden, output; /* widest layer; activations */
+    const Activation *activation;   /* of each layer */
+    int64_t widest, scaled_output;  /* widest layer; whether slopes scale the rows of J */
     int64_t kind, samples;          /* samples: -1 for one sample on all threads */
     int64_t block;                  /* samples a block */
     int64_t slopes, buffers, private; /* numbers: slopes of a sample, buffers of the steps, what a thread needs for products */
@@ -53,7 +70,24 @@ typedef struct {
 #define MIDDLE_TILE 6
 #define WIDE_TILE 6
 #endif
-enum { SPARE_ROWS = 24 };
+enum { SPARE_ROWS = 24, MOST_ROWS = 12 };
+
+/* Return the code of an activation, or -1. */
+int64_t activation_code(const char *name) {
+#define NAMED(known) \
+    if (strcmp(name, #known) == 0) return ACTIVATION_##known;
+    ACTIVATIONS(NAMED)
+#undef NAMED
+    return -1;
+}
+
+/* Return the size of a structure that Python fills in, so that a difference is noticed when the library is loaded. */
+int64_t size_of(const char *name) {
+    if (strcmp(name, "Step") == 0) return sizeof(Step);
+    if (strcmp(name, "Program") == 0) return sizeof(Program);
+    if (strcmp(name, "Activation") == 0) return sizeof(Activation);
+    return -1;
+}
 
 /* Memory of this thread that grows and is kept: large allocations would be returned to the system, and cost a page fault a page. */
 static __thread void *held;
@@ -96,7 +130,8 @@ static void *workspace(size_t bytes) {
 #define TERMS 6
 static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 / 720.f, 1 / 5040.f};
 #define TAYLOR TAYLOR_float32
-#include "elementary.h"
+#include "vectors.h"
+#include "activations.h"
 #include "products.h"
 #include "jacobian.h"
 #undef REAL
@@ -136,6 +171,7 @@ static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 
 static const double TAYLOR_float64[] = {1 / 2.,     1 / 6.,      1 / 24.,      1 / 120.,      1 / 720.,      1 / 5040.,
                                         1 / 40320., 1 / 362880., 1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
 #define TAYLOR TAYLOR_float64
-#include "elementary.h"
+#include "vectors.h"
+#include "activations.h"
 #include "products.h"
 #include "jacobian.h"

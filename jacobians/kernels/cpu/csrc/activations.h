@@ -1,0 +1,148 @@
+/* Activations with their slopes, on vectors: h = φ(z) is returned, φ'(z) is written to *slope.
+ *
+ * To add one: a function phi_name here, and its name in the list ACTIVATIONS of native.c. Settings stand in set->a and set->b, in the
+ * order of the table in activations.py. Where the C library has no vector form of a function, lanes are computed one by one.
+ */
+
+/* exp(v) - 1 and exp(v) for v <= 0: v = n ln 2 + r with |r| <= ln(2)/2, and the Taylor series of exp(r) - 1, cut where the next
+ * term is below half a unit in the last place. NaN stays NaN. */
+INLINE VECTOR NAME(exp_minus_1)(VECTOR v, VECTOR *exponential) {
+    v = NAME(choose)(v < NAME(all)(LOWEST_EXPONENT), NAME(all)(LOWEST_EXPONENT), v);
+    VECTOR shifted = v * (REAL)1.44269504088896340736 + ROUNDER; /* adding 1.5 2^mantissa rounds to an integer */
+    VECTOR n = shifted - ROUNDER;
+    VECTOR r = v - n * LN2_HIGH;
+    r = r - n * LN2_LOW;
+    VECTOR series = NAME(all)(TAYLOR[TERMS - 1]);
+    for (int i = TERMS - 2; i >= 0; i--) series = series * r + TAYLOR[i];
+    VECTOR p = series * (r * r) + r;
+    VECTOR power = (VECTOR)(((INTEGERS)shifted + EXPONENT_BIAS) << MANTISSA_BITS);
+    *exponential = power * p + power;
+    return power * p + (power - 1);
+}
+
+/* With e = exp(-2|z|) and m = e - 1: tanh|z| = -m / (2 + m), and 1 - 2 e / (1 + e) where that loses less. The slope
+ * 1 - tanh² z = 4 e / (1 + e)² has no cancellation. */
+INLINE VECTOR NAME(phi_tanh)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR e, m = NAME(exp_minus_1)(NAME(absolute)(z) * (REAL)-2, &e);
+    VECTOR d = m + 2, inverse = (REAL)1 / d, share = e * inverse;
+    VECTOR t = -m * inverse;
+    t -= (t * d + m + t * (m - (d - 2))) * inverse; /* what rounding the sum, the quotient and the product left over */
+    t = NAME(choose)(e < (REAL)0.3, 1 - (share + share), t);
+    *slope = 4 * share * inverse;
+    return NAME(choose)(z < 0, -t, t);
+}
+
+INLINE VECTOR NAME(phi_sigmoid)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR e;
+    NAME(exp_minus_1)(-NAME(absolute)(z), &e);
+    VECTOR inverse = (REAL)1 / (e + 1);
+    *slope = e * inverse * inverse;
+    return NAME(choose)(z >= 0, inverse, e * inverse);
+}
+
+INLINE VECTOR NAME(phi_relu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    *slope = NAME(choose)(z > 0, NAME(all)(1), NAME(all)(0));
+    return NAME(choose)(z < 0, NAME(all)(0), z); /* NaN stays NaN */
+}
+
+INLINE VECTOR NAME(phi_leaky_relu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    *slope = NAME(choose)(z > 0, NAME(all)(1), NAME(all)((REAL)set->a));
+    return z * *slope;
+}
+
+INLINE VECTOR NAME(phi_softplus)(VECTOR z, const Activation *set, VECTOR *slope) {
+    REAL beta = (REAL)set->a, threshold = (REAL)set->b;
+    for (int i = 0; i < LANES; i++) {
+        REAL v = beta * z[i];
+        int linear = v > threshold;
+        (*slope)[i] = linear ? 1 : 1 / (1 + MATH(exp)(-v));
+        z[i] = linear ? z[i] : MATH(log1p)(MATH(exp)(v)) / beta;
+    }
+    return z;
+}
+
+INLINE VECTOR NAME(phi_gelu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    if (set->a != 0) { /* the tanh form */
+        VECTOR square = z * z, d, p = NAME(phi_sigmoid)((REAL)1.59576912160573071176 * (z + (REAL)0.044715 * square * z), set, &d);
+        square = NAME(choose)(square > (REAL)1e6, NAME(all)((REAL)1e6), square); /* there d is 0, and the product must be */
+        *slope = p + z * (d * ((REAL)1.59576912160573071176 * (1 + (REAL)0.134145 * square)));
+        return z * p;
+    }
+    for (int i = 0; i < LANES; i++) {
+        REAL v = z[i], cumulative = (REAL)0.5 * MATH(erfc)(-v * (REAL)0.70710678118654752440);
+        (*slope)[i] = cumulative + v * (REAL)0.39894228040143267794 * MATH(exp)(-v * v / 2);
+        z[i] = v * cumulative;
+    }
+    return z;
+}
+
+INLINE VECTOR NAME(phi_silu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR d, p = NAME(phi_sigmoid)(z, set, &d);
+    *slope = p + z * d;
+    return z * p;
+}
+
+INLINE VECTOR NAME(phi_elu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR e, m = NAME(exp_minus_1)(NAME(choose)(z > 0, NAME(all)(0), z), &e);
+    *slope = NAME(choose)(z > 0, NAME(all)(1), e * (REAL)set->a);
+    return NAME(choose)(z > 0, z, m * (REAL)set->a);
+}
+
+INLINE VECTOR NAME(phi_sine)(VECTOR z, const Activation *set, VECTOR *slope) {
+    for (int i = 0; i < LANES; i++) {
+        REAL v = (REAL)set->a * z[i];
+        (*slope)[i] = (REAL)set->a * MATH(cos)(v);
+        z[i] = MATH(sin)(v);
+    }
+    return z;
+}
+
+INLINE VECTOR NAME(phi_softsign)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR inverse = (REAL)1 / (1 + NAME(absolute)(z));
+    *slope = inverse * inverse;
+    return z * inverse;
+}
+
+INLINE VECTOR NAME(phi_exp)(VECTOR z, const Activation *set, VECTOR *slope) {
+    for (int i = 0; i < LANES; i++) z[i] = MATH(exp)(z[i]);
+    return *slope = z;
+}
+
+INLINE VECTOR NAME(phi_identity)(VECTOR z, const Activation *set, VECTOR *slope) {
+    *slope = NAME(all)(1);
+    return z;
+}
+
+/* Inlined with a constant φ: one loop per activation. */
+INLINE void NAME(apply)(VECTOR (*const phi)(VECTOR, const Activation *, VECTOR *), const Activation *set, REAL *z, REAL *s, int64_t n) {
+    VECTOR slope;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        NAME(store)(z + i, phi(NAME(load)(z + i), set, &slope));
+        NAME(store)(s + i, slope);
+    }
+    if (i < n) {
+        VECTOR v = NAME(all)(0);
+        memcpy(&v, z + i, (n - i) * sizeof(REAL));
+        v = phi(v, set, &slope);
+        memcpy(z + i, &v, (n - i) * sizeof(REAL));
+        memcpy(s + i, &slope, (n - i) * sizeof(REAL));
+    }
+}
+
+/* h = φ(z) in place and s = φ'(z), for n numbers. The code is one of the list: it was checked when the call began. */
+static void NAME(activate)(const Activation *set, REAL *z, REAL *s, int64_t n) {
+    switch (set->code) {
+#define CASE(name)                                           \
+    case ACTIVATION_##name:                                  \
+        NAME(apply)(NAME(phi_##name), set, z, s, n);         \
+        break;
+        ACTIVATIONS(CASE)
+#undef CASE
+    }
+    if (set->scale != 1)
+        for (int64_t i = 0; i < n; i++) {
+            z[i] *= (REAL)set->scale;
+            s[i] *= (REAL)set->scale;
+        }
+}

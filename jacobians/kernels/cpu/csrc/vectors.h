@@ -1,0 +1,29 @@
+/* Vectors of a hardware register. Included once per precision, with REAL defined; so are the files behind it. */
+
+typedef REAL NAME(vector) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL NAME(in_memory) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INTEGER NAME(integers) __attribute__((vector_size(VECTOR_BYTES)));
+#define VECTOR NAME(vector)
+#define INTEGERS NAME(integers)
+
+INLINE VECTOR NAME(load)(const REAL *p) { return *(const NAME(in_memory) *)p; }
+INLINE void NAME(store)(REAL *p, VECTOR v) { *(NAME(in_memory) *)p = v; }
+INLINE VECTOR NAME(all)(REAL a) { return a - (VECTOR){0}; }
+INLINE VECTOR NAME(choose)(INTEGERS mask, VECTOR yes, VECTOR no) { return (VECTOR)(((INTEGERS)yes & mask) | ((INTEGERS)no & ~mask)); }
+INLINE VECTOR NAME(absolute)(VECTOR v) { return NAME(choose)(v < 0, -v, v); }
+#if defined(__AVX512F__)
+INLINE REAL NAME(sum)(VECTOR v) { return AVX512_SUM(v); }
+/* The first n < LANES numbers, zeros behind them. */
+INLINE VECTOR NAME(head)(const REAL *p, int64_t n) { return AVX512_HEAD(p, n); }
+#else
+INLINE REAL NAME(sum)(VECTOR v) {
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) v[i] += v[i + half];
+    return v[0];
+}
+INLINE VECTOR NAME(head)(const REAL *p, int64_t n) {
+    VECTOR v = {0};
+    memcpy(&v, p, n * sizeof(REAL));
+    return v;
+}
+#endif
