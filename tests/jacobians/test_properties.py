@@ -8,6 +8,9 @@ import jacobians as jac
 from tests import oracles
 from tests.cases import ACTIVATIONS, OURS, TOLERANCE
 
+# In float32 a kink or a steep function would turn rounding into a real difference; exp of exp of exp overflows.
+SMOOTH = ("tanh", "sigmoid", "softplus", "gelu", "silu", "softsign", "identity")
+ACTIVATIONS_OF = {torch.float32: SMOOTH, torch.float64: tuple(name for name in ACTIVATIONS if name != "exp")}
 widths = st.lists(st.integers(1, 12), min_size=2, max_size=6)
 
 
@@ -15,15 +18,16 @@ widths = st.lists(st.integers(1, 12), min_size=2, max_size=6)
 @given(
     widths=widths,
     batch=st.one_of(st.none(), st.integers(0, 7)),
-    dtype=st.sampled_from(list(TOLERANCE)),
-    activation=st.sampled_from(ACTIVATIONS),
-    output=st.sampled_from(ACTIVATIONS),
+    kind=st.sampled_from(list(TOLERANCE)).flatmap(
+        lambda dtype: st.tuples(st.just(dtype), st.sampled_from(ACTIVATIONS_OF[dtype]), st.sampled_from(ACTIVATIONS_OF[dtype]))
+    ),
     layout=st.sampled_from(["contiguous", "sliced", "strided", "transposed", "expanded"]),
     init=st.sampled_from(["xavier", "orthogonal"]),
     method=st.sampled_from(OURS),
     seed=st.integers(0, 1000),
 )
-def test_any_problem(widths, batch, dtype, activation, output, layout, init, method, seed):
+def test_any_problem(widths, batch, kind, layout, init, method, seed):
+    dtype, activation, output = kind
     mlp = jac.MLP.random(widths=widths, activation=activation, output_activation=output, bias=True, init=init, seed=seed, dtype=dtype)
     x = lay_out(torch.randn(*(() if batch is None else (batch,)), widths[0], dtype=dtype), layout)
     copy = x.clone()
