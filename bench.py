@@ -4,51 +4,75 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from typer.exceptions import TyperException
+try:
+    import typer
+    from typer.exceptions import TyperException
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed here; run `make bench` once, then `source .venv/bin/activate`")
 
 from benchmarks.errors import BadInput
+from benchmarks.workloads import names
 
 if TYPE_CHECKING:
     from benchmarks.run.supervisor import Result
     from benchmarks.workloads.cases import Sweep
 
-# Everything heavy is imported by the command that needs it, so that --help answers at once.
+# Everything heavy is imported by the command that needs it, after its input was checked: a mistake is answered at once.
 
 app = typer.Typer(
     help="Which way to compute the Jacobian of an MLP is the fastest correct one? Measure it.",
-    add_completion=False,
+    epilog="First: python bench.py recommend --L 10 --D 2 --K 30 --P 10",
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory.")]
-Force = Annotated[bool, typer.Option("--force", help="Compare although dtype, threads, cache, machine or schema differ.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; build/results/<machine> by default.")]
+Force = Annotated[bool, typer.Option("--force", help="Compare although dtype, cache, machine or schema differ.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
-Results = Annotated[list[Path] | None, typer.Argument(metavar="[RESULT]...", help="Result CSVs; the committed ones by default.")]
+Results = Annotated[
+    list[Path] | None, typer.Argument(metavar="[RESULT]...", help="Result CSVs or directories; the committed ones by default.")
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use; all cores by default.")]
+LISTS = ("sweeps", "methods", "devices", "results")
 
 
-@app.command("list")
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"jacobians {version('jacobians')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command("list", epilog="Example: python bench.py list methods")
 def list_(what: Annotated[str, typer.Argument(metavar="[sweeps|methods|devices|results]", help="What to list.")] = "sweeps") -> None:
     """List the sweeps, methods, devices or results there are."""
+    if what not in LISTS:
+        raise BadInput(names.suggest("list", what, LISTS))
     from benchmarks.analysis import tables
 
-    if what not in tables.LISTINGS:
-        raise BadInput(f"cannot list {what!r}; choose from {', '.join(tables.LISTINGS)}")
     _print_table(*tables.LISTINGS[what]())
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py run quick,depth --device cpu --method reverse --method '*:native'")
 def run(
     sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Names of sweeps: see `list sweeps`.")],
     device: Annotated[str | None, typer.Option(metavar="cpu,cuda", help="Devices; every device found by default.")] = None,
-    method: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Methods, e.g. 'reverse:*'; may be repeated.")] = None,
+    method: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Methods, e.g. 'reverse:*', a mode, or a list.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the finished cases of the last run here, run the rest.")] = False,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds a case may take before its worker is killed.")] = 120.0,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use.")] = None,
+    threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights and inputs.")] = 0,
     seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="Measuring time of a case, instead of its sweep's.")] = None,
     precision: Annotated[float, typer.Option(metavar="R", min=0.0, help="Half-width of the median's 95 % interval to stop at.")] = 0.01,
@@ -58,20 +82,22 @@ def run(
     ] = None,
 ) -> None:
     """Run sweeps: check every Jacobian against the float64 oracle, time it, write CSVs."""
-    from benchmarks.records import csv_file
+    wanted = names.sweeps(sweeps, sweeps_file or names.SWEEPS_FILE)
+    patterns = names.methods(method or [])
+    names.devices(device)
+    if cache not in {"hot", "cold"}:
+        raise BadInput(names.suggest("cache", cache, ("hot", "cold")))
+    from benchmarks.measure import conditions
     from benchmarks.run import environment, supervisor
     from benchmarks.run.progress import SweepProgress
     from benchmarks.run.worker import Settings
     from benchmarks.workloads import cases
 
-    known = cases.load_sweeps(sweeps_file or cases.SWEEPS_FILE)
-    chosen = [cases.find_sweep(name, known) for name in sweeps]
-    cases.select_methods(method or [])
-    if cache not in {"hot", "cold"}:
-        raise BadInput(f"unknown cache {cache!r}; choose from hot, cold")
+    file = sweeps_file or cases.SWEEPS_FILE
+    known = cases.load_sweeps(file)
     settings = Settings(
         devices=environment.parse_devices(device),
-        methods=tuple(method or ()),
+        methods=patterns,
         resume=resume,
         timeout_s=timeout,
         threads=threads,
@@ -79,36 +105,57 @@ def run(
         seconds=seconds,
         precision=precision,
         cache=cache,
-        sweeps_file=sweeps_file or cases.SWEEPS_FILE,
+        sweeps_file=file,
     )
-    target = out or csv_file.RESULTS / environment.machine_slug()
+    busy = conditions.load_before()
+    if busy:
+        typer.echo(busy, err=True)
     failed = False
-    for sweep in chosen:
-        with SweepProgress(sweep.name) as progress:
-            result = supervisor.run(sweep, target, settings, progress.update)
-        failed |= _print_result(result, sweep)
+    for name in wanted:
+        with SweepProgress(name) as progress:
+            result = supervisor.run(known[name], out or environment.own_results(), settings, progress.update)
+        failed |= _print_result(result, known[name])
         if result.interrupted:
             raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py check --device cpu")
+def check(
+    device: Annotated[str | None, typer.Option(metavar="cpu,cuda", help="Devices; every device found by default.")] = None,
+    module: Annotated[
+        str | None, typer.Option(metavar="package:function", help="A Jacobian function (mlp, x) -> J of yours; runs the module.")
+    ] = None,
+) -> None:
+    """Check this machine: every method against the oracle, compiler, cache, threads, clock, memory, libraries. Exit 1 where not right."""
+    names.devices(device)
+    from benchmarks.run import check as checks
+    from benchmarks.run import environment
+
+    found = checks.check(environment.parse_devices(device), module)
+    _print_table(*checks.table(found))
+    typer.echo(checks.verdict(found))
+    raise typer.Exit(1 if any(item.failed for item in found) else 0)
+
+
+@app.command(epilog="Example: python bench.py plot build/results/my-machine/quick.csv --format svg,png")
 def plot(
     results: Results = None,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; plots/figures/<machine> by default.")] = None,
     formats: Annotated[str, typer.Option("--format", metavar="svg,png,pdf", help="Formats to write.")] = "svg",
 ) -> None:
     """Draw the figures of results; of all committed ones by default."""
-    from benchmarks.records.csv_file import read_csv
+    for name in names.split([formats]):
+        if name not in {"svg", "png", "pdf"}:
+            raise BadInput(names.suggest("format", name, ("svg", "png", "pdf")))
+    files = names.results(results or [])
     from plots import figures
 
-    wanted = figures.parse_formats(formats)
-    drawn = figures.draw_results(results, out, wanted, read_csv) if results else figures.draw_committed(out, wanted)
-    for path in drawn:
+    for path in figures.draw_files(files, out, names.split([formats])) if files else figures.draw_committed(out, names.split([formats])):
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py compare before/quick.csv after/quick.csv --fail-on 1.1")
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Result CSV to compare with.")],
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Result CSV to judge.")],
@@ -117,6 +164,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two results case by case: ratio of the medians, its interval, a verdict."""
+    names.results([base, other])
     from benchmarks.analysis import tables
     from benchmarks.analysis.compare import as_records
     from benchmarks.analysis.compare import compare as compare_rows
@@ -131,23 +179,24 @@ def compare(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py history 2026-01/quick.csv 2026-02/quick.csv")
 def history(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Result CSVs of one machine, in any order.")],
     force: Force = False,
 ) -> None:
     """Follow one machine over time: what became faster or slower beyond noise from one result to the next."""
+    files = names.results(results)
     from benchmarks.analysis import history as histories
     from benchmarks.records.csv_file import read_csv
 
-    found = histories.history([(path, read_csv(path)) for path in results], force=force)
+    found = histories.history([(path, read_csv(path)) for path in files], force=force)
     if found.changes:
         _print_table(*histories.table(found))
     for line in histories.summary(found):
         typer.echo(line)
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py recommend --widths 784,512,10 --N 128 --measure")
 def recommend(
     L: Annotated[int | None, typer.Option("--L", metavar="N", min=0, help="Hidden layers.")] = None,
     D: Annotated[int | None, typer.Option("--D", metavar="N", min=1, help="Input width.")] = None,
@@ -156,7 +205,9 @@ def recommend(
     N: Annotated[int, typer.Option("--N", metavar="N", min=1, help="Samples; 1 is a single x of shape (D,).")] = 1,
     widths: Annotated[str | None, typer.Option(metavar="784,50,10", help="All widths instead, input first.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the network from a .safetensors, .pt or .pth file.")] = None,
-    module: Annotated[str | None, typer.Option(metavar="package:attribute", help="Take the network from Python; runs the module.")] = None,
+    module: Annotated[
+        str | None, typer.Option(metavar="package:attribute", help="Take the network from Python; this runs the module, with your rights.")
+    ] = None,
     activation: Annotated[str, typer.Option(metavar="NAME", help="Hidden activation of sizes and checkpoints.")] = "tanh",
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
@@ -164,9 +215,12 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""
+    names.activation(activation)
+    names.devices(device)
+    sizes = names.widths(widths) if widths is not None else None
     from benchmarks.analysis import answer
 
-    asked = answer.Question(L, D, K, P, N, widths, checkpoint, module, activation, device, dtype)
+    asked = answer.Question(L, D, K, P, N, sizes, checkpoint, module, activation, device, dtype)
     found = answer.answer(asked, measure)
     if as_json:
         _print_json(answer.as_record(found))
@@ -176,31 +230,29 @@ def recommend(
         typer.echo(line)
 
 
-@app.command()
+@app.command(epilog="Example: python bench.py report build/results/my-machine --out report.html")
 def report(
     results: Results = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Where to write it; report.html by default.")] = None,
 ) -> None:
     """Write one self-contained HTML page of results: figures, scoreboard, all rows, and an explorer of shapes."""
-    from plots import report as reports
+    files = names.results(results or [])
+    from plots.report import page
 
-    typer.echo(f"wrote {reports.write(results, out)}")
+    typer.echo(f"wrote {page.write(files, out)}")
 
 
-@app.command()
-def regret(
-    results: Results = None,
-    out: Out = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use.")] = None,
-) -> None:
+@app.command(epilog="Example: python bench.py regret results/my-machine/regret.csv")
+def regret(results: Results = None, out: Out = None, threads: Threads = None) -> None:
     """Say what the planner's choices cost beyond the best ones, beside common rules. Without results, measure the sweep `regret`."""
+    files = names.results(results or [])
     from benchmarks.analysis import regret as regrets
     from benchmarks.records.csv_file import read_csv
     from benchmarks.run.provenance import read_provenance
 
-    if results:
-        rows = [row for path in results for row in read_csv(path)]
-        found = regrets.regrets(rows, rates=read_provenance(results[0]).rates)
+    if files:
+        rows = [row for path in files for row in read_csv(path)]
+        found = regrets.regrets(rows, rates=read_provenance(files[0]).rates)
     else:
         rows = regrets.measure(out, threads)
         found = regrets.regrets(rows, {"planner, measure": regrets.by_measuring})
@@ -208,24 +260,32 @@ def regret(
 
 
 def _print_result(result: Result, sweep: Sweep) -> bool:
-    """Print what a run gave; return whether a Jacobian was wrong or a case was lost."""
+    """Print what a run gave; return whether a Jacobian was wrong, a case was lost, or nothing was measured."""
     from benchmarks.analysis import scoreboard, tables
+    from benchmarks.records.problems import disturbed
+    from benchmarks.records.rows import ok_rows
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
         typer.echo("dropped a torn last line of the journal; its case ran again", err=True)
+    _print_table(*tables.by_mode(rows))
     if any(grid.name for grid in sweep.grid):
         _print_table(*scoreboard.table(scoreboard.scores(rows, sweep)))
-    else:
-        _print_table(*tables.summary(rows))
     for row in rows:
         if row.status in {"invalid", "crashed", "oom", "timeout"}:
             typer.echo(f"{row.status}: {row.case}: {row.reason}", err=True)
     if result.interrupted:
         typer.echo("interrupted; the finished rows are kept, go on with --resume", err=True)
-    typer.echo(f"{result.busy_s / result.wall_s:.0%} of {result.wall_s:.0f} s were spent inside measured and warm-up calls")
+    if not ok_rows(rows):
+        reasons = ", ".join(dict.fromkeys(f"{row.status}: {row.reason}" for row in rows)) or "no case was selected"
+        typer.echo(f"nothing was measured ({reasons[:300]})", err=True)
+    else:
+        typer.echo("L hidden layers, D inputs, K neurons a layer, P outputs, N samples; ratios are of paired blocks")
+        typer.echo(
+            f"{disturbed(rows)}; {result.busy_s / result.wall_s:.0%} of {result.wall_s:.0f} s were spent inside measured and warm-up calls"
+        )
     typer.echo(f"wrote {result.csv}")
-    return any(row.status in {"invalid", "crashed"} for row in rows)
+    return not ok_rows(rows) or any(row.status in {"invalid", "crashed"} for row in rows)
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:
@@ -240,6 +300,17 @@ def _print_json(record: object) -> None:
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
 
 
+def _explain(error: Any) -> str:
+    """Say what was wrong with an option, with the one that was probably meant."""
+    message = error.format_message()
+    if hasattr(error, "possibilities") and getattr(error, "ctx", None) is not None:  # an option that there is none of
+        known = [option for parameter in error.ctx.command.params for option in parameter.opts if option.startswith("--")]
+        return names.suggest("option", error.option_name, known)
+    if "Got unexpected extra argument" in message:
+        return f"{message} Quote a pattern, so that the shell leaves it alone: 'reverse:*'."
+    return message
+
+
 def main() -> int:
     """Run the command line; a user's mistake is one line and status 2, never a traceback.
 
@@ -251,7 +322,7 @@ def main() -> int:
     except typer.Abort:
         return 130
     except (BadInput, TyperException) as error:
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        message = _explain(error) if isinstance(error, TyperException) else str(error)
         typer.echo(f"error: {message}", err=True)
         return 2
     return status if isinstance(status, int) else 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.run.session import Record
 
 _JOURNAL = pytest.StashKey[Any]()
+PR_SET_PDEATHSIG = 1  # of prctl.h
 EXIT_POISONED = 70  # the device answers nothing but errors: the parent starts another worker
 EXIT_JOURNAL = 71  # the journal cannot be written: the parent ends the run
 
@@ -31,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seconds", type=float, default=None, help="measuring time of a case, instead of its sweep's")
     group.addoption("--precision", type=float, default=0.01, help="relative half-width of the median's interval to stop at")
     group.addoption("--cache", choices=["hot", "cold"], default="hot", help="cold: flush the caches before each call")
+    group.addoption("--run-id", default=None, help="what the rows of one run share")
     group.addoption("--journal", type=Path, default=None, help="append a row per finished case to this file")
     group.addoption("--done", type=Path, default=None, help="file of case keys not to run again")
     group.addoption("--events-fd", type=int, default=None, help="descriptor that is told of turns and ended cases")
@@ -42,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Limit threads before any library starts its pool, open the journal, and tie our life to the parent's."""
     options: Any = config.option
     if options.lifeline_fd is not None:
+        _end_with_parent()
         threading.Thread(target=_die_with_parent, args=(options.lifeline_fd,), daemon=True).start()
     if options.threads:
         from benchmarks.measure.clock import limit_threads
@@ -54,11 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Set up the arena where there is anything to measure in it."""
+    """Set up the session where there is anything to measure in it."""
     if any("turn" in getattr(item, "fixturenames", ()) for item in session.items):
-        from benchmarks.run.session import ARENA, Arena
+        from benchmarks.run.session import SESSION, Session
 
-        session.config.stash[ARENA] = Arena(session.config.option)
+        session.config.stash[SESSION] = Session(session.config.option)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -80,7 +86,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _finish(config: pytest.Config, record: Record, call: pytest.CallInfo[None]) -> None:
-    from benchmarks.run.session import ARENA, poisons_device, status_of
+    from benchmarks.run.session import SESSION, poisons_device, status_of
 
     error = call.excinfo.value if call.excinfo else None
     if record.status is None and isinstance(error, Exception | pytest.fail.Exception):
@@ -92,11 +98,17 @@ def _finish(config: pytest.Config, record: Record, call: pytest.CallInfo[None]) 
         try:
             config.stash[_JOURNAL].append(record.row(), record.measurement.blocks)
         except OSError as failure:
-            config.stash[ARENA].tell({"event": "journal", "reason": failure.strerror or str(failure)})
+            config.stash[SESSION].tell({"event": "journal", "reason": failure.strerror or str(failure)})
             os._exit(EXIT_JOURNAL)
-    config.stash[ARENA].tell({"event": "end", "case": record.case.key, "status": record.status, "busy_s": record.measurement.busy_s})
+    config.stash[SESSION].tell({"event": "end", "case": record.case.key, "status": record.status, "busy_s": record.measurement.busy_s})
     if error is not None and poisons_device(error) and config.option.events_fd is not None:
         os._exit(EXIT_POISONED)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process with its parent, even while it is stopped; Linux alone can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_with_parent(lifeline: int) -> None:

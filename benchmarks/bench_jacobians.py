@@ -5,12 +5,15 @@ Run it through `python bench.py run SWEEP`, or plainly: `pytest benchmarks --swe
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 import torch
 
 import jacobians as jac
 from benchmarks.measure import clock, conditions, memory, oracle
-from benchmarks.run.session import ARENA, RECORD, Record, Turn, turns_of
+from benchmarks.measure.honesty import Dishonest, Trial
+from benchmarks.run.session import RECORD, SESSION, Record, Turn, turns_of
 from jacobians.cost import memory_bytes
 
 
@@ -27,12 +30,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_jacobian(turn: Turn, request: pytest.FixtureRequest) -> None:
     """Measure one block of one method on one problem."""
-    arena = request.config.stash[ARENA]
-    record = arena.record(turn.case)
+    session = request.config.stash[SESSION]
+    record = session.record(turn.case)
     if record.status is not None:
         pytest.skip(f"{record.status} already")
     request.node.stash[RECORD] = record
-    arena.wait_for_turn(turn)
+    session.wait_for_turn(turn)
     with torch.no_grad():
         if turn.block == 0:
             _prepare(record)
@@ -57,30 +60,28 @@ def _prepare(record: Record) -> None:
     clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
     start = timer()
     computation = jac.plan(ref.mlp, ref.x, case.method).computation
-    native = computation.convert(ref.x)
-    _, J = computation.run(native)
+    trial = Trial(computation, ref, timer)
+    try:
+        J = trial.check_first()
+    except Dishonest as error:
+        _reject(record, str(error))
     record.prepare_s = timer() - start
-
-    record.verdict = oracle.check(case, computation.restore(J))
+    record.verdict = oracle.check(case, J)
     if record.verdict.reason is not None:
-        record.close("invalid", record.verdict.reason)
-        pytest.fail(record.verdict.reason, pytrace=False)
-
-    def call() -> None:  # returns nothing: pytest-benchmark would keep the last result alive through the next call
-        computation.run(native)
-
-    record.call = call
+        _reject(record, record.verdict.reason)
+    record.trial = trial
 
 
 def _measure(record: Record, request: pytest.FixtureRequest) -> None:
-    """Measure a block; after the last one settle the case."""
-    call, measurement, device = record.call, record.measurement, record.case.problem.device
-    assert call is not None
+    """Measure a block; after the last one judge its last result and settle the case."""
+    trial, measurement, device = record.trial, record.measurement, record.case.problem.device
+    assert trial is not None
     # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
     benchmark = request.getfixturevalue("benchmark")
     timer = clock.timer_for(device)
     rule = measurement.rule
-    call_s, busy_s = clock.settle_and_warm(call, timer, seconds=rule.block_seconds / 4)
+    trial.new_inputs(len(measurement.blocks) + 1)
+    call_s, busy_s = clock.settle_and_warm(trial.calls(0), timer, seconds=rule.block_seconds / 4)
     measurement.busy_s += busy_s
     if not measurement.blocks:
         # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
@@ -89,16 +90,28 @@ def _measure(record: Record, request: pytest.FixtureRequest) -> None:
     if record.cache == "cold":
         flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
         measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
+        call = trial.calls(measurement.rounds)
         benchmark.pedantic(call, setup=lambda: memory.flush_caches(device), rounds=measurement.rounds, iterations=1)
     else:
+        call = trial.calls(measurement.rounds * measurement.iterations)
         benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
     after = conditions.snapshot()
     record.conditions = record.conditions or after
     measurement.add(benchmark.stats.stats.data)
     measurement.device_times += clock.device_seconds(call, device)
-    measurement.notices += conditions.notices(before, after, record.conditions, record.threads)
+    noticed = conditions.notices(before, after, record.conditions, record.threads)
     if device == "cuda" and conditions.throttled():
-        measurement.notices.append("clock")
+        noticed.append("clock")
+    measurement.notices += set(noticed)
     if measurement.stop is not None:
-        record.peak_bytes = memory.peak_bytes(call, device)
+        reason = trial.verdict()
+        if reason is not None:
+            _reject(record, reason)
+        record.peak_bytes = memory.peak_bytes(trial.calls(0), device)
         record.close("ok")
+
+
+def _reject(record: Record, reason: str) -> NoReturn:
+    record.close("invalid", reason)
+    oracle.reference.cache_clear()
+    pytest.fail(reason, pytrace=False)

@@ -57,7 +57,7 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
 
 
 def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) -> float:
-    return efficiency * ceilings.flops * 4 / max(4, problem.itemsize)
+    return efficiency * ceilings.gemm * 4 / max(4, problem.itemsize)
 
 
 def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) -> float:

@@ -1,4 +1,4 @@
-"""What is known of the machine at hand: its ceilings, and which methods won here. Kept in the user's cache directory.
+"""The machine at hand: its ceilings, and the methods' times measured here. Kept in the user's cache directory.
 
 The one place of this package that knows a clock and a file, besides the compiler of the kernels. Nothing here is needed to be right:
 without a cache directory, plans are made from typical ceilings.
@@ -6,9 +6,11 @@ without a cache directory, plans are made from typical ceilings.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -23,7 +25,7 @@ import torch
 
 from jacobians.kernels.cpu.compiler import cache_directory, processor
 
-VERSION = 1  # of the files
+VERSION = 2  # of the files
 BLOCKS = 10  # of `time_in_turn`: what disturbs a shared machine may last for several
 
 
@@ -33,15 +35,30 @@ class Ceilings:
 
     Attributes:
         read: Pairs of a working set in bytes and the rate in bytes/s at which it is read again and again, ascending.
-        flops: Floating-point operations per second of a large float32 matrix product.
+        flops: Floating-point operations per second of multiply-adds in registers, float32: nothing is faster.
+        flops64: The same in float64.
+        gemm: Of a large float32 matrix product by the fastest library: what products reach.
         call_s: Seconds of a torch operation on one number.
         measured: Whether these were measured here, rather than assumed.
     """
 
     read: tuple[tuple[int, float], ...]
     flops: float
+    flops64: float
+    gemm: float
     call_s: float
     measured: bool = False
+
+    def peak(self, itemsize: int) -> float:
+        """Return the rate of arithmetic for numbers of a size.
+
+        Args:
+            itemsize: Bytes of a number.
+
+        Returns:
+            Operations per second; that of float32 for smaller numbers.
+        """
+        return self.flops64 if itemsize == 8 else self.flops
 
     def bandwidth(self, working_set: float) -> float:
         """Return the read rate at a working set, between the measured ones on logarithmic scales.
@@ -53,7 +70,7 @@ class Ceilings:
             Bytes per second.
 
         Example:
-            >>> c = Ceilings(read=((10**6, 100e9), (10**8, 25e9)), flops=1e11, call_s=1e-6)
+            >>> c = Ceilings(read=((10**6, 100e9), (10**8, 25e9)), flops=2e11, flops64=1e11, gemm=1e11, call_s=1e-6)
             >>> round(c.bandwidth(10**7) / 1e9), round(c.bandwidth(1) / 1e9), round(c.bandwidth(10**12) / 1e9)
             (50, 100, 25)
         """
@@ -68,8 +85,8 @@ class Ceilings:
 
 # Of no machine in particular; ratios between methods depend on them little.
 ASSUMED = {
-    "cpu": Ceilings(((2**18, 150e9), (2**20, 100e9), (2**24, 60e9), (2**28, 25e9)), 2e11, 1e-6),
-    "accelerator": Ceilings(((2**20, 3e12), (2**28, 1.5e12)), 3e13, 5e-6),
+    "cpu": Ceilings(((2**18, 150e9), (2**20, 100e9), (2**24, 60e9), (2**28, 25e9)), 3e11, 1.5e11, 2e11, 1e-6),
+    "accelerator": Ceilings(((2**20, 3e12), (2**28, 1.5e12)), 5e13, 2.5e13, 3e13, 5e-6),
 }
 
 
@@ -109,9 +126,13 @@ def _ceilings(device: str, threads: int) -> Ceilings:
     found = _read(f"ceilings-{fingerprint(device)}.json")
     try:
         read = tuple((int(size), float(rate)) for size, rate in found["read"])
-        known = Ceilings(read, float(found["flops"]), float(found["call_s"]), measured=True)
-        return known if read else _assumed(device)
+        rates = [float(found[name]) for name in ("flops", "flops64", "gemm", "call_s")]
+        if read and all(0 < rate < math.inf for rate in (*rates, *(rate for _, rate in read))):
+            return Ceilings(read, *rates, measured=True)
+        raise ValueError("rates must be positive")
     except (KeyError, TypeError, ValueError):
+        if found:
+            _set_aside(f"ceilings-{fingerprint(device)}.json")
         return _assumed(device)
 
 
@@ -140,8 +161,7 @@ def known_times(device: str, key: str) -> dict[str, float]:
     Returns:
         Method to seconds; empty where nothing was measured.
     """
-    found = _times(fingerprint(device)).get(key)
-    return dict(found) if isinstance(found, dict) else {}
+    return dict(_times(fingerprint(device)).get(key, {}))
 
 
 def remember_times(device: str, key: str, times: dict[str, float]) -> None:
@@ -160,7 +180,15 @@ def remember_times(device: str, key: str, times: dict[str, float]) -> None:
 
 @functools.lru_cache
 def _times(mark: str) -> dict[str, dict[str, float]]:
-    return _read(f"times-{mark}.json")
+    name = f"times-{mark}.json"
+    found = _read(name)
+    known: dict[str, dict[str, float]] = {}
+    for key, times in found.items():
+        if not isinstance(times, dict) or not all(isinstance(s, int | float) and 0 < s < math.inf for s in times.values()):
+            _set_aside(name)  # somebody else's, or half a file: nothing in it is to be trusted
+            return {}
+        known[key] = {method: float(s) for method, s in times.items()}
+    return known
 
 
 def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.05) -> dict[str, float]:
@@ -190,9 +218,22 @@ def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.05) 
 def _read(name: str) -> dict:
     try:
         found = json.loads((cache_directory() / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, RuntimeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        _set_aside(name)
+        return {}
+    return found
+
+
+def _set_aside(name: str) -> None:
+    """Rename a file that cannot be understood, so that it is noticed and no longer read."""
+    with contextlib.suppress(OSError, RuntimeError):
+        path = cache_directory() / name
+        path.replace(path.with_suffix(".bad"))
+        logging.getLogger("jacobians").warning("%s could not be understood and was renamed to %s", path, path.with_suffix(".bad").name)
 
 
 def _write(name: str, content: object) -> None:

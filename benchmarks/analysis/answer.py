@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.analysis.recommend import Recommendation, as_record, code, committed, measure, recommend, table, with_measured
+import psutil
+
+from benchmarks.analysis.recommend import Recommendation, as_record, code, evidence, measure, recommend, table, with_measured
+from benchmarks.analysis.tables import byte_count
 from benchmarks.errors import BadInput
 from benchmarks.run import environment
 from benchmarks.workloads import target
 from benchmarks.workloads.checkpoint import load_mlp
 from jacobians.activations import activation
+from jacobians.cost import memory_bytes
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 
@@ -32,7 +36,7 @@ class Question:
     K: int | None = None
     P: int | None = None
     N: int = 1
-    widths: str | None = None
+    widths: tuple[int, ...] | None = None
     checkpoint: Path | None = None
     module: str | None = None
     activation: str = "tanh"
@@ -55,7 +59,13 @@ def answer(question: Question, measure_now: bool = False) -> Recommendation:
     """
     (device,) = environment.parse_devices(question.device)[:1]
     problem, mlp = _problem(question, device)
-    found = recommend(problem, committed())
+    needed, there = memory_bytes(problem, "reverse" if problem.P < problem.D else "forward"), psutil.virtual_memory().total
+    if device == "cpu" and needed > there:
+        raise BadInput(
+            f"this does not fit in memory: the network and its Jacobian take at least {byte_count(needed)}, and the machine has "
+            f"{byte_count(there)}; use smaller widths, fewer samples, or chunk="
+        )
+    found = recommend(problem, evidence())
     if not measure_now:
         return found
     if device not in environment.available_devices():
@@ -72,10 +82,11 @@ def lines(found: Recommendation) -> list[str]:
     Returns:
         The choice and why, how sure it is, and the code to paste.
     """
+    nowhere = found.problem.device != "cpu" and found.confidence != "measured"
     near = f" (nearest: {found.nearest})" if found.nearest and found.confidence != "measured" else ""
     return [
         "",
-        f"use {found.best.method}: {found.reason}",
+        f"{'predicted, never measured on this device: ' if nowhere else ''}use {found.best.method}: {found.reason}",
         f"{found.confidence}: {CONFIDENCE[found.confidence]}{near}",
         "",
         *(f"    {line}" for line in code(found.problem, found.best.method).splitlines()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.analysis import statistics
 from benchmarks.analysis.statistics import Ratio
 from benchmarks.errors import BadInput
+from benchmarks.records.problems import best_of_ours, groups, key_of, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 
 
@@ -19,18 +20,19 @@ class Comparison:
     other: Row
 
     @property
+    def method(self) -> str:
+        """The method, or both where the best of either side is compared."""
+        return self.base.method if self.base.method == self.other.method else f"{self.base.method} / {self.other.method}"
+
+    @property
     def ratio(self) -> Ratio:
-        """Ratio of the medians with its interval."""
-        if self.base.block_medians and self.other.block_medians:
-            return statistics.unpaired_ratio(self.other.block_medians, self.base.block_medians)
-        assert self.base.median_s
-        assert self.other.median_s
-        return Ratio(self.other.median_s / self.base.median_s, None, None)  # schema 1 kept no blocks
+        """Time of the other one over that of the base, with its interval."""
+        return ratio(self.other, self.base)
 
     @property
     def verdict(self) -> str:
         """`faster`, `slower`, `same` or `inconclusive`: the other one against the base."""
-        return statistics.verdict(self.base.block_medians, self.other.block_medians) if self.ratio.low is not None else "inconclusive"
+        return statistics.verdict(self.ratio, self.base.block_medians, self.other.block_medians)
 
     def worse_than(self, threshold: float) -> bool:
         """Say whether the other one is slower than a ratio, beyond doubt.
@@ -47,12 +49,12 @@ class Comparison:
 
 
 def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -> list[Comparison]:
-    """Match rows by problem and method.
+    """Match rows by problem and method; across devices also the best of ours of either side, whatever their methods.
 
     Args:
         base: Rows of the first result.
-        other: Rows of the second; a device may stand against another device.
-        force: Compare although threads, schema or cache differ, and match problems of different dtype.
+        other: Rows of the second; devices, threads and machines may differ, and then are what is compared.
+        force: Compare although schema or cache differ, and match problems of different dtype.
 
     Returns:
         One comparison per matched pair of `ok` rows, in the order of `base`.
@@ -60,14 +62,34 @@ def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -
     Raises:
         BadInput: No row of one matches a row of the other, or they were measured under different conditions.
     """
+    base, other = ok_rows(base), ok_rows(other)
     if not force:
-        for name, words in (("schema_version", "schema"), ("dtype", "dtype"), ("threads", "number of threads"), ("cache", "cache")):
-            _same(words, {str(getattr(row, name)) for row in ok_rows(base)}, {str(getattr(row, name)) for row in ok_rows(other)})
-    theirs = {_match_key(row, force): row for row in ok_rows(other)}
-    pairs = [Comparison(row, theirs[_match_key(row, force)]) for row in ok_rows(base) if _match_key(row, force) in theirs]
+        for name, words in (("schema_version", "schema"), ("dtype", "dtype"), ("cache", "cache")):
+            _same(words, {str(getattr(row, name)) for row in base}, {str(getattr(row, name)) for row in other})
+    theirs: dict[tuple[object, str], list[Row]] = {}
+    for row in other:
+        theirs.setdefault(_match(row, force), []).append(row)
+    pairs = [Comparison(row, _likest(row, theirs[_match(row, force)])) for row in base if _match(row, force) in theirs]
+    if {row.device for row in base} != {row.device for row in other}:
+        pairs += _best_against_best(base, other, force)
     if not pairs:
         raise BadInput("the two results have no measured case in common; compare runs of the same sweep")
     return pairs
+
+
+def _best_against_best(base: Sequence[Row], other: Sequence[Row], force: bool) -> list[Comparison]:
+    theirs = {_match(group[0], force)[0]: best_of_ours(group) for group in groups(other)}
+    found: list[Comparison] = []
+    for group in groups(base):
+        ours, best = best_of_ours(group), theirs.get(_match(group[0], force)[0])
+        if ours and best and ours.method != best.method:
+            found.append(Comparison(ours, best))
+    return found
+
+
+def _likest(row: Row, candidates: Sequence[Row]) -> Row:
+    """Return the row measured most alike: on the same device with the same threads where there is one."""
+    return max(candidates, key=lambda other: (other.device == row.device, other.threads == row.threads))
 
 
 def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float | None]]:
@@ -81,8 +103,8 @@ def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float 
     """
     return [
         {
-            "problem": c.base.problem_key,
-            "method": c.base.method,
+            "problem": title(c.base),
+            "method": c.method,
             "base": c.base.case,
             "other": c.other.case,
             "base_s": c.base.median_s,
@@ -90,6 +112,7 @@ def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float 
             "ratio": c.ratio.value,
             "low": c.ratio.low,
             "high": c.ratio.high,
+            "kind": c.ratio.kind,
             "verdict": c.verdict,
         }
         for c in comparisons
@@ -102,6 +125,6 @@ def _same(words: str, ours: set[str], theirs: set[str]) -> None:
         raise BadInput(f"the results differ in {words}: {got}; measure them alike, or give --force")
 
 
-def _match_key(row: Row, force: bool) -> tuple[str, str]:
-    # The dtype is the last word of a problem's key.
-    return (row.problem_key.rsplit(" ", 1)[0] if force else row.problem_key), row.method
+def _match(row: Row, force: bool) -> tuple[object, str]:
+    key = key_of(row)
+    return (key._replace(dtype="") if force else key), row.method

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.analysis.compare import Comparison, compare
 from benchmarks.analysis.tables import Table, duration
 from benchmarks.errors import BadInput
+from benchmarks.records.problems import title
 from benchmarks.records.rows import Row, ok_rows
 
 
@@ -86,8 +87,8 @@ def table(found: History) -> Table:
         [
             change.before.name if change.before.name != change.after.name else str(change.before),
             change.after.name if change.before.name != change.after.name else str(change.after),
-            change.comparison.base.problem_key,
-            change.comparison.base.method,
+            title(change.comparison.base),
+            change.comparison.method,
             duration(change.comparison.base.median_s),
             duration(change.comparison.other.median_s),
             str(change.comparison.ratio),

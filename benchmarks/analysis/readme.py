@@ -1,4 +1,4 @@
-"""The results of the README, written from the committed CSVs: `python -m benchmarks.analysis.readme` (part of `make figures`)."""
+"""What of the documentation is written from the code and the committed results: `make docs`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.analysis import regret, scoreboard
-from benchmarks.analysis.regret import row_title
-from benchmarks.analysis.tables import duration, speed_up
-from benchmarks.records.csv_file import read_csv, result_files, write_atomically
-from benchmarks.records.rows import Row, ok_rows
+from benchmarks.analysis.statistics import Ratio
+from benchmarks.analysis.tables import by_mode, duration
+from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, fastest, groups, ratio, title
+from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
-from jacobians.registry import find_method
 
-MACHINE = "amd-epyc-2-cores"
-START, END = "<!-- results: written by python -m benchmarks.analysis.readme -->", "<!-- end of results -->"
+START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
+COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
 SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
     "notebook": lambda row: True,
     "batch": lambda row: row.N in {1, 64, 4096},
@@ -35,79 +35,89 @@ COLUMNS: dict[str, Callable[[Row], bool]] = {
 }
 
 
-def scores(machine: str = MACHINE) -> str:
+def scores(machine: str | None = None) -> str:
     """Write the scoreboard.
 
     Args:
-        machine: Folder under `results/`.
+        machine: Folder under `results/`; the committed one by default.
 
     Returns:
         Markdown.
     """
-    path = ROOT / "results" / machine / "workloads.csv"
+    path = _folder(machine) / "workloads.csv"
     origin = read_provenance(path)
     found = scoreboard.scores(read_csv(path), origin.sweep, origin.rates)
     columns, rows = scoreboard.table(found)
-    sizes = {score.name: row_title(score.ours) for score in found}
+    sizes = {score.name: title(score.ours) for score in found}
     lines = [f"| workload | sizes | {' | '.join(columns[1:])} |", "|---" * (len(columns) + 1) + "|"]
     return "\n".join([*lines, *(f"| {row[0]} | {sizes[row[0]]} | {' | '.join(row[1:])} |" for row in rows)])
 
 
-def table(machine: str = MACHINE) -> str:
+def table(machine: str | None = None) -> str:
     """Write the table: problems down, families of methods across, the fastest in bold.
 
     Args:
-        machine: Folder under `results/`.
+        machine: Folder under `results/`; the committed one by default.
 
     Returns:
         Markdown.
     """
-    lines = [f"| L, D, K, P, N | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [f"| problem | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for sweep, shown in SHOWN.items():
-        path = ROOT / "results" / machine / f"{sweep}.csv"
+        path = _folder(machine) / f"{sweep}.csv"
         rows = [row for row in ok_rows(read_csv(path)) if row.device == "cpu" and shown(row)] if path.exists() else []
-        lines += [_line([row for row in rows if row.problem_key == problem]) for problem in dict.fromkeys(row.problem_key for row in rows)]
+        lines += [_line(group) for group in groups(rows)]
     return "\n".join(lines)
 
 
-def statements(machine: str = MACHINE) -> str:
+def modes(machine: str | None = None) -> str:
+    """Write the first table: forward, reverse and mixed mode beside the best library.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown.
+    """
+    path = _folder(machine) / "quick.csv"
+    columns, rows = by_mode(read_csv(path))
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def statements(machine: str | None = None) -> str:
     """Say what the committed results say, counted from their rows.
 
     Args:
-        machine: Folder under `results/`.
+        machine: Folder under `results/`; the committed one by default.
 
     Returns:
         Markdown, one point per line.
     """
-    files = [path for path in result_files() if path.parent.name == machine]
+    files = [path for path in result_files() if path.parent == _folder(machine)]
     rows = [row for path in files for row in ok_rows(read_csv(path)) if row.device == "cpu"]
-    by_problem: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_problem.setdefault((row.sweep, row.problem_key), []).append(row)
     wins = duels = ahead = behind = 0
     winners: Counter[str] = Counter()
-    gains: list[tuple[float, Row]] = []
-    for group in by_problem.values():
-        time = {row.method: row.median_s or math.inf for row in group}
-        ours = [row for row in group if find_method(row.method).hand_written]
+    gains: list[tuple[Ratio, Row]] = []
+    for group in groups(rows):
+        by_method = {row.method: row for row in group}
         for mode in ("forward", "reverse"):
-            eager = time.get(f"{mode}:eager")
-            others = [row.median_s or math.inf for row in group if row.mode == mode and row not in ours and row.implementation in TORCH]
+            eager = by_method.get(f"{mode}:eager")
+            others = [row for row in group if row.mode == mode and row.implementation in TORCH]
             if others and eager:
-                duels, wins = duels + 1, wins + (eager < min(others))
-        best = best_per_mode(ours)
-        if {"forward", "reverse", "mixed"} <= best.keys():
-            gains.append((min(best["forward"], best["reverse"]) / best["mixed"], group[0]))
-        peers = [row for row in group if row not in ours and row.implementation != "dense"]
-        if ours and peers:
-            fastest = min((*ours, *peers), key=lambda row: row.median_s or math.inf)
-            winners["ours" if fastest in ours else fastest.implementation] += 1
-            ratio = speed_up(min(ours, key=lambda row: row.median_s or math.inf), min(peers, key=lambda row: row.median_s or math.inf))
-            ahead += (ratio.low or 0) > 1
-            behind += (ratio.high or math.inf) < 1
+                duels, wins = duels + 1, wins + all(eager.median < row.median for row in others)
+        best = best_by_mode(group)
+        either = fastest([best[mode] for mode in ("forward", "reverse") if mode in best])
+        if "mixed" in best and either:
+            gains.append((ratio(either, best["mixed"]), group[0]))
+        ours, library = best_of_ours(group), best_baseline(group)
+        if ours and library:
+            lead = ratio(library, ours)
+            winners["ours" if ours.median <= library.median else library.implementation] += 1
+            ahead += (lead.low or 0) > 1
+            behind += (lead.high or math.inf) < 1
     contested = sum(winners.values())
     elsewhere = ", ".join(f"{name} on {count}" for name, count in winners.most_common() if name != "ours")
-    gain, row = max(gains, key=lambda found: found[0])
+    gain, row = max(gains, key=lambda found: found[0].value)
     chosen = [row for path in files if path.stem in {"regret", "workloads"} for row in read_csv(path)]
     rates = {device: found for path in files for device, found in read_provenance(path).rates.items()}
     planner, *rules = regret.regrets(chosen, rates=rates)
@@ -117,11 +127,12 @@ def statements(machine: str = MACHINE) -> str:
         + f" The whole 95 % interval of the ratio is above 1 on {ahead}, and below 1 on {behind}.",
         "- In the same mode the readable torch implementation alone is faster than `torch.autograd`, `torch.func` and diagonal matrices in "
         f"{wins} of {duels} comparisons.",
-        f"- Mixed mode is up to {gain:.1f} times as fast as the better of the two modes ({row_title(row)}).",
+        f"- Mixed mode is up to {gain} as fast as the better of the two modes ({title(row)}).",
         f"- What the planner chooses by estimate takes {planner.median:.3f} times the best time in the median of {len(planner.ratios)} "
         f"problems and {planner.ratios[-1]:.2f} at worst; "
         + "; ".join(f"“{rule.chooser}” {rule.median:.3f} and {rule.ratios[-1]:.3g}" for rule in rules)
         + ".",
+        f"- Of these times, {disturbed(rows)}; ratios are of paired blocks, which what slows both does not change.",
     ]
     return "\n".join(lines)
 
@@ -129,29 +140,19 @@ def statements(machine: str = MACHINE) -> str:
 TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", "dense")
 
 
-def best_per_mode(rows: list[Row]) -> dict[str, float]:
-    """Return the shortest median of each mode.
-
-    Args:
-        rows: Rows of one problem.
-
-    Returns:
-        Mode to seconds.
-    """
-    best: dict[str, float] = {}
-    for row in rows:
-        best[row.mode] = min(best.get(row.mode, math.inf), row.median_s or math.inf)
-    return best
-
-
 def _line(rows: list[Row]) -> str:
     times = [min((row.median_s for row in rows if row.median_s and wanted(row)), default=None) for wanted in COLUMNS.values()]
     best = min(time for time in times if time is not None)
     cells = [f"**{duration(time)}**" if time == best else duration(time) for time in times]
-    first = rows[0]
-    normal = ", normal weights" if " normal " in f" {first.problem_key} " else ""
-    sizes = first.widths if first.K is None else f"{first.L}, {first.D}, {first.K}, {first.P}, {first.N}"
-    return f"| {sizes}{normal} | {' | '.join(cells)} |"
+    return f"| {title(rows[0])} | {' | '.join(cells)} |"
+
+
+def _folder(machine: str | None) -> Path:
+    """Return the folder of committed results: the named one, or that of the newest scoreboard."""
+    if machine is not None:
+        return RESULTS / machine
+    boards = [path for path in result_files() if path.stem == "workloads"]
+    return max(boards, key=lambda path: max(row.started_at or "" for row in read_csv(path))).parent
 
 
 def text() -> str:
@@ -160,18 +161,26 @@ def text() -> str:
     Returns:
         Markdown.
     """
-    return f"{scores()}\n\n{statements()}\n\n{table()}"
+    return f"{modes()}\n\n{statements()}\n\n{scores()}\n\n{table()}"
 
 
-def main(path: Path = ROOT / "README.md") -> None:
-    """Replace the table between its markers.
+def replace_between(path: Path, start: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of a file.
 
     Args:
-        path: The README.
+        path: The file.
+        start: The first marker.
+        end: The second one.
+        text: What to put between them.
     """
-    before, rest = path.read_text(encoding="utf-8").split(START)
-    after = rest.split(END)[1]
-    write_atomically(path, f"{before}{START}\n{text()}\n{END}{after}")
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    write_atomically(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def main() -> None:
+    """Write the results into the README, and the column dictionary beside the results."""
+    replace_between(ROOT / "README.md", START, END, text())
+    replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
 
 
 if __name__ == "__main__":

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.analysis.regret import groups, problem_of_row, row_title
 from benchmarks.analysis.tables import Table, duration
-from benchmarks.measure.clock import timer_for
-from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.csv_file import OWN_RESULTS, read_csv, result_files
+from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians import machine, planner
 from jacobians.cost import cost
 from jacobians.estimate import estimate
 from jacobians.machine import Ceilings
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
-from jacobians.registry import Request, find_method
+from jacobians.registry import find_method
 
 NEARBY = 1.0  # of log2: every size within a factor of two
 
@@ -124,24 +123,34 @@ class Evidence:
     here: bool = True
 
 
-def committed() -> Evidence:
-    """Read the results of this machine, or else those of another one.
+def evidence() -> Evidence:
+    """Read what was measured: the user's own results, else the committed ones of this kind of machine, else those of another.
+
+    A result is of this machine only where the fingerprint of its processor says so; a name may be shared.
 
     Returns:
-        The evidence; empty where no result is committed.
+        The evidence; empty where there is no result.
     """
-    files = result_files()
-    mine = [path for path in files if path.parent.name == environment.machine_slug()]
-    chosen = mine or [path for path in files if path.parent == files[0].parent]
+    own, committed = result_files(OWN_RESULTS), result_files()
+    origins = {path: read_provenance(path) for path in (*own, *committed)}
+    here = environment.hardware_fingerprint()
+    for files in (own, committed):
+        mine = [path for path in files if origins[path].fingerprint == here]
+        if mine:
+            return _evidence(mine, origins, here=True)
+    return _evidence([path for path in committed if path.parent == committed[0].parent], origins, here=False)
+
+
+def _evidence(files: Sequence[Path], origins: Mapping[Path, Provenance], here: bool) -> Evidence:
     rates: dict[str, Ceilings] = {}
-    for path in chosen:
-        rates |= read_provenance(path).rates
-    return Evidence([row for path in chosen for row in read_csv(path)], rates, here=bool(mine))
+    for path in files:
+        rates |= origins[path].rates
+    return Evidence([row for path in files for row in read_csv(path)], rates, here)
 
 
 def recommend(
     problem: Problem,
-    evidence: Evidence = Evidence(),
+    known: Evidence = Evidence(),
     rates: Ceilings | None = None,
     threads: int | None = None,
 ) -> Recommendation:
@@ -152,7 +161,7 @@ def recommend(
 
     Args:
         problem: The problem.
-        evidence: What was measured; without any, peers are not ranked.
+        known: What was measured; without any, peers are not ranked.
         rates: Ceilings of the device; those of the machine at hand by default.
         threads: Threads that may be used; torch's number by default.
 
@@ -160,24 +169,24 @@ def recommend(
         The recommendation.
     """
     predicted = planner.candidates(problem, ceilings=rates, threads=threads)
-    near, away = _nearest(problem, evidence.rows)
-    same = evidence.here and away == 0 and _same(problem, near)
+    near, away = _nearest(problem, known.rows)
+    same = known.here and away == 0 and _same(problem, near)
     here = {row.method: row.median_s for row in near if row.median_s} if same else {}
     ranked = [Prediction(name, True, seconds, here.get(name)) for name, seconds in predicted.items()]
     if near:
-        there = problem_of_row(near[0])
-        their_rates = evidence.rates.get(problem.device, rates)
+        there = problem_of(near[0])
+        their_rates = known.rates.get(problem.device, rates)
         for row in near:
-            if not _is_peer(row, problem) or not row.median_s:
+            if not is_baseline(row) or not row.median_s or _unsupported(row.method, problem):
                 continue
             scale = _model(problem, row.mode, rates, threads) / _model(there, row.mode, their_rates, near[0].threads)
             ranked.append(Prediction(row.method, False, row.median_s * scale, here.get(row.method)))
-    known = {p.method: p.measured for p in ranked if p.hand_written and p.measured is not None}
+    timed = {p.method: p.measured for p in ranked if p.hand_written and p.measured is not None}
     # Ours are ordered by one kind of time: as measured where all were, else as predicted.
-    by_measure = len(known) == len(predicted)
+    by_measure = len(timed) == len(predicted)
     ranked.sort(key=lambda p: p.seconds if by_measure or not p.hand_written else p.predicted)
     confidence = "measured" if here else "nearby" if away <= NEARBY else "extrapolated"
-    nearest = row_title(near[0]) if near else None
+    nearest = title(near[0]) if near else None
     best = next(p for p in ranked if p.hand_written)
     return Recommendation(problem, tuple(ranked), reason(problem, best.method), confidence, nearest)
 
@@ -329,47 +338,31 @@ def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> d
             device=problem.device,
         )
     x = torch.randn(problem.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype=mlp.dtype, device=mlp.device)
-    request = Request()
-    timer = timer_for(problem.device)  # waits for the device
-    calls: dict[str, Callable[[], object]] = {}
-    for name in names:
-        computation = find_method(name).prepare(mlp, problem, request)
-        calls[name] = partial(_run, computation.run, computation.convert(x), timer)
-    with torch.no_grad():
-        times = machine.time_in_turn(calls, seconds=0.2)
-    ours = {name: seconds for name, seconds in times.items() if find_method(name).hand_written}
-    machine.remember_times(problem.device, planner.key_of(problem, request), ours)
-    return times
-
-
-def _run(run: Callable[[Any], object], x: object, timer: Callable[[], float]) -> None:
-    run(x)
-    timer()
+    return dict(planner.measure(mlp, x, problem, names=names, seconds=0.2).measured)
 
 
 def _nearest(problem: Problem, rows: Sequence[Row]) -> tuple[list[Row], float]:
     """Return the rows of the nearest problem of the same device and dtype that peers were measured on, and how far it is."""
     best: tuple[float, int, list[Row]] = (math.inf, 0, [])
     for group in groups(row for row in rows if (row.device, row.dtype) == (problem.device, problem.dtype)):
-        away = distance(problem, problem_of_row(group[0]))
+        away = distance(problem, problem_of(group[0]))
         if not _same(problem, group):
             away += 1e-6  # the very problem before another of its sizes
-        normal = " normal " in f" {group[0].problem_key} "
+        normal = group[0].init == "normal"
         candidate = (away + (1e-6 if normal else 0.0), -len(group), group)
         best = min(best, candidate, key=lambda item: item[:2])
     return best[2], 0.0 if best[0] < 1e-5 else best[0]
 
 
 def _same(problem: Problem, group: Sequence[Row]) -> bool:
-    return bool(group) and problem_of_row(group[0]) == problem
+    return bool(group) and problem_of(group[0]) == problem
 
 
-def _is_peer(row: Row, problem: Problem) -> bool:
+def _unsupported(method: str, problem: Problem) -> bool:
     try:
-        method = find_method(row.method)
-    except ValueError:
-        return False
-    return not method.hand_written and method.unsupported(problem) is None
+        return find_method(method).unsupported(problem) is not None
+    except ValueError:  # of an older result
+        return True
 
 
 def _model(problem: Problem, mode: str, rates: Ceilings | None, threads: int | None) -> float:

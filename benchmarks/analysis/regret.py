@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 import jacobians as jac
-from benchmarks.analysis.tables import speed_up
 from benchmarks.errors import BadInput
 from benchmarks.measure.clock import limit_threads
-from benchmarks.records import csv_file
-from benchmarks.records.rows import Row, ok_rows
+from benchmarks.records.problems import groups, problem_of, ratio, title
+from benchmarks.records.rows import Row
 from benchmarks.run import environment, supervisor
 from benchmarks.run.progress import SweepProgress
 from benchmarks.run.worker import Settings
@@ -53,41 +52,20 @@ class Regret:
         """The median of the ratios."""
         return statistics.median(self.ratios)
 
+    def quantile(self, share: float) -> float:
+        """Return the smallest ratio that at least a share of the problems does not exceed.
 
-def problem_of_row(row: Row) -> Problem:
-    """Describe the problem of a row.
+        Args:
+            share: Between 0 and 1.
 
-    Args:
-        row: Any row.
+        Returns:
+            The ratio.
 
-    Returns:
-        The problem.
-    """
-    activation, _, output = row.activation.partition(" > ")
-    return Problem(
-        widths=tuple(int(width) for width in row.widths.split("-")),
-        batch=None if row.N == 1 else row.N,
-        activation=activation,
-        output_activation=output or "identity",
-        bias=" bias " in f" {row.problem_key} ",
-        dtype=row.dtype,
-        device=row.device,
-    )
-
-
-def groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group the valid rows by problem and device.
-
-    Args:
-        rows: Any rows.
-
-    Returns:
-        One list per problem.
-    """
-    found: dict[tuple[str, str, str], list[Row]] = {}
-    for row in ok_rows(rows):
-        found.setdefault((row.sweep, row.problem_key, row.device), []).append(row)
-    return list(found.values())
+        Example:
+            >>> Regret("a rule", (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9), "where").quantile(0.9)
+            1.8
+        """
+        return self.ratios[max(0, math.ceil(share * len(self.ratios)) - 1)]
 
 
 def chosen(rows: Sequence[Row], choice: str) -> Row | None:
@@ -114,7 +92,7 @@ def regret_of(choice: Row, best: Row) -> float:
     Returns:
         The ratio from paired blocks, in which what slowed both cancels; 1 at least.
     """
-    return max(1.0, speed_up(best, choice).value)
+    return max(1.0, ratio(choice, best).value)
 
 
 def regrets(
@@ -136,7 +114,7 @@ def regrets(
     choosers = {PLANNER: lambda problem: "", **(more or {}), **RULES}
     ratios: dict[str, list[tuple[float, str]]] = {name: [] for name in choosers}
     for group in groups(rows):
-        problem = problem_of_row(group[0])
+        problem = problem_of(group[0])
         predicted = planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=group[0].threads)
         known = {row.method: row for row in group if row.method in predicted and row.median_s}
         if len(known) < 2:
@@ -146,7 +124,7 @@ def regrets(
             choice = choose(problem) or next(method for method in predicted if method in known)
             row = chosen(list(known.values()), choice)
             if row is not None:
-                ratios[name].append((regret_of(row, best), f"{row_title(row)}: {choice}"))
+                ratios[name].append((regret_of(row, best), f"{title(row)}: {choice}"))
     if not ratios[PLANNER]:
         raise BadInput("no problem has two measured hand-written methods; run `bench.py regret` without results, or another sweep")
     return [Regret(name, tuple(sorted(ratio for ratio, _ in found)), max(found)[1]) for name, found in ratios.items() if found]
@@ -156,7 +134,7 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
     """Run the sweep `regret` on the CPU.
 
     Args:
-        out: Output directory; the machine's under results/ by default.
+        out: Output directory; the machine's below build/results by default.
         threads: Threads to use; all by default.
 
     Returns:
@@ -166,7 +144,7 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
     limit_threads(settings.threads_asked)  # what the planner measures here is to be measured alike
     sweep = find_sweep("regret")
     with SweepProgress(sweep.name) as progress:
-        result = supervisor.run(sweep, out or csv_file.RESULTS / environment.machine_slug(), settings, progress.update)
+        result = supervisor.run(sweep, out or environment.own_results(), settings, progress.update)
     return [entry.row for entry in result.entries]
 
 
@@ -187,19 +165,6 @@ def by_measuring(problem: Problem) -> str:
     return jac.plan(mlp, x, effort="measure").method
 
 
-def row_title(row: Row) -> str:
-    """Name a problem in a few words.
-
-    Args:
-        row: One of its rows.
-
-    Returns:
-        Its sizes, or its widths where the hidden layers differ; and the samples of a batch.
-    """
-    sizes = row.widths if row.K is None else f"L={row.L} D={row.D} K={row.K} P={row.P}"
-    return sizes if row.N == 1 else f"{sizes} N={row.N}"
-
-
 def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:
     """Show regrets, the planner first.
 
@@ -211,7 +176,6 @@ def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:
     """
     rows = []
     for regret in found:
-        ninth = regret.ratios[min(len(regret.ratios) - 1, round(0.9 * len(regret.ratios)))]
-        figures = [f"{value:.3f}" for value in (regret.median, ninth, regret.ratios[-1])]
+        figures = [f"{value:.3f}" for value in (regret.median, regret.quantile(0.9), regret.ratios[-1])]
         rows.append([regret.chooser, str(len(regret.ratios)), *figures, regret.worst])
     return ["choice by", "problems", "median", "90 %", "worst", "where"], rows

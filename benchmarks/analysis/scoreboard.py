@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.analysis.regret import chosen, groups, problem_of_row, regret_of, row_title
+from benchmarks.analysis.regret import chosen, regret_of
 from benchmarks.analysis.statistics import Ratio
-from benchmarks.analysis.tables import duration, speed_up
+from benchmarks.analysis.tables import duration
+from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, title
+from benchmarks.records.problems import ratio as paired
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
 from jacobians import planner
 from jacobians.machine import Ceilings
-from jacobians.registry import find_method
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Score:
     Attributes:
         name: What it is known by.
         ours: The fastest hand-written row.
-        peer: The fastest peer's.
+        peer: The fastest library's.
         ratio: How many times faster ours is, with its interval.
         choice: What the planner chooses, by estimate.
         regret: Time of that choice over the time of ours; `None` where it was not measured.
@@ -50,17 +51,15 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
     names = names_of(sweep)
     found: list[Score] = []
     for group in groups(rows):
-        by_speed = sorted((row for row in group if row.implementation != "dense"), key=lambda row: row.median_s or float("inf"))
-        ours = next((row for row in by_speed if find_method(row.method).hand_written), None)
-        peer = next((row for row in by_speed if not find_method(row.method).hand_written), None)
+        ours, peer = best_of_ours(group), best_baseline(group)
         if ours is None or peer is None:
             continue
-        problem = problem_of_row(ours)
+        problem = problem_of(ours)
         choice = next(iter(planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=ours.threads)))
         row = chosen(group, choice)
         regret = regret_of(row, ours) if row else None
-        name = names.get((problem.widths, problem.batch)) or row_title(ours)
-        found.append(Score(name, ours, peer, speed_up(ours, peer), choice, regret))
+        name = names.get((problem.widths, problem.batch)) or title(ours)
+        found.append(Score(name, ours, peer, paired(peer, ours), choice, regret))
     return found
 
 
@@ -100,4 +99,4 @@ def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
         ]
         for score in found
     ]
-    return ["workload", "best of ours", "time", "best peer", "time", "ours faster by", "of ceiling", "auto", "regret"], rows
+    return ["workload", "best of ours", "time", "best library", "time", "ours faster by", "of ceiling", "auto", "regret"], rows

@@ -60,17 +60,64 @@ def half_width(samples: Sequence[float]) -> float:
     return (interval[1] - interval[0]) / 2 / median
 
 
+WIDE = 1.5  # an interval whose ends differ more than this is called wide
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of two medians with its 95 % interval, `None` where the data are too few."""
+    """A ratio of two times with its 95 % interval, `None` where the data are too few.
+
+    Attributes:
+        value: The ratio.
+        low: Lower end of the interval.
+        high: Upper end.
+        kind: `"paired"`, the median of the ratios of blocks that were measured in turn, or `"medians"`, the ratio of two medians.
+    """
 
     value: float
     low: float | None
     high: float | None
+    kind: str = "medians"
+
+    @property
+    def wide(self) -> bool:
+        """Whether the interval is too wide for more than one digit to mean anything."""
+        return self.low is not None and self.high is not None and self.high > WIDE * self.low
 
     def __str__(self) -> str:
-        """Write e.g. `1.25x (1.22-1.29)`."""
-        return f"{self.value:.2f}x" if self.low is None or self.high is None else f"{self.value:.2f}x ({self.low:.2f}-{self.high:.2f})"
+        """Write e.g. `1.25x (1.22-1.29)`, and `about 1.3x (0.9-2)` where the interval is wide.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> str(Ratio(1.25, 1.22, 1.29)), str(Ratio(1.31, 0.91, 2.04)), str(Ratio(18.6, 17.4, 23.7))
+            ('1.25x (1.22-1.29)', 'about 1.3x (0.9-2)', '18.6x (17.4-23.7)')
+        """
+        if self.low is None or self.high is None:
+            return f"{_digits(self.value, 3)}x"
+        if self.wide:
+            return f"about {_digits(self.value, 2)}x ({_digits(self.low, 1)}-{_digits(self.high, 1)})"
+        return f"{_digits(self.value, 3)}x ({_digits(self.low, 3)}-{_digits(self.high, 3)})"
+
+    def short(self) -> str:
+        """Write the value with the half-width of its interval in per cent.
+
+        Returns:
+            The text.
+
+        Example:
+            >>> Ratio(1.25, 1.2, 1.3).short(), Ratio(1.3, 0.9, 2.0).short()
+            ('1.25x ±4%', 'about 1.3x')
+        """
+        if self.low is None or self.high is None or self.wide:
+            return f"about {_digits(self.value, 2)}x" if self.wide else f"{_digits(self.value, 3)}x"
+        return f"{_digits(self.value, 3)}x ±{(self.high - self.low) / 2 / self.value:.0%}"
+
+
+def _digits(value: float, count: int) -> str:
+    text = f"{value:#.{count}g}" if count > 1 else f"{value:.1g}"
+    return (f"{value:.0f}" if "e" in text else text).removesuffix(".")
 
 
 def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
@@ -85,29 +132,37 @@ def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
 
     Example:
         >>> paired_ratio([2.0, 4.0, 6.0, 2.0, 4.0, 6.0], [1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
-        Ratio(value=2.0, low=2.0, high=2.0)
+        Ratio(value=2.0, low=2.0, high=2.0, kind='paired')
     """
     ratios = [a / b for a, b in zip(over, under, strict=False)]
     interval = median_interval(ratios) or (None, None)
-    return Ratio(_median(ratios), *interval)
+    return Ratio(_median(ratios), *interval, kind="paired")
 
 
-def unpaired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
+Median = tuple[float, float | None, float | None]
+
+
+def ratio_of_medians(over: Median, under: Median) -> Ratio:
     """Compare two measurements made at different times.
 
     The interval is made of the ends of the two medians' intervals: it covers the ratio with at least 90 % where each
     covers its median with 95 % (Bonferroni). Wide, but never too narrow.
 
     Args:
-        over: Block medians of the numerator.
-        under: Block medians of the denominator.
+        over: Median of the numerator, and both ends of its interval.
+        under: Of the denominator.
 
     Returns:
         The ratio of the medians and its interval.
+
+    Example:
+        >>> ratio_of_medians((2.0, 1.8, 2.2), (1.0, 0.8, 1.1)).value
+        2.0
     """
-    a, b = median_interval(over), median_interval(under)
-    value = _median(over) / _median(under)
-    return Ratio(value, a[0] / b[1], a[1] / b[0]) if a and b else Ratio(value, None, None)
+    (a, a_low, a_high), (b, b_low, b_high) = over, under
+    if a_low is None or a_high is None or b_low is None or b_high is None:
+        return Ratio(a / b, None, None)
+    return Ratio(a / b, a_low / b_high, a_high / b_low)
 
 
 def p_value(first: Sequence[float], second: Sequence[float]) -> float:
@@ -138,19 +193,19 @@ SIGNIFICANCE = 0.05
 SAME_WITHIN = 1.05  # an interval this narrow around 1 is called the same
 
 
-def verdict(first: Sequence[float], second: Sequence[float]) -> str:
+def verdict(ratio: Ratio, first: Sequence[float], second: Sequence[float]) -> str:
     """Say how the second measurement stands to the first.
 
     A difference is claimed only where the interval of the ratio leaves out 1 and the rank test agrees.
 
     Args:
+        ratio: Time of the second over that of the first.
         first: Block medians of the base.
         second: Block medians of the other one.
 
     Returns:
         `faster`, `slower`, `same` (the whole interval within 5 % of 1), or `inconclusive`.
     """
-    ratio = unpaired_ratio(second, first)
     if ratio.low is None or ratio.high is None:
         return "inconclusive"
     if p_value(first, second) < SIGNIFICANCE:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 import jacobians as jac
 from benchmarks.analysis.compare import Comparison
-from benchmarks.analysis.statistics import Ratio, paired_ratio
 from benchmarks.errors import BadInput
 from benchmarks.records import csv_file
 from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, groups, problem_of, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run import environment
 from benchmarks.run.provenance import read_provenance
 from benchmarks.workloads.cases import expand, load_sweeps
+from jacobians.modes.bracketing import known_bracketing
+from jacobians.registry import MODES
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -71,30 +72,64 @@ def results() -> Table:
 LISTINGS: dict[str, Callable[[], Table]] = {"sweeps": sweeps, "methods": methods, "devices": devices, "results": results}
 
 
-def summary(rows: Sequence[Row]) -> Table:
-    """Summarise a run: for each problem the best of ours beside the best peer.
+BY_MODE = ["problem", "forward", "reverse", "mixed", "winner", "best library", "faster by"]
+
+
+def by_mode(rows: Sequence[Row]) -> Table:
+    """Show, per problem, our time in each mode, which mode wins, and the best library beside it.
 
     Args:
-        rows: Rows of one or more sweeps, those of a problem next to each other.
+        rows: Rows of one or more sweeps.
 
     Returns:
-        Problem, device, the two winners with their times, how many times faster ours is (with its interval), how
-        many of the rows are valid, and what was noticed about any of them.
+        The table, readable at 80 columns; the device and the threads stand in the problem's name where they differ.
     """
+    found = groups(rows)
+    places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
-    for (problem, device), group in groupby(rows, key=lambda row: (row.problem_key, row.device)):
-        cases = list(group)
-        valid = ok_rows(cases)
-        ours = _fastest([row for row in valid if jac.find_method(row.method).hand_written])
-        peer = _fastest([row for row in valid if not jac.find_method(row.method).hand_written])
-        ratio = str(speed_up(ours, peer)) if ours and peer else "-"
-        flags = sorted({flag for row in valid for flag in (row.flags or "").split()})
-        table.append([problem, device, *_named(ours), *_named(peer), ratio, f"{len(valid)}/{len(cases)}", " ".join(flags) or "-"])
-    return ["problem", "device", "best of ours", "time", "best peer", "time", "ours faster by", "ok", "flags"], table
+    for group in found:
+        best = best_by_mode(group)
+        ours, library = best_of_ours(group), best_baseline(group)
+        name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
+        times = [duration(best[mode].median_s) if mode in best else "-" for mode in MODES]
+        lead = ratio(library, ours).short() if ours and library else "-"
+        beside = f"{library.implementation} {duration(library.median_s)}" if library else "-"
+        table.append([name, *times, winning_mode(ours) if ours else "-", beside, lead])
+    return BY_MODE, table
+
+
+def winning_mode(row: Row) -> str:
+    """Name the mode of a row; mixed mode by the mode that it is there, where it is one.
+
+    Args:
+        row: A hand-written row.
+
+    Returns:
+        `forward`, `reverse` or `mixed`.
+    """
+    if row.mode != "mixed":
+        return row.mode
+    problem = problem_of(row)
+    batched = problem.batch is not None and row.implementation == "eager"
+    return known_bracketing(problem.widths, batched, problem.scaled).mode
+
+
+def place(row: Row) -> str:
+    """Name where a row was measured.
+
+    Args:
+        row: Any row.
+
+    Returns:
+        E.g. `cpu, 2 threads`.
+    """
+    if row.device != "cpu" or row.threads is None:
+        return row.device
+    return f"cpu, {row.threads} thread{'' if row.threads == 1 else 's'}"
 
 
 def comparisons(found: Sequence[Comparison]) -> Table:
-    """Show a comparison of two results; of two devices where they differ.
+    """Show a comparison of two results, named by what they differ in.
 
     Args:
         found: The comparisons.
@@ -102,30 +137,24 @@ def comparisons(found: Sequence[Comparison]) -> Table:
     Returns:
         Problem, method, both times, ratio with interval, verdict.
     """
-    names = ("base", "other")
-    if found and found[0].base.device_name != found[0].other.device_name:
-        names = (found[0].base.device_name, found[0].other.device_name)
-    rows = [
-        [c.base.problem_key, c.base.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.verdict] for c in found
-    ]
-    return ["problem", "method", *names, "other / base", "verdict"], rows
+    names = [names_of_sides([getattr(c, side) for c in found]) for side in ("base", "other")]
+    if names[0] == names[1]:
+        names = [f"{name}, {which}" for name, which in zip(names, ("first", "second"), strict=True)]
+    kind = "of paired blocks" if found and found[0].ratio.kind == "paired" else "of medians"
+    rows = [[title(c.base), c.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.verdict] for c in found]
+    return ["problem", "method", *names, f"second / first ({kind})", "verdict"], rows
 
 
-def speed_up(ours: Row, peer: Row) -> Ratio:
-    """Say how many times faster one row is than another of the same run, from their paired blocks.
+def names_of_sides(rows: Sequence[Row]) -> str:
+    """Name one side of a comparison by its device and threads.
 
     Args:
-        ours: The faster one, hopefully.
-        peer: The one it is compared with.
+        rows: Its rows.
 
     Returns:
-        The ratio with its interval.
+        E.g. `AMD EPYC, cpu, 2 threads`.
     """
-    if ours.block_medians and peer.block_medians:
-        return paired_ratio(peer.block_medians, ours.block_medians)
-    assert ours.median_s
-    assert peer.median_s
-    return Ratio(peer.median_s / ours.median_s, None, None)
+    return ", ".join(dict.fromkeys(f"{row.device_name}, {place(row)}" for row in rows))
 
 
 def duration(seconds: float | None) -> str:
@@ -166,11 +195,3 @@ def byte_count(count: float, _: object = None) -> str:
         if count >= scale * 0.9999:
             return f"{count / scale:.3g} {unit}"
     return f"{count:.3g} B"
-
-
-def _fastest(rows: Sequence[Row]) -> Row | None:
-    return min(rows, key=lambda row: row.median_s or float("inf"), default=None)
-
-
-def _named(row: Row | None) -> tuple[str, str]:
-    return (row.method, duration(row.median_s)) if row else ("-", "-")

@@ -1,4 +1,4 @@
-"""The measured ceilings of a device: how fast it reads memory, multiplies matrices, and starts an operation."""
+"""The measured ceilings of a device: how fast it reads memory, multiplies and adds, and starts an operation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measure.clock import timer_for
 from jacobians import machine
@@ -17,6 +18,8 @@ from jacobians.problem import Problem
 
 READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB": 2**25, "64MB": 2**26, "256MB": 2**28}
 AT_LEAST_BYTES = 2**26  # read in one timing
+MULTIPLY_ADD_PASSES = 200_000
+MOST = 1.05  # of a ceiling: what noise explains; a case above it is flagged
 
 
 def measured(device: str) -> Ceilings:
@@ -43,7 +46,8 @@ def measure(device: str) -> Ceilings:
     """Measure the ceilings of a device, in about two seconds.
 
     Memory is read by our own loop over all threads (on an accelerator by a sum), each size again and again, so that a small one
-    is read from the caches. The rate of products is that of torch or NumPy, whichever is faster, on 1024×1024 float32 matrices.
+    is read from the caches. Arithmetic is our own loop of multiply-adds in registers, which no method can beat. The rate of products
+    is that of torch or NumPy, whichever is faster, on 1024×1024 float32 matrices: what the planner goes by, and no ceiling.
 
     Args:
         device: Torch device.
@@ -52,6 +56,7 @@ def measure(device: str) -> Ceilings:
         The ceilings.
     """
     read: list[tuple[int, float]] = []
+    one = torch.ones(1, device=device)
     ours = device == "cpu" and runner.available()
     for size in READ_SIZES.values():
         data = torch.ones(size // 4, device=device)
@@ -59,18 +64,35 @@ def measure(device: str) -> Ceilings:
         threads = torch.get_num_threads()
         run: Callable[[], object] = (lambda d=data, p=passes, t=threads: runner.read_all(d, p, t)) if ours else data.sum
         read.append((size, size * passes / _best(run, device)))
+    call_s = _best(lambda: one * one, device, calls=2000)
+    gemm = _products(device)
+    if not ours:
+        return Ceilings(tuple(read), gemm, gemm / 2, gemm, call_s, measured=True)
+    flops, flops64 = (max(_multiply_adds(dtype) for _ in range(8)) for dtype in ("float32", "float64"))
+    return Ceilings(tuple(read), flops, flops64, gemm, call_s, measured=True)
+
+
+def _multiply_adds(dtype: str) -> float:
+    """Return the operations per second of our loop of multiply-adds in registers, on all threads."""
+    timer = timer_for("cpu")
+    start = timer()
+    operations = runner.multiply_add(dtype, MULTIPLY_ADD_PASSES, torch.get_num_threads())
+    return operations / (timer() - start)
+
+
+def _products(device: str) -> float:
+    """Return the operations per second of a large matrix product by torch or NumPy, whichever is faster."""
     A = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)).to(device)
     best = _best(lambda: A @ A, device)
     if device == "cpu":
         B: np.ndarray = A.numpy()
-        best = min(best, _best(lambda: B @ B, device))
-    one = torch.ones(1, device=device)
-    call_s = _best(lambda: one * one, device, calls=2000)
-    return Ceilings(tuple(read), 2 * 1024**3 / best, call_s, measured=True)
+        with threadpool_limits(torch.get_num_threads()):
+            best = min(best, _best(lambda: B @ B, device))
+    return 2 * 1024**3 / best
 
 
 def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
-    """Say how fast a mode could be at best: all its operations at the rate of products, or its traffic at the rate of memory.
+    """Return the least time of a mode: all operations at the rate of multiply-adds in registers, or its traffic at that of memory.
 
     The larger of the two counts, as if everything overlapped, and one operation's call. Forward mode reads the weights once; reverse
     and mixed mode need all slopes before they multiply, and read them twice. x is read and J written once.
@@ -84,15 +106,14 @@ def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
         Seconds.
 
     Example:
-        >>> c = Ceilings(read=((10**6, 100e9),), flops=1e11, call_s=1e-6)
+        >>> c = Ceilings(read=((10**6, 100e9),), flops=2e11, flops64=1e11, gemm=1e11, call_s=1e-6)
         >>> f"{floor_s(Problem(widths=(1000, 1000, 1000, 1)), 'reverse', c):.1e}"
         '1.6e-04'
     """
     work = cost(problem, mode)
     weights = work.bytes - problem.itemsize * problem.N * (problem.D + problem.P * problem.D)
     traffic = work.bytes + (weights if mode != "forward" else 0)
-    rate = ceilings.flops * 4 / max(4, problem.itemsize)
-    return ceilings.call_s + max(work.flops / rate, traffic / ceilings.bandwidth(work.bytes))
+    return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic / ceilings.bandwidth(work.bytes))
 
 
 def as_record(ceilings: Ceilings) -> dict[str, float]:
@@ -106,7 +127,8 @@ def as_record(ceilings: Ceilings) -> dict[str, float]:
     """
     names = {size: name for name, size in READ_SIZES.items()}
     rates = {f"read_{names.get(size, str(size))}_bytes_per_s": rate for size, rate in ceilings.read}
-    return {**rates, "gemm_flops_per_s": ceilings.flops, "call_s": ceilings.call_s}
+    arithmetic = {"multiply_add_flops_per_s": ceilings.flops, "multiply_add_float64_flops_per_s": ceilings.flops64}
+    return {**rates, **arithmetic, "gemm_flops_per_s": ceilings.gemm, "call_s": ceilings.call_s}
 
 
 def from_record(record: Mapping[str, float]) -> Ceilings:
@@ -123,7 +145,8 @@ def from_record(record: Mapping[str, float]) -> Ceilings:
     """
     sizes = {f"read_{name}_bytes_per_s": size for name, size in READ_SIZES.items()}
     read = sorted((sizes[name], rate) for name, rate in record.items() if name in sizes)
-    return Ceilings(tuple(read), record["gemm_flops_per_s"], record["call_s"], measured=True)
+    names = ("multiply_add_flops_per_s", "multiply_add_float64_flops_per_s", "gemm_flops_per_s", "call_s")
+    return Ceilings(tuple(read), *(record[name] for name in names), measured=True)
 
 
 def _best(run: Callable[[], object], device: str, calls: int = 8) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-CLOCK_CHANGE = 0.15  # a fixed loop may differ this much between blocks of a case before it is noticed
+CLOCK_CHANGE = 0.30  # a fixed loop may differ this much between blocks of a case before it is noticed: turbo steps are smaller
 OTHERS_BUSY = 0.25  # cores kept busy by others, of one
 
 
@@ -76,6 +76,25 @@ def notices(before: Snapshot, after: Snapshot, first: Snapshot, threads: int) ->
     if available < threads or torch.get_num_threads() < threads:
         found.append("threads")
     return found
+
+
+def load_before(seconds: float = 0.3) -> str | None:
+    """Look at the load before a run starts, and say what it will cost.
+
+    Args:
+        seconds: How long to look.
+
+    Returns:
+        One line, or `None` where the machine is idle.
+    """
+    cores = psutil.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=seconds) / 100 * cores
+    if busy < OTHERS_BUSY:
+        return None
+    return (
+        f"other processes keep {busy:.1f} of {cores} cores busy: times will be longer and intervals wider, and the rows flagged; "
+        "ratios between methods hold better, for they are of blocks measured in turn"
+    )
 
 
 def throttled() -> bool:

@@ -123,28 +123,30 @@ class Measurement:
             "ci_low_s": low,
             "ci_high_s": high,
             "stop": self.stop,
-            "flags": " ".join(self.flags(median, quartiles, samples[0])) or None,
+            "flags": " ".join(self.flags(median, quartiles)) or None,
             "block_medians_s": " ".join(f"{value:.6g}" for value in medians),
             "device_median_s": statistics.median(self.device_times) if self.device_times else None,
         }
 
-    def flags(self, median: float, quartiles: Sequence[float], minimum: float) -> list[str]:
+    def flags(self, median: float, quartiles: Sequence[float]) -> list[str]:
         """List the warnings about this measurement.
 
         Args:
             median: Of all samples.
             quartiles: Of all samples.
-            minimum: Of all samples.
 
         Returns:
             Flags, each once, in a fixed order.
         """
-        found = set(self.notices)
-        if quartiles[2] - quartiles[0] > NOISY * median or median - minimum > NOISY * median:
+        # The median of the blocks stands what disturbs a few of them: what counts is what disturbed a quarter.
+        found = {flag for flag in self.notices if self.notices.count(flag) > len(self.blocks) * DISTURBED or flag == "threads"}
+        if quartiles[2] - quartiles[0] > NOISY * median:
             found.add("noisy")
         medians = self.block_medians
-        if len(medians) > 1 and max(medians) > (1 + DRIFT) * min(medians):
-            found.add("drift")
+        if len(medians) > 1:
+            low, _, high = statistics.quantiles(medians, n=4, method="inclusive")
+            if high > (1 + DRIFT) * low:
+                found.add("drift")
         # Device time cannot exceed the time on the wall, but for the resolution of the events (about 1 µs).
         if self.device_times and statistics.median(self.device_times) > 1.05 * median + 2e-6:
             found.add("events")
@@ -153,4 +155,5 @@ class Measurement:
 
 NOISY = 0.25
 DRIFT = 0.15
+DISTURBED = 0.25  # of the blocks
 FLAG_ORDER = ("noisy", "drift", "clock", "load", "threads", "events")

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.errors import BadInput
-from benchmarks.records.rows import COLUMNS, SCHEMA, Row, from_cells, to_cells
+from benchmarks.records.rows import COLUMNS, LAST_COLUMN, SCHEMA, Row, from_cells, to_cells
 
+OWN_RESULTS = Path("build") / "results"  # below the current directory: where runs write by default; nothing committed is overwritten
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-# This schema, and the earlier ones: each began with the columns of the one before.
-_KNOWN_HEADERS = (COLUMNS, COLUMNS[: COLUMNS.index("device_median_s") + 1], COLUMNS[: COLUMNS.index("started_at") + 1])
+# Of this schema and the earlier ones: each began with the columns of the one before.
+_KNOWN_HEADERS = tuple(COLUMNS[: COLUMNS.index(name) + 1] for name in LAST_COLUMN.values())
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
@@ -94,13 +95,17 @@ def read_csv(path: Path) -> list[Row]:
     return rows
 
 
-def result_files() -> list[Path]:
-    """Find the result files of this project: `results/<machine>/<sweep>.csv`.
+def result_files(directory: Path | None = None) -> list[Path]:
+    """Find result files: `<directory>/<machine>/<sweep>.csv`.
+
+    Args:
+        directory: `results/` of the project, with the committed ones, by default.
 
     Returns:
         Their paths, sorted.
     """
-    return sorted(path for path in RESULTS.glob("*/*.csv") if path.parent.name != "published")
+    found = (directory or RESULTS).glob("*/*.csv")
+    return sorted(path for path in found if path.parent.name != "published" and not path.name.endswith(".previous.csv"))
 
 
 def _newer(cells: list[str], header: list[str]) -> bool:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from benchmarks.errors import BadInput
 
-SCHEMA = 3
+SCHEMA = 4
+LAST_COLUMN = {1: "started_at", 2: "device_median_s", 3: "fraction_of_ceiling", 4: "run"}  # of each schema: columns are added at the end
 
 Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -22,9 +23,9 @@ Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 FLAGS = (
-    "warnings, separated by spaces: noisy (quartiles or minimum far from the median), drift (block medians differ), clock (a fixed "
-    "loop changed its speed), load (other processes kept a core busy), threads (fewer than asked for), events (device events contradict "
-    "the clock)"
+    "warnings, separated by spaces: noisy (quartiles far from the median), drift (the quartiles of the block medians differ), clock (a "
+    "fixed loop changed its speed), load (other processes kept a core busy), threads (fewer than asked for), events (device events "
+    "contradict the clock), ceiling (faster than the machine's measured ceiling); clock and load count from a quarter of the blocks on"
 )
 
 
@@ -60,7 +61,7 @@ class Row(BaseModel):
     )
     reason: str | None = Field(None, description="why the status is not ok")
     rel_error: float | None = Field(
-        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, Frobenius norm; empty where J is not finite"
+        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, of the worst sample; empty where J is not finite"
     )
     tolerance: float | None = Field(None, gt=0, description="largest rel_error accepted for this case")
     rounds: Count | None = Field(None, description="timed rounds")
@@ -94,8 +95,14 @@ class Row(BaseModel):
 
     fraction_of_ceiling: Seconds | None = Field(
         None,
-        description="floor time of the mode on this machine over the median, see docs/measuring.md; above 1 where caches help more",
+        description="least time of the mode on this machine (docs/measuring.md) over the median; above 1.05 the ceiling would be wrong",
     )
+    quantity: str = Field("jacobian", description="what is computed")
+    init: str | None = Field(None, description="initialisation of the weights")
+    bias: bool | None = Field(None, description="whether the layers have biases")
+    seed: int | None = Field(None, description="seed of weights and inputs")
+    loss: str | None = Field(None, description="loss, of quantities that have one")
+    run: str | None = Field(None, description="what the rows of one run share: measured in turn, they are compared block by block")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -125,11 +132,6 @@ class Row(BaseModel):
         """The median in seconds, of a row that has one."""
         assert self.median_s is not None
         return self.median_s
-
-    @property
-    def problem_key(self) -> str:
-        """The case without its device and method: what rows of different methods are compared on."""
-        return self.case.rsplit("/", 2)[0]
 
 
 COLUMNS: tuple[str, ...] = tuple(field.alias or name for name, field in Row.model_fields.items())
@@ -165,7 +167,7 @@ def from_cells(cells: dict[str, str], where: str) -> Row:
     Raises:
         BadInput: A cell does not satisfy the schema; the message names column and cell.
     """
-    values = {name: _from_cell(name, cell) for name, cell in cells.items()}
+    values = _upgraded({name: _from_cell(name, cell) for name, cell in cells.items()})
     try:
         return Row.model_validate(values)
     except ValidationError as error:
@@ -210,6 +212,15 @@ def column_dictionary() -> str:
     lines = ["| column | meaning |", "|---|---|"]
     lines += [f"| `{field.alias or name}` | {field.description} |" for name, field in Row.model_fields.items()]
     return "\n".join(lines) + "\n"
+
+
+def _upgraded(values: dict[str, str | None]) -> dict[str, str | None]:
+    """Fill in the columns of schema 4 in an older row, whose case key alone held them."""
+    words = (values.get("case") or "").split("/")[0].split(" ")
+    if "init" in values or len(words) != 7:
+        return values
+    _, _, _, bias, init, seed, _ = words
+    return {**values, "bias": str(bias == "bias"), "init": init, "seed": seed.removeprefix("seed")}
 
 
 def _to_cell(name: str, value: object) -> str:

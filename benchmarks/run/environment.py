@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,10 +16,12 @@ import psutil
 import torch
 
 from benchmarks.errors import BadInput
+from benchmarks.records.csv_file import OWN_RESULTS
+from benchmarks.workloads.names import DEVICE_TYPES
+from jacobians.kernels.cpu.compiler import processor
 
 Fact = str | int | float | bool | list[str] | dict[str, str] | None
 
-DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 ROOT = Path(__file__).resolve().parents[2]
 _Collector = TypeVar("_Collector", bound=Callable[[], Fact])
 _COLLECTORS: dict[str, tuple[Callable[[], Fact], str]] = {}
@@ -60,14 +63,18 @@ def collect() -> dict[str, Fact]:
 
 @fact("cpu_model")
 def cpu_model() -> str:
-    """Model name of the processor, without trademarks and clock rates."""
+    """Model name of the processor, without trademarks and clock rates; with family and model numbers where the name has none."""
     name = platform.machine() or "cpu"
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        name = match.group(1) if match else name
-    name = re.sub(r"\((R|TM|C)\)|@.*$", "", name, flags=re.IGNORECASE)
-    return " ".join(name.split())
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    name = match.group(1) if match else name
+    name = " ".join(re.sub(r"\((R|TM|C)\)|@.*$", "", name, flags=re.IGNORECASE).split())
+    # A virtual machine may call every generation "Xeon Processor": then the numbers tell them apart.
+    numbers = {key: re.search(rf"^{key}\s*:\s*(\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")}
+    if not re.search(r"\d", name) and all(numbers.values()):
+        name = f"{name.removesuffix(' Processor')} family {numbers['cpu family'][1]} model {numbers['model'][1]}"  # pyright: ignore[reportOptionalSubscript]
+    return name
 
 
 @fact("cpu_features")
@@ -189,14 +196,32 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def hardware_fingerprint() -> str:
+    """Tell this kind of machine from others by a hash of its processor's model and features, and its cores.
+
+    Returns:
+        Sixteen hexadecimal digits; machines of one kind share them.
+    """
+    return hashlib.sha256(f"{processor()} {os.cpu_count()} {accelerators()}".encode()).hexdigest()[:16]
+
+
 def machine_slug() -> str:
-    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores`.
+    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores` or `intel-xeon-family-6-model-143-2-cores`.
 
     Returns:
         Lower-case letters, digits and hyphens.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", f"{cpu_model()} {os.cpu_count()} cores".lower())
     return slug.strip("-")
+
+
+def own_results() -> Path:
+    """Return where the runs of this machine go by default, below the current directory.
+
+    Returns:
+        `build/results/<machine>`.
+    """
+    return OWN_RESULTS / machine_slug()
 
 
 def device_name(device: str) -> str:

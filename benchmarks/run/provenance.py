@@ -19,7 +19,7 @@ from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Provenance(BaseModel):
@@ -29,6 +29,7 @@ class Provenance(BaseModel):
 
     schema_version: int = Field(SCHEMA, alias="schema", le=SCHEMA)
     machine: str
+    fingerprint: str | None = None
     facts: dict[str, Any]
     sweep: Sweep
     devices: list[str]
@@ -76,6 +77,7 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
     return Provenance(
         schema=SCHEMA,
         machine=environment.machine_slug(),
+        fingerprint=environment.hardware_fingerprint(),
         facts=environment.collect(),
         sweep=sweep,
         devices=list(settings.devices),

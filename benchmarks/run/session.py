@@ -6,7 +6,6 @@ import datetime as dt
 import gc
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from benchmarks.measure import ceilings, clock
 from benchmarks.measure.conditions import Snapshot
+from benchmarks.measure.honesty import Trial
 from benchmarks.measure.oracle import Verdict
 from benchmarks.measure.samples import Measurement, StopRule
 from benchmarks.records.rows import Row, describe
@@ -25,7 +25,7 @@ from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, lo
 from jacobians.cost import cost
 from jacobians.registry import find_method
 
-ARENA = pytest.StashKey["Arena"]()
+SESSION = pytest.StashKey["Session"]()
 RECORD = pytest.StashKey["Record"]()
 LOST_PARENT = 3  # exit status of a worker whose parent is gone
 
@@ -57,7 +57,8 @@ class Record:
     verdict: Verdict | None = None
     prepare_s: float | None = None
     peak_bytes: int | None = None
-    call: Callable[[], None] | None = None
+    trial: Trial | None = None
+    run: str | None = None
     conditions: Snapshot | None = None
     written: bool = False
 
@@ -69,7 +70,7 @@ class Record:
             reason: Why it is not `ok`.
         """
         if self.status is None:
-            self.status, self.reason, self.call = status, reason, None
+            self.status, self.reason, self.trial = status, reason, None
 
     def row(self) -> Row:
         """Make the row.
@@ -94,11 +95,12 @@ class Record:
             peak_bytes=self.peak_bytes,
             started_at=self.started_at,
             cache=self.cache,
+            run=self.run,
             **(self.measurement.summary() if self.status == "ok" else {}),
         )
 
 
-class Arena:
+class Session:
     """The records of one problem's cases, and the baton between the processes that share it.
 
     Args:
@@ -126,7 +128,7 @@ class Arena:
             gc.collect()
         if case.key not in self._records:
             rule = StopRule(self.options.seconds or case.seconds, self.options.precision)
-            self._records[case.key] = Record(case, threads_of(self.options), self.options.cache, Measurement(rule))
+            self._records[case.key] = Record(case, threads_of(self.options), self.options.cache, Measurement(rule), run=self.options.run_id)
         return self._records[case.key]
 
     def wait_for_turn(self, turn: Turn) -> None:
@@ -169,6 +171,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
     work = cost(p, method.mode)
     median = measured.get("median_s")
     fraction = ceilings.floor_s(p, method.mode, ceilings.measured(p.device)) / median if median else None
+    flags = " ".join([*(measured.get("flags") or "").split(), *(["ceiling"] if fraction and fraction > ceilings.MOST else [])])
     return Row(
         sweep=case.sweep,
         case=case.key,
@@ -193,7 +196,11 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         torch=torch.__version__,
         commit=_commit(),
         fraction_of_ceiling=fraction,
-        **measured,
+        quantity="jacobian",
+        init=case.init,
+        bias=p.bias,
+        seed=case.seed,
+        **{**measured, "flags": flags or None},
     )
 
 

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import write_atomically, write_csv
+from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
 from benchmarks.records.journal import Entry, Journal, Lock, read_journal
 from benchmarks.run import environment
-from benchmarks.run.provenance import Provenance, describe_run
+from benchmarks.run import worker as worker_module
+from benchmarks.run.provenance import Provenance, describe_run, read_provenance
 from benchmarks.run.session import in_turn, make_row
 from benchmarks.run.worker import Settings, Worker
 from benchmarks.workloads.cases import Case, Sweep, expand
 from jacobians.registry import find_method
 
+LOOK_S = 5.0  # between looks at the clock while nothing happens
 LEAST_FREE_BYTES = 20_000_000  # a long sweep's journal takes a few megabytes
 
 
@@ -69,10 +71,16 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
     start = time.monotonic()
     try:
         cases = expand(sweep, settings.devices, settings.methods, settings.seed)
-        journal = out / f"{sweep.name}.journal.jsonl"
-        if journal.exists() and not settings.resume:
-            journal.replace(journal.with_suffix(".previous.jsonl"))  # one generation back, nothing is lost
+        journal, csv = out / f"{sweep.name}.journal.jsonl", out / f"{sweep.name}.csv"
+        if settings.resume:
+            _check_alike(csv, settings)
+        else:
+            for path, before in ((journal, journal.with_suffix(".previous.jsonl")), (csv, csv.with_suffix(".previous.csv"))):
+                if path.exists():
+                    path.replace(before)  # one generation back, nothing is lost
+        kept = {row.case: Entry(row) for row in read_csv(csv)} if csv.exists() else {}
         finished, torn = read_journal(journal)
+        finished = {**kept, **finished}
         stage = _Stage(sweep, journal, settings, cases, {key for key, entry in finished.items() if _alike(entry, settings)}, report)
         provenance = describe_run(sweep, settings)
         interrupted = False
@@ -81,11 +89,12 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
                 stage.run_device(device)
         except KeyboardInterrupt:
             interrupted = True
-        finished, _ = read_journal(journal)
+        finished = {**kept, **read_journal(journal)[0]}
         entries = tuple(finished[case.key] for case in cases if case.key in finished)
-        csv = out / f"{sweep.name}.csv"
+        selected = {case.key for case in cases}
+        others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
         wall_s = time.monotonic() - start
-        _write_results(csv, [entry for entry in entries], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
+        _write_results(csv, [*entries, *others], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
         return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
     finally:
         lock.release()
@@ -138,15 +147,15 @@ class _Stage:
             busy = [worker for worker in self.workers if worker.turn is None]
             for worker in self.workers:
                 selector.register(worker.events, selectors.EVENT_READ, worker)
-            patience = min(worker.deadline for worker in busy) - time.monotonic()
-            ready = [key.data for key, _ in selector.select(max(0.0, patience))]
+            patience = min(worker.deadline for worker in busy) - worker_module.now()
+            ready = [key.data for key, _ in selector.select(max(0.0, min(patience, LOOK_S)))]
         for worker in ready:
             self._listen(worker, device)
         for worker in busy:
-            if worker not in ready and worker in self.workers and time.monotonic() >= worker.deadline:
+            if worker not in ready and worker in self.workers and worker_module.now() >= worker.deadline:
                 worker.kill()
                 limit = f"no answer within {self.settings.timeout_s:g} s, the worker was killed"
-                self._bury(worker, device, ("timeout", limit))
+                self._replace(worker, device, ("timeout", limit))
 
     def _listen(self, worker: Worker, device: str) -> None:
         try:
@@ -159,12 +168,12 @@ class _Stage:
                         f"{self.journal}: cannot be written ({event['reason']}); what it holds is kept, make room and go on with --resume"
                     )
         except EOFError:
-            self._bury(worker, device, None)
+            self._replace(worker, device, None)
 
-    def _bury(self, worker: Worker, device: str, known: tuple[str, str] | None) -> None:
-        """Make a row of the case that a dead worker was at, and start another for what is left."""
-        found = worker.end()
-        status, reason = known or found
+    def _replace(self, worker: Worker, device: str, known: tuple[str, str] | None) -> None:
+        """Make a row of the case that a worker which ended was at, and start another for what is left."""
+        ended = worker.end()
+        status, reason = known or ended
         self.workers.remove(worker)
         left = [case for case in self._pending(device) if _runtime(case) == worker.runtime]
         if worker.in_flight is not None:
@@ -196,6 +205,19 @@ class _Stage:
             raise BadInput(
                 f"{self.journal}: cannot be written ({error.strerror}); what it holds is kept, make room and go on with --resume"
             ) from None
+
+
+def _check_alike(csv: Path, settings: Settings) -> None:
+    """Refuse to go on with a result that was measured otherwise."""
+    if not csv.exists():
+        return
+    before = read_provenance(csv)
+    for name in ("seconds", "precision", "seed"):
+        was, now = getattr(before, name), getattr(settings, name)
+        if was != now:
+            words = "the sweep's own" if was is None else f"{was:g}"
+            remedy = f"leave out --{name}" if was is None else f"give --{name} {was:g}"
+            raise BadInput(f"{csv} was measured with --{name} {words}, not {now}; {remedy}, or start anew without --resume")
 
 
 def _alike(entry: Entry, settings: Settings) -> bool:

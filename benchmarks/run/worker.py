@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic as now
 from typing import Any
 
 from benchmarks.measure.clock import available_threads
@@ -37,6 +38,7 @@ class Settings:
     precision: float = 0.01
     cache: str = "hot"
     sweeps_file: Path = SWEEPS_FILE
+    run_id: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), compare=False)
 
     @property
     def threads_asked(self) -> int:
@@ -61,7 +63,7 @@ class Worker:
         self.turn: tuple[str, int] | None = None  # announced, not yet granted
         self.running: str | None = None  # case key of the granted turn, until its case ends or another is announced
         self.progressed = False
-        self.deadline = time.monotonic() + max(START_S, settings.timeout_s)
+        self.deadline = now() + max(START_S, settings.timeout_s)
         self._timeout_s = settings.timeout_s
         self._scratch = tempfile.TemporaryDirectory(prefix="jacobians-")
         done_file = Path(self._scratch.name, "done")
@@ -84,6 +86,7 @@ class Worker:
         ]
         command += ["--sweeps-file", str(settings.sweeps_file.resolve()), "--sweep", sweep, "--device", device, "--runtime", runtime]
         command += ["--seed", str(settings.seed), "--threads", str(settings.threads_asked)]
+        command += ["--run-id", settings.run_id]
         command += ["--precision", str(settings.precision), "--cache", settings.cache]
         command += ["--seconds", str(settings.seconds)] if settings.seconds else []
         command += [part for pattern in settings.methods for part in ("--method", pattern)]
@@ -111,7 +114,7 @@ class Worker:
         """
         assert self.turn is not None
         self.running, self.turn = self.turn[0], None
-        self.deadline = time.monotonic() + self._timeout_s
+        self.deadline = now() + self._timeout_s
         with contextlib.suppress(BrokenPipeError):  # it has died while it waited: its end of file tells the rest
             os.write(self._grant, b"g")
         return self.running
@@ -180,4 +183,8 @@ def _environment(threads: int) -> dict[str, str]:
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     # Of pytest's plugins only the one that measures: what else is installed shall neither delay a worker nor disturb it.
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {**os.environ, **{name: str(threads) for name in limits}, **alone}
+    # Nor shall a worker that is started from within a test believe that it is one of pytest's own.
+    outside = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_XDIST", "PYTEST_CURRENT", "PYTEST_ADDOPTS"))
+    }
+    return {**outside, **{name: str(threads) for name in limits}, **alone}

@@ -9,14 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import jacobians as jac
 from benchmarks.errors import BadInput
-from benchmarks.records.rows import describe
-from jacobians.problem import uniform_widths
-
-SWEEPS_FILE = Path(__file__).parents[1] / "sweeps.toml"
+from benchmarks.workloads.names import SWEEPS_FILE, suggest
+from jacobians.activations import RULES, activation
+from jacobians.mlp import INITS
+from jacobians.problem import DTYPES, uniform_widths
 
 Sizes = int | list[int]
 
@@ -38,6 +38,31 @@ class Grid(BaseModel):
     bias: bool = False
     init: str = "xavier"
     dtype: str = "float32"
+
+    @field_validator("activation", "output_activation")
+    @classmethod
+    def _known_activation(cls, text: str) -> str:
+        for one in text.split(";"):
+            try:
+                activation(one)
+            except ValueError as error:
+                name = one.partition("(")[0]
+                raise BadInput(str(error) if name in RULES else suggest("activation", name, list(RULES))) from None
+        return text
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, name: str) -> str:
+        if name not in INITS:
+            raise BadInput(suggest("init", name, INITS))
+        return name
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, name: str) -> str:
+        if name not in DTYPES:
+            raise BadInput(suggest("dtype", name, DTYPES))
+        return name
 
     @model_validator(mode="after")
     def _one_way_to_give_sizes(self) -> Grid:
@@ -76,6 +101,14 @@ class Sweep(BaseModel):
         default_factory=lambda: ["*:torch.compile"], description="globs of methods left out; torch.compile takes many seconds a case"
     )
     grid: list[Grid] = Field(min_length=1)
+
+    @field_validator("exclude")
+    @classmethod
+    def _known_methods(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if not jac.methods(pattern):
+                raise BadInput(suggest("method", pattern, [method.name for method in jac.methods()]))
+        return patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +159,46 @@ def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
         raise BadInput(f"{path}: not valid TOML ({error})") from None
     sweeps: dict[str, Sweep] = {}
     for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}, table [{name}]: expected a table, got {table!r}; write [{name}] and its keys below")
         try:
-            sweep = Sweep.model_validate({"name": name, **(table if isinstance(table, dict) else {"title": table})})
+            sweep = Sweep.model_validate({"name": name, **table})
             for grid in sweep.grid:
                 for problem in grid.problems():
                     jac.Problem(**problem)
         except ValidationError as error:
-            raise BadInput(f"{path}, sweep {name!r}: {describe(error)}") from None
+            raise BadInput(f"{path}, table [{name}]: {_complaint(error)}") from None
         except (TypeError, ValueError) as error:
-            raise BadInput(f"{path}, sweep {name!r}: {error}") from None
+            raise BadInput(f"{path}, table [{name}]: {error}") from None
         sweeps[name] = sweep
     return sweeps
+
+
+def _complaint(error: ValidationError) -> str:
+    """Say in one line which key is wrong, what it must be, and which keys there are."""
+    item = min(error.errors(), key=lambda item: len(item["loc"]))  # a key before what stands in it
+    parts = [part for part in item["loc"] if part not in {"int", "list[int]"}]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    model = Grid if "grid" in parts[:1] and len(parts) > 1 else Sweep
+    allowed = ", ".join(name for name in model.model_fields if (model, name) != (Sweep, "name"))
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; allowed keys: {allowed}"
+    if item["type"] == "missing":
+        return f"the key {key!r} is missing; allowed keys: {allowed}"
+    if item["type"] == "value_error":
+        message = str(item.get("ctx", {}).get("error"))
+        return f"{key}: {message}" if key else message
+    last = str(next((part for part in reversed(parts) if isinstance(part, str)), ""))
+    expected = EXPECTED.get(last, "a whole number, or a list of them such as [1, 2, 3]" if last in {*"LDKPN", "widths"} else "text")
+    return f"{key}: expected {expected}, got {item['input']!r}"
+
+
+EXPECTED = {
+    "seconds": "a positive number",
+    "bias": "true or false",
+    "grid": "a list of tables, e.g. [{ L = 3, D = [1, 4], K = 64, P = 16 }]",
+    "exclude": "a list of patterns such as ['*:dense']",
+}
 
 
 def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
@@ -154,7 +216,7 @@ def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
     """
     known = load_sweeps() if sweeps is None else sweeps
     if name not in known:
-        raise BadInput(f"unknown sweep {name!r}; choose from {', '.join(known)}")
+        raise BadInput(suggest("sweep", name, list(known)))
     return known[name]
 
 
@@ -211,7 +273,7 @@ def select_methods(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matched = {method.name for method in jac.methods(pattern)}
         if not matched:
-            raise BadInput(f"no method matches {pattern!r}; choose from {', '.join(everything)}")
+            raise BadInput(suggest("method", pattern, everything))
         wanted |= matched
     return [name for name in everything if name in wanted]
 

@@ -14,7 +14,7 @@ from benchmarks.errors import BadInput
 from jacobians.problem import Problem, uniform_widths
 
 
-def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, widths: str | None) -> tuple[int, ...]:
+def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, widths: tuple[int, ...] | None) -> tuple[int, ...]:
     """Read the widths of a network.
 
     Args:
@@ -22,7 +22,7 @@ def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, width
         D: Input width.
         K: Hidden width.
         P: Output width.
-        widths: All widths instead, as `784,50,10`.
+        widths: All widths instead.
 
     Returns:
         The widths, input first.
@@ -35,10 +35,7 @@ def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, width
     if widths is not None:
         if given:
             raise BadInput(f"give either --widths or {', '.join(sizes)}, got both")
-        try:
-            found = tuple(int(width) for width in widths.split(","))
-        except ValueError:
-            raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {widths!r}") from None
+        found = widths
     elif L == 0 and D is not None and P is not None:
         found = (D, P)
     elif L is None or D is None or K is None or P is None:
@@ -52,7 +49,7 @@ def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, width
 
 
 def from_module(name: str) -> jac.MLP:
-    """Import a network: this runs the module, so it must be one that the user trusts.
+    """Import a network: this runs the module with the user's rights, so it must be one that the user trusts.
 
     Args:
         name: `package.module:attribute`, an `nn.Sequential`, an `MLP`, or a function that returns one.
@@ -74,7 +71,7 @@ def from_module(name: str) -> jac.MLP:
         return found if isinstance(found, jac.MLP) else jac.MLP.from_torch(found)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"--module {name}: {error}; is it on the Python path?") from None
-    except Exception as error:  # whatever the user's module raises is the user's to mend
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to mend
         raise BadInput(f"--module {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}") from None
     finally:
         sys.path.pop(0)

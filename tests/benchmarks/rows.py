@@ -9,6 +9,8 @@ from jacobians.machine import Ceilings
 
 RATES = Ceilings(
     tuple(zip([2**18, 2**20, 2**22, 2**24, 2**25, 2**26, 2**28], [2.3e11, 2.2e11, 1.9e11, 1.9e11, 6e10, 3.1e10, 2.9e10], strict=True)),
+    3e11,
+    1.5e11,
     2e11,
     1.05e-6,
     measured=True,
@@ -56,6 +58,7 @@ def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=
         **{"activation": "tanh", "dtype": "float32", "device": device, "device_name": f"Some {device}", "machine": "some-machine-2-cores"},
         **{"method": method, "mode": mode, "implementation": implementation, "status": status},
         "reason": None if status == "ok" else "a reason",
+        **{"init": "xavier", "bias": False, "seed": 0, "run": "2026-01-01T00:00:00Z"},
         **{"flops": 1000, "bytes": 2000, "threads": 2, "torch": "2.13.0", "commit": "abc", "started_at": "2026-01-01T00:00:00+00:00"},
     }
     if status == "ok":

@@ -14,7 +14,10 @@ from tests.benchmarks.rows import row
 
 def result(name, day, median, **changes):
     when = f"2026-01-{day:02}T00:00:00+00:00"
-    rows = [row(median=median, started_at=when, commit=f"c{day}", **changes), row("forward:eager", median=1e-3, started_at=when, **changes)]
+    rows = [
+        row(median=median, started_at=when, commit=f"c{day}", run=when, **changes),
+        row("forward:eager", median=1e-3, started_at=when, run=when, **changes),
+    ]
     return Path(name), rows
 
 

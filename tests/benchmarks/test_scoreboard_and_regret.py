@@ -7,6 +7,8 @@ import pytest
 from benchmarks.analysis import regret, scoreboard
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
+from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.problems import problem_of
 from benchmarks.workloads.cases import Sweep, expand, find_sweep
 from jacobians import machine
 from jacobians.machine import Ceilings
@@ -66,15 +68,20 @@ class TestRegret:
         with pytest.raises(BadInput, match="no problem has two measured hand-written methods"):
             regret.regrets([row("reverse:eager"), row("reverse:jax")])
 
+    def test_the_ninetieth_percentile_is_that_of_its_definition(self):
+        found = regret.Regret("a rule", tuple(float(n) for n in range(1, 11)), "where")
+        _, (line,) = regret.table([found])
+        assert line[2:5] == ["5.500", "9.000", "10.000"]
+
     def test_a_row_is_its_problem(self):
         exact = Problem(widths=(3, 5, 5, 4))
-        assert regret.problem_of_row(row()) == exact
-        biased = row(case=row().case.replace(" nobias ", " bias "), activation="relu > tanh", N=7)
-        assert regret.problem_of_row(biased) == exact.with_(bias=True, activation="relu", output_activation="tanh", batch=7)
+        assert problem_of(row()) == exact
+        biased = row(bias=True, activation="relu > tanh", N=7)
+        assert problem_of(biased) == exact.with_(bias=True, activation="relu", output_activation="tanh", batch=7)
 
 
 class TestCeilings:
-    rates = Ceilings(((10**6, 100e9), (10**8, 20e9)), 1e11, 1e-6, measured=True)
+    rates = Ceilings(((10**6, 100e9), (10**8, 20e9)), 1e11, 5e10, 8e10, 1e-6, measured=True)
 
     def test_the_floor_is_traffic_or_arithmetic(self):
         wide, square = Problem(widths=(1000, 1000, 1000, 1)), Problem(widths=(512, 512, 512, 512))
@@ -92,7 +99,8 @@ class TestCeilings:
         ceilings._measured_now.cache_clear()
         try:
             found = ceilings.measured("cpu")
-            assert 1e9 < found.flops < 1e14
+            assert 1e9 < found.flops64 < found.flops < 1e14
+            assert 1e9 < found.gemm
             assert all(1e8 < rate < 1e13 for _, rate in found.read)
             assert 1e-8 < found.call_s < 1e-3
             (kept,) = tmp_path.glob("ceilings-*.json")
@@ -101,3 +109,8 @@ class TestCeilings:
         finally:
             machine._ceilings.cache_clear()
             ceilings._measured_now.cache_clear()
+
+    def test_no_committed_measurement_is_above_its_ceiling(self):
+        """What the ceilings are for: a fraction above 1.05 means that the ceiling is wrong."""
+        rows = [row for path in result_files() for row in read_csv(path) if row.fraction_of_ceiling]
+        assert [(row.case, row.fraction_of_ceiling) for row in rows if row.fraction_of_ceiling > ceilings.MOST] == []

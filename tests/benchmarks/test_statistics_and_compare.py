@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.analysis import statistics
+from benchmarks.analysis import statistics, tables
 from benchmarks.analysis.compare import compare
-from benchmarks.analysis.statistics import half_width, median_interval, p_value, paired_ratio, unpaired_ratio, verdict
+from benchmarks.analysis.statistics import half_width, median_interval, p_value, paired_ratio, ratio_of_medians
 from benchmarks.errors import BadInput
+from benchmarks.records import problems
 from tests.benchmarks.rows import row
 
 
@@ -41,7 +42,51 @@ class TestMedianInterval:
         assert median_interval([2.0] * 10) == (2.0, 2.0)
 
 
+def medians(samples):
+    return (float(np.median(samples)), *(median_interval(samples) or (None, None)))
+
+
+def unpaired_ratio(over, under):
+    return ratio_of_medians(medians(over), medians(under))
+
+
+def verdict(first, second):
+    return statistics.verdict(unpaired_ratio(second, first), first, second)
+
+
 class TestRatios:
+    @pytest.mark.parametrize(
+        ("ratio", "text"),
+        [
+            (statistics.Ratio(6.21 / 1.89, 3.1, 3.5), "3.29x (3.10-3.50)"),
+            (statistics.Ratio(1.37, 0.95, 1.97), "about 1.4x (0.9-2)"),
+            (statistics.Ratio(118.3, 110.0, 121.0), "118x (110-121)"),
+            (statistics.Ratio(2.0, None, None), "2.00x"),
+        ],
+    )
+    def test_digits_follow_the_interval(self, ratio, text):
+        assert str(ratio) == text
+
+    def test_rows_of_one_run_are_paired_and_others_are_not(self):
+        slow = row(median=2e-4)
+        assert problems.ratio(slow, row("forward:eager", median=1e-4)).kind == "paired"
+        for changes in ({"run": "2026-01-02T00:00:00Z"}, {"machine": "other"}, {"threads": 1}, {"device": "cuda"}):
+            assert problems.ratio(slow, row("forward:eager", median=1e-4, **changes)).kind == "medians"
+
+    def test_a_paired_ratio_is_of_the_blocks_and_not_of_the_medians(self):
+        drift = [1.0, 2.0, 3.0, 4.0, 5.0, 60.0]
+        over = row(block_medians_s=" ".join(str(3 * d) for d in drift), median=1.0, spread=0)
+        under = row("forward:eager", block_medians_s=" ".join(map(str, drift)), median=1.0, spread=0)
+        assert problems.ratio(over, under).value == pytest.approx(3)
+        assert problems.ratio(over, under.model_copy(update={"run": "another"})).value == pytest.approx(1)
+
+    def test_the_ratio_of_two_results_is_that_of_the_times_beside_it(self):
+        (found,) = compare([row(median=6.21e-3)], [row(median=1.89e-3, run="another")])
+        _, (line,) = tables.comparisons([found])
+        assert line[2:4] == ["6.21 ms", "1.89 ms"]
+        assert found.ratio.value == pytest.approx(1.89 / 6.21)
+        assert line[4].startswith("0.304x")
+
     def test_pairs_cancel_what_slowed_both(self):
         drift = np.linspace(1, 2, 8)
         paired, unpaired = paired_ratio(3 * drift, drift), unpaired_ratio(3 * drift, drift)
@@ -80,15 +125,17 @@ class TestRatios:
 class TestCompare:
     def test_verdicts(self):
         base = [row(median=1.0, L=n) for n in range(1, 5)]
-        other = [row(median=0.5, L=1), row(median=2.0, L=2), row(median=1.001, L=3), row(median=1.05, L=4, spread=0.2)]
+        times = [(0.5, 1, 0.02), (2.0, 2, 0.02), (1.001, 3, 0.02), (1.05, 4, 0.2)]
+        other = [row(median=median, L=L, spread=spread, run="later") for median, L, spread in times]
         found = compare(base, other)
         assert [c.verdict for c in found] == ["faster", "slower", "same", "inconclusive"]
+        assert [c.ratio.kind for c in found] == ["medians"] * 4
         assert [c.ratio.value for c in found] == pytest.approx([0.5, 2.0, 1.001, 1.05], rel=1e-5)
         assert found[1].ratio.low == pytest.approx(2 * 0.98 / 1.02, rel=1e-5)
         assert [c.worse_than(1.1) for c in found] == [False, True, False, False]
 
     def test_a_threshold_needs_the_whole_interval_and_the_test(self, monkeypatch):
-        (found,) = compare([row(median=1.0, spread=0.1)], [row(median=1.25, spread=0.1)])
+        (found,) = compare([row(median=1.0, spread=0.1)], [row(median=1.25, spread=0.1, run="later")])
         assert not found.worse_than(1.1)  # 1.25 is beyond it, the interval is not
         (found,) = compare([row(median=1.0)], [row(median=1.25)])
         assert found.worse_than(1.1)
@@ -96,7 +143,8 @@ class TestCompare:
         assert not found.worse_than(1.1)
 
     def test_rows_without_blocks_are_inconclusive(self):
-        (found,) = compare([row(block_medians_s=None)], [row(median=1.0, block_medians_s=None)])
+        none = {"block_medians_s": None, "ci_low_s": None, "ci_high_s": None}
+        (found,) = compare([row(**none)], [row(median=1.0, **none)])
         assert found.verdict == "inconclusive"
         assert not found.worse_than(1.1)
 
@@ -107,13 +155,25 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"threads": 1}, "number of threads: 2 against 1"),
-            ({"schema": 1}, "schema: 3 against 1"),
+            ({"schema": 1}, "schema: 4 against 1"),
             ({"cache": "cold"}, "cache: hot against cold"),
-            ({"dtype": "float64", "case": row().case.replace("float32", "float64")}, "dtype: float32 against float64"),
+            ({"dtype": "float64"}, "dtype: float32 against float64"),
         ],
     )
     def test_unlike_conditions_are_refused_unless_forced(self, changes, message):
         with pytest.raises(BadInput, match=f"the results differ in {message}; measure them alike, or give --force"):
             compare([row()], [row(**changes)])
         assert len(compare([row()], [row(**changes)], force=True)) == 1
+
+    def test_threads_and_machines_are_what_is_compared(self):
+        (found,) = compare([row(threads=1, median=2e-4)], [row(threads=2, median=1e-4)])
+        columns, (line,) = tables.comparisons([found])
+        assert columns[2:4] == ["Some cpu, cpu, 1 thread", "Some cpu, cpu, 2 threads"]
+        assert line[-1] == "faster"
+
+    def test_across_devices_the_best_meets_the_best(self):
+        cpu = [row("reverse:native", median=1e-4), row("reverse:eager", median=3e-4)]
+        cuda = [row("reverse:eager", median=2e-4, device="cuda"), row("reverse:cuda-graph", median=1e-5, device="cuda")]
+        found = compare(cpu, cuda)
+        assert [c.method for c in found] == ["reverse:eager", "reverse:native / reverse:cuda-graph"]
+        assert found[1].ratio.value == pytest.approx(0.1)

@@ -53,7 +53,7 @@ def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path):
     assert origin.ceilings["cpu"]["gemm_flops_per_s"] > 1e9
     assert 0 < origin.overhead["timer_s"] < 1e-5
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tiny.csv", "tiny.environment.json", "tiny.journal.jsonl", ".tiny.lock"}
-    for content, message in (("{", "JSON"), ('{"schema": 99}', "schema: Input should be less than or equal to 2")):
+    for content, message in (("{", "JSON"), ('{"schema": 99}', "schema: Input should be less than or equal to 3")):
         result.csv.with_suffix(".environment.json").write_text(content)
         with pytest.raises(BadInput, match=message):
             read_provenance(result.csv)
@@ -80,7 +80,8 @@ def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
         "    return call(self, *args, **options)\n"
         "B.pedantic = spy\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_PLUGINS": "probe", "PROBE": str(tmp_path / "seen")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**outside, "PYTHONPATH": str(tmp_path), "PYTEST_PLUGINS": "probe", "PROBE": str(tmp_path / "seen")}
     command = [
         sys.executable,
         "-m",

@@ -48,11 +48,12 @@ def sweeps_file(tmp_path):
 
 
 @pytest.fixture
-def faulty(monkeypatch):
+def faulty(monkeypatch, tmp_path):
     """Register the faulty methods here and in the workers."""
     from tests.faults import faulty
 
     monkeypatch.setenv("PYTEST_PLUGINS", "tests.faults.faulty")
+    monkeypatch.setenv("FAULTY_HANG", str(tmp_path / "hangs"))
     faulty.register_all()
     yield faulty
     faulty.unregister_all()

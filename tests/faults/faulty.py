@@ -1,11 +1,11 @@
 """Methods that go wrong in every way a method can. Loaded as a pytest plugin by the workers of the tests."""
 
+import itertools
 import os
 import pathlib
 import random
 import signal
 import sys
-import time
 
 import torch
 
@@ -35,6 +35,13 @@ def _innocent(J):
     return J
 
 
+def _hang(J):
+    """Say so, and wait at a pipe that nobody writes to: until the process is killed."""
+    pathlib.Path(os.environ["FAULTY_HANG"]).write_text(str(os.getpid()))
+    os.read(os.pipe()[0], 1)
+    return J
+
+
 def _jax_memory(J):
     import jax.numpy as jnp
 
@@ -49,9 +56,9 @@ def _alone(J):
 
 def _logged(J):
     with pathlib.Path(os.environ["FAULTY_LOG"]).open("a") as file:
-        start = time.monotonic()
-        time.sleep(0.002)
-        file.write(f"{os.getpid()} {start} {time.monotonic()}\n")
+        file.write(f"{os.getpid()} starts\n")
+        file.flush()
+        file.write(f"{os.getpid()} ends\n")
     return J
 
 
@@ -73,7 +80,7 @@ FAULTS = {
     "cuda": (_poison, "torch"),
     "cuda-innocent": (_innocent, "torch"),
     "exit": (lambda J: os._exit(7), "torch"),
-    "hang": (lambda J: time.sleep(600), "torch"),
+    "hang": (_hang, "torch"),
     "inf": (lambda J: J + float("inf"), "torch"),
     "jax-memory": (_jax_memory, "jax"),
     "kill": (lambda J: _die(signal.SIGKILL), "torch"),
@@ -113,7 +120,8 @@ def unregister_all():
 def pytest_configure(config):
     """Register them where this module is a pytest plugin, as it is in the workers; break the clock where a test asks for it."""
     register_all()
-    broken = {"frozen": lambda: 1.0, "backward": lambda: -time.perf_counter()}.get(os.environ.get("FAULTY_CLOCK", ""))
+    ticks = itertools.count()
+    broken = {"frozen": lambda: 1.0, "backward": lambda: -float(next(ticks))}.get(os.environ.get("FAULTY_CLOCK", ""))
     if broken is not None:
         from benchmarks.measure import clock
 

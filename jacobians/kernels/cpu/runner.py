@@ -15,7 +15,7 @@ from jacobians.kernels.cpu.compiler import CompilerError, library
 from jacobians.kernels.cpu.program import assemble
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
-from jacobians.registry import Computation, NotPlain, Request, register
+from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 
 DTYPES = ("float32", "float64")
 NO_MEMORY, UNKNOWN_ACTIVATION = -1, -2
@@ -174,13 +174,19 @@ def _supports(problem: Problem) -> str | None:
     return f"has no activation {unknown[0]!r} in C" if unknown else None
 
 
-def _register(mode: str) -> None:
-    @register(
-        f"{mode}:native", hand_written=True, supports=_supports, device="cpu", summary=f"{mode} mode in C, compiled for this processor"
-    )
+def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         return Computation(run=Runner(mlp, mode, problem, request.value), records=False)
 
+    return prepare
 
-for _mode in ("forward", "reverse", "mixed"):
-    _register(_mode)
+
+register("forward:native", hand_written=True, supports=_supports, device="cpu", summary="forward mode in C, compiled for this processor")(
+    _prepare("forward")
+)
+register("reverse:native", hand_written=True, supports=_supports, device="cpu", summary="reverse mode in C, compiled for this processor")(
+    _prepare("reverse")
+)
+register("mixed:native", hand_written=True, supports=_supports, device="cpu", summary="mixed mode in C, compiled for this processor")(
+    _prepare("mixed")
+)

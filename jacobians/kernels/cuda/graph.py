@@ -99,11 +99,12 @@ def _prepare(mode: Callable[..., Result]) -> Prepare:
     return prepare
 
 
-for _name, _mode in (("forward", forward), ("reverse", reverse), ("mixed", mixed)):
-    register(
-        f"{_name}:cuda-graph",
-        hand_written=True,
-        supports=_supports,
-        device="cuda",
-        summary=f"{_name} mode in torch, replayed as a CUDA graph",
-    )(_prepare(_mode))
+register("forward:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="forward mode in torch, as a CUDA graph")(
+    _prepare(forward)
+)
+register("reverse:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="reverse mode in torch, as a CUDA graph")(
+    _prepare(reverse)
+)
+register("mixed:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="mixed mode in torch, as a CUDA graph")(
+    _prepare(mixed)
+)

@@ -1,0 +1,222 @@
+"""Is everything right on this machine? Every method against the oracle, and what measuring relies on."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import jacobians as jac
+from benchmarks.analysis.tables import Table, byte_count, duration
+from benchmarks.errors import BadInput
+from benchmarks.measure import ceilings, oracle
+from benchmarks.measure.clock import available_threads, resolution, timer_for
+from benchmarks.measure.conditions import load_before
+from benchmarks.run import environment
+from jacobians import machine
+from jacobians.kernels.cpu import compiler, runner
+from jacobians.registry import Method
+
+PROBLEMS = (jac.Problem(widths=(6, 33, 33, 5), batch=17, bias=True), jac.Problem(widths=(6, 33, 33, 1)))
+SLOW = ("torch.compile",)  # half a minute a network: left to the sweeps
+LIBRARIES = {
+    "jax": "the peers of JAX",
+    "safetensors": "checkpoints",
+    "scipy": "comparisons",
+    "playwright": "tests of the report in a browser",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that was checked: what, the answer (`ok`, `absent`, `wrong`), and the detail."""
+
+    what: str
+    answer: str
+    detail: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether this makes results wrong or impossible."""
+        return self.answer == "wrong"
+
+
+def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
+    """Check this machine.
+
+    Args:
+        devices: Torch device types.
+        module: `package:function`, a Jacobian function of the user's, checked and timed beside ours.
+
+    Returns:
+        One item per thing.
+    """
+    items = [_clock(), _threads(), _memory(), _compiler(), _cache(), _load(), *_libraries()]
+    for device in devices:
+        if device not in environment.available_devices():
+            items.append(Item(f"device {device}", "absent", f"torch finds no {device} device here"))
+            continue
+        items.append(Item(f"device {device}", "ok", environment.device_name(device)))
+        items += [_method(method, device) for method in jac.methods() if method.device in {None, device}]
+        items.append(_ceiling(device))
+    if module is not None:
+        items += list(_module(module))
+    return items
+
+
+def table(items: Sequence[Item]) -> Table:
+    """Show what was checked.
+
+    Args:
+        items: The items.
+
+    Returns:
+        What, answer, detail.
+    """
+    return ["checked", "answer", "detail"], [[item.what, item.answer, item.detail] for item in items]
+
+
+def verdict(items: Sequence[Item]) -> str:
+    """Say in one line whether all is right.
+
+    Args:
+        items: The items.
+
+    Returns:
+        The line.
+    """
+    wrong = [item.what for item in items if item.failed]
+    absent = [item.what for item in items if item.answer == "absent"]
+    rest = f"; absent, with its reason above: {', '.join(absent)}" if absent else ""
+    return f"wrong: {', '.join(wrong)}" if wrong else f"everything checked is right{rest}"
+
+
+def _clock() -> Item:
+    try:
+        return Item("clock", "ok", f"resolution {duration(resolution(timer_for('cpu')))}")
+    except RuntimeError as error:
+        return Item("clock", "wrong", str(error))
+
+
+def _threads() -> Item:
+    return Item("threads", "ok", f"{available_threads()} cores may be used, torch uses {torch.get_num_threads()}")
+
+
+def _memory() -> Item:
+    memory = psutil.virtual_memory()
+    return Item("memory", "ok", f"{byte_count(memory.available)} of {byte_count(memory.total)} free")
+
+
+def _compiler() -> Item:
+    command = compiler.compiler()
+    if command is None:
+        return Item("C compiler", "absent", "none found; the kernels in C are left out: install gcc or clang, or set CC")
+    if not runner.available():
+        return Item("C compiler", "wrong", jac.find_method("reverse:native").unsupported(jac.Problem(widths=(2, 2))) or command)
+    return Item("C compiler", "ok", f"{Path(command).name}; the library knows this processor")
+
+
+def _cache() -> Item:
+    try:
+        directory = compiler.cache_directory()
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except (OSError, RuntimeError) as error:
+        return Item("cache directory", "absent", f"{error}; kernels are compiled by each process, times are not remembered")
+    return Item("cache directory", "ok", f"writable, {byte_count(shutil.disk_usage(directory).free)} free")
+
+
+def _load() -> Item:
+    busy = load_before()
+    return Item("load", "busy" if busy else "ok", busy or "the machine is idle")
+
+
+def _libraries() -> Iterator[Item]:
+    for name, purpose in LIBRARIES.items():
+        there = importlib.util.find_spec(name) is not None
+        yield Item(f"library {name}", "ok" if there else "absent", f"for {purpose}")
+
+
+def _method(method: Method, device: str) -> Item:
+    """Judge a method on a batch, or on one sample with one output where it serves no other."""
+    if method.implementation in SLOW:
+        return Item(f"{method.name}, {device}", "left out", "it compiles for half a minute; run a sweep with it")
+    reasons = []
+    for problem in PROBLEMS:
+        here = problem.with_(device=device)
+        reason = method.unsupported(here)
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        ref = oracle.reference(here, "xavier", 0)
+        try:
+            error = oracle.judge(jac.jacobian(ref.mlp, ref.x, method.name), ref)
+        except Exception as failure:  # whatever a library does on this machine is the answer
+            return Item(
+                f"{method.name}, {device}", "wrong", f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
+            )
+        if error.reason is not None:
+            return Item(f"{method.name}, {device}", "wrong", error.reason)
+        return Item(f"{method.name}, {device}", "ok", f"relative error {error.rel_error:.1e}")
+    return Item(f"{method.name}, {device}", "absent", reasons[-1])
+
+
+def _ceiling(device: str) -> Item:
+    """Compare the fastest product of our kernels with the ceiling of arithmetic: nothing may be above it."""
+    rates = ceilings.measured(device)
+    detail = (
+        f"{rates.flops / 1e9:.0f} GFLOP/s multiply-add, {rates.gemm / 1e9:.0f} in products, {rates.read[-1][1] / 1e9:.0f} GB/s from memory"
+    )
+    return Item(f"ceilings, {device}", "ok" if rates.gemm <= ceilings.MOST * rates.flops else "wrong", detail)
+
+
+def _module(name: str) -> Iterator[Item]:
+    """Check and time a user's own function beside the best of ours."""
+    function = _load_function(name)
+    for problem in PROBLEMS:
+        ref = oracle.reference(problem, "xavier", 0)
+        what = f"{name}, {'N=17 P=5' if problem.batch else 'one sample, P=1'}"
+        try:
+            J = function(ref.mlp, ref.x)
+        except Exception as error:  # the user's own
+            yield Item(what, "wrong", _first_line(error))
+            continue
+        judged = oracle.judge(J, ref) if isinstance(J, torch.Tensor) else None
+        if judged is None or judged.reason is not None:
+            yield Item(what, "wrong", judged.reason or "" if judged else f"it returned a {type(J).__name__}, expected a tensor")
+            continue
+        ours = jac.plan(ref.mlp, ref.x)
+        calls: dict[str, Callable[[], Any]] = {"theirs": lambda ref=ref: function(ref.mlp, ref.x), "ours": lambda ref=ref, p=ours: p(ref.x)}
+        times = machine.time_in_turn(calls)
+        detail = f"relative error {judged.rel_error:.1e}; {duration(times['theirs'])}, {ours.method} takes {duration(times['ours'])}"
+        yield Item(what, "ok", detail)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _load_function(name: str) -> Callable[[jac.MLP, torch.Tensor], Any]:
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise BadInput(f"--module takes package:function, got {name!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # whatever the user's module does
+        raise BadInput(f"--module {name}: {type(error).__name__}: {error}; is it on the Python path?") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise BadInput(f"--module {name}: a {type(found).__name__} cannot be called; give a function (mlp, x) -> J")
+    return found

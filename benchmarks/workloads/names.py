@@ -1,0 +1,209 @@
+"""What the command line accepts, found out without importing torch, so that a typing mistake is answered at once."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+from benchmarks.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEPS_FILE = ROOT / "benchmarks" / "sweeps.toml"
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+MODES = ("forward", "reverse", "mixed")
+
+
+def suggest(what: str, given: str, known: Sequence[str]) -> str:
+    """Write what is wrong with an unknown name: what comes close, or everything there is.
+
+    Args:
+        what: Kind of name.
+        given: What was typed.
+        known: What there is.
+
+    Returns:
+        The message.
+
+    Example:
+        >>> print(suggest("sweep", "qick", ["quick", "depth"]))
+        unknown sweep 'qick': did you mean 'quick'?
+    """
+    folded = {name.lower(): name for name in known}
+    close = [folded[given.lower()]] if given.lower() in folded else difflib.get_close_matches(given, known, n=3, cutoff=0.6)
+    if close:
+        return f"unknown {what} {given!r}: did you mean {' or '.join(map(repr, close))}?"
+    return f"unknown {what} {given!r}; choose from {', '.join(known)}"
+
+
+def split(given: Iterable[str]) -> list[str]:
+    """Take lists apart that were typed with commas.
+
+    Args:
+        given: Words.
+
+    Returns:
+        Their parts, each once.
+
+    Example:
+        >>> split(["quick,depth", "quick"])
+        ['quick', 'depth']
+    """
+    return list(dict.fromkeys(part.strip() for word in given for part in word.split(",") if part.strip()))
+
+
+def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
+    """Check the names of sweeps.
+
+    Args:
+        given: What was typed.
+        path: The TOML file.
+
+    Returns:
+        The names.
+
+    Raises:
+        BadInput: There is none of that name, or no such file.
+    """
+    try:
+        known = list(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid TOML ({error})") from None
+    wanted = split(given)
+    for name in wanted:
+        if name not in known:
+            raise BadInput(suggest("sweep", name, known))
+    return wanted
+
+
+def methods(given: Sequence[str]) -> tuple[str, ...]:
+    """Check patterns of method names. A bare mode means its readable implementation, as in the library.
+
+    Args:
+        given: Globs, modes, or lists of them.
+
+    Returns:
+        Globs of full names.
+
+    Raises:
+        BadInput: One matches no method.
+    """
+    known = _registered() if "jacobians" in sys.modules else list(_scanned())
+    patterns = [f"{pattern}:eager" if pattern in MODES else pattern for pattern in split(given)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise BadInput(suggest("method", pattern, known))
+    return tuple(patterns)
+
+
+def devices(given: str | None) -> None:
+    """Check a list of devices, without asking whether they are here.
+
+    Args:
+        given: E.g. `cpu,cuda`, or `None`.
+
+    Raises:
+        BadInput: One is no torch device, or the list is empty.
+    """
+    if given is None:
+        return
+    names = split([given])
+    if not names:
+        raise BadInput(f"unknown device {given!r}; choose from {', '.join(DEVICE_TYPES)}")
+    for name in names:
+        if name not in DEVICE_TYPES:
+            raise BadInput(suggest("device", name, DEVICE_TYPES))
+
+
+def activation(given: str) -> None:
+    """Check the name of an activation; its settings are checked later.
+
+    Args:
+        given: A name, or its text with settings.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    source = (ROOT / "jacobians" / "activations.py").read_text(encoding="utf-8")
+    known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
+    for one in given.split(";"):
+        if one.partition("(")[0] not in known:
+            raise BadInput(suggest("activation", one.partition("(")[0], known))
+
+
+def widths(given: str) -> tuple[int, ...]:
+    """Read widths as people write them.
+
+    Args:
+        given: `784,50,10`, `784 50 10`, `784-50-10` or `[784, 50, 10]`.
+
+    Returns:
+        The widths.
+
+    Raises:
+        BadInput: They are no whole numbers, or fewer than two, or one is below 1.
+
+    Example:
+        >>> widths("[784, 50, 10]") == widths("784 50 10") == widths("784-50-10") == (784, 50, 10)
+        True
+    """
+    words = [word for word in re.split(r"[\s,;x-]+", given.strip().strip("[]()")) if word]
+    if not words or not all(word.isdigit() for word in words):
+        raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {given!r}")
+    found = tuple(map(int, words))
+    if len(found) < 2 or min(found) < 1:
+        raise BadInput(f"a network needs at least an input and an output width, each at least 1; got {','.join(map(str, found))}")
+    return found
+
+
+def results(given: Sequence[Path]) -> list[Path]:
+    """Check result files; a directory stands for the CSVs in it.
+
+    Args:
+        given: Paths.
+
+    Returns:
+        The files.
+
+    Raises:
+        BadInput: One does not exist, or a directory holds none.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(p for p in path.glob("*.csv") if not p.name.endswith(".previous.csv"))
+            if not inside:
+                raise BadInput(f"{path}: no result CSV in this directory; name one that `bench.py run` wrote into")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise BadInput(f"{path}: no such file; see `bench.py list results`")
+    return found
+
+
+def _registered() -> list[str]:
+    import jacobians
+
+    return [method.name for method in jacobians.methods()]
+
+
+@lru_cache
+def _scanned() -> tuple[str, ...]:
+    """Read the names off the sources: each method is registered under a name that is written out."""
+    found: list[str] = []
+    for path in sorted((ROOT / "jacobians").rglob("*.py")):
+        if path.name == "registry.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and isinstance(node.args[0], ast.Constant):
+                found.append(str(node.args[0].value))
+    return tuple(found)
