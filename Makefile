@@ -3,22 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MACHINE = $$($(BIN)/python -c 'from benchmarks.run.environment import machine_slug; print(machine_slug())')
+# Says every five seconds that it still works; takes a message and a command.
+define with_ticker
+	@echo "$(1)"; ( while sleep 5; do echo "  … still at it"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
+endef
 
-.PHONY: bench test lint format figures report sweeps soak clean help
+.PHONY: bench test lint format figures docs report sweeps soak sanitize wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
 	@echo "make test     set up, run the tests"
 	@echo "make lint     set up, check style and types"
 	@echo "make format   rewrite the code in the project's style"
-	@echo "make figures  draw all committed figures again from the committed CSVs, and the table of the README"
+	@echo "make figures  draw all committed figures again from the committed CSVs"
+	@echo "make docs     write the results of the README, the table of columns and docs/api.md again"
 	@echo "make report   write docs/report.html again from the committed CSVs"
+	@echo "make sweeps   measure every sweep on this machine, into results/<machine>"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
-	@echo "make sweeps   measure every sweep on this machine, into results/"
+	@echo "make sanitize the kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
+	@echo "make wheel    build the wheel, install it in an empty environment, compute a Jacobian there"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(call with_ticker,setting up $(VENV): about a minute and most of it PyTorch,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]')
 	@touch $(READY)
 
 bench: $(READY)
@@ -26,7 +34,7 @@ bench: $(READY)
 	$(BIN)/python bench.py plot build/quick/quick.csv --out build/quick --format svg,png
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -39,16 +47,30 @@ format: $(READY)
 
 figures: $(READY)
 	$(BIN)/python bench.py plot
-	$(BIN)/python -m benchmarks.analysis.readme
+
+docs: $(READY)
+	$(BIN)/python -m benchmarks.analysis.docs
 
 report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html
 
 sweeps: $(READY)
-	$(BIN)/python bench.py run quick depth inputs width outputs aspect batch bottleneck notebook square workloads regret
+	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect --out results/$(MACHINE)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
+
+sanitize: $(READY)
+	$(BIN)/python -m tests.sanitize address
+	$(BIN)/python -m tests.sanitize thread
+
+wheel: $(READY)
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel/dist .
+	$(PYTHON) -m venv build/wheel/env
+	$(call with_ticker,installing the wheel in an empty environment,build/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/dist/*.whl)
+	cd build/wheel && env/bin/python -c "import torch, jacobians as jac; m = jac.MLP.random(L=3, D=4, K=8, P=2); x = torch.randn(5, 4); assert torch.allclose(jac.jacobian(m, x), jac.jacobian(m, x, 'reverse:torch.func'), atol=1e-5); print('the wheel computes a Jacobian by', jac.plan(m, x).method)"
+	! build/wheel/env/bin/python -c "import benchmarks" 2>/dev/null
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -107,13 +107,15 @@ def run(
         cache=cache,
         sweeps_file=file,
     )
+    target = out or environment.own_results()
+    supervisor.check_writable(target)
     busy = conditions.load_before()
     if busy:
         typer.echo(busy, err=True)
     failed = False
     for name in wanted:
         with SweepProgress(name) as progress:
-            result = supervisor.run(known[name], out or environment.own_results(), settings, progress.update)
+            result = supervisor.run(known[name], target, settings, progress.update)
         failed |= _print_result(result, known[name])
         if result.interrupted:
             raise typer.Exit(130)

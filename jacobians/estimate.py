@@ -62,9 +62,9 @@ def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) 
 
 def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) -> float:
     """Follow the techniques of `jacobians.kernels.cpu.runner`."""
-    outline = program.outline(mode, problem, most_threads)
+    work = program.work_of(mode, problem, most_threads)
     widths, N = problem.widths, problem.N
-    threads = outline.threads
+    threads = work.threads
     rate = _rate(problem, ceilings) * threads / max(1, most_threads)
     lanes = 64 // problem.itemsize
     weights = sum(i * o for i, o in pairwise(widths))
@@ -72,8 +72,8 @@ def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) 
     hidden = sum(widths[1:])
     seconds = NATIVE_CALL * ceilings.call_s + (LAYER_S * problem.L if threads > 1 else 0.0)
     output = problem.itemsize * N * problem.P * problem.D
-    if outline.blocks:
-        mode = outline.mode
+    if work.blocks:
+        mode = work.mode
         seeds = problem.D if mode == "forward" else problem.P
         samples = -(-N // lanes) * lanes if N <= 4 * lanes else -(-N // (4 * lanes)) * 4 * lanes
         first, last = widths[0] * widths[1], widths[-2] * widths[-1]
@@ -86,12 +86,12 @@ def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) 
             + output / ceilings.bandwidth(output)
         )
     evaluations = N * (stored / ceilings.bandwidth(stored) * _share(stored, threads, most_threads))
-    rows = N * hidden * (1 + outline.tangents) * ROW_S / threads
-    seconds += evaluations * (1 + outline.tangents / 6) + rows + N * hidden * NUMBER_S / threads
-    if outline.cotangents:
-        seconds += evaluations * (1 + (outline.cotangents - 1) / 6)
-    seconds += N * outline.copied * NUMBER_S / 2 / threads
-    for rows_, columns, inner in outline.products:
+    rows = N * hidden * (1 + work.tangents) * ROW_S / threads
+    seconds += evaluations * (1 + work.tangents / 6) + rows + N * hidden * NUMBER_S / threads
+    if work.cotangents:
+        seconds += evaluations * (1 + (work.cotangents - 1) / 6)
+    seconds += N * work.copied * NUMBER_S / 2 / threads
+    for rows_, columns, inner in work.products:
         padded = -(-columns // lanes) * lanes
         seconds += N * (2 * rows_ * padded * inner / rate + (rows_ * padded + inner * padded) * NUMBER_S / 4 / threads)
     return seconds + output / ceilings.bandwidth(output)

@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import style as matplotlib_style
 
-import plots.drawing_comparisons  # noqa: F401 - registers its drawings
+import plots.charts  # noqa: F401 - registers the figures
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import RESULTS, read_csv, result_files
+from benchmarks.records.csv_file import read_csv, result_files
 from benchmarks.records.rows import Row
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import Provenance, read_provenance
 from plots import style
-from plots.data import Chart
-from plots.drawing import draw
-from plots.gallery import ResultFile, gallery
-from plots.traces import charts
+from plots.chart import Chart, ResultFile, draw, exhibits
 
 ROOT = Path(__file__).resolve().parents[1]
-FORMATS = ("svg", "png", "pdf")
-PUBLISHED = RESULTS / "published" / "notebook.csv"
-IN_GALLERY = ("regret", "square", "workloads")  # too many problems, or of too many kinds, for figures of their own
+METADATA = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
-def files_to_draw(given: Sequence[Path] | None) -> list[Path]:
-    """Return the result files to draw.
-
-    Args:
-        given: Those the user named, if any.
-
-    Returns:
-        These, or every committed one.
-
-    Raises:
-        BadInput: None was given and none is committed.
-    """
-    found = list(given) if given else result_files()
-    if not found:
-        raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
-    return found
-
-
-def parse_formats(text: str) -> list[str]:
-    """Read a comma-separated list of file formats.
-
-    Args:
-        text: E.g. `"svg,png"`.
-
-    Returns:
-        The formats.
-
-    Raises:
-        BadInput: One of them is unknown.
-    """
-    formats = [name.strip() for name in text.split(",")]
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise BadInput(f"unknown format {', '.join(unknown)}; choose from {', '.join(FORMATS)}")
-    return formats
-
-
-def draw_results(paths: Sequence[Path], out: Path | None, formats: Sequence[str], read: Callable[[Path], list[Row]]) -> list[Path]:
+def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) -> list[Path]:
     """Draw every figure of some result files.
 
     Args:
         paths: Result CSVs.
         out: Directory for the figures; `plots/figures/<machine>` by default.
         formats: Any of svg, png, pdf.
-        read: Reads and validates a result file.
 
     Returns:
         The files written.
@@ -76,20 +35,22 @@ def draw_results(paths: Sequence[Path], out: Path | None, formats: Sequence[str]
     Raises:
         BadInput: A file is bad, nothing can be drawn, or the directory cannot be written.
     """
+    loaded = [load(path) for path in paths]  # all are read before the first is drawn
     written: list[Path] = []
-    for path, rows in [(path, read(path)) for path in paths]:  # all are read before the first is drawn
-        found: list[Chart] = charts(rows, path.stem)
-        if not found:
-            counts = ", ".join(sorted({row.status for row in rows})) or "no rows"
-            raise BadInput(f"{path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
-        target = out or ROOT / "plots" / "figures" / _folder(rows)
-        for chart in found:
-            written += save(chart, target, formats)
+    for machine in dict.fromkeys(_folder(file.rows) for file in loaded):
+        mine = [file for file in loaded if _folder(file.rows) == machine]
+        names = {file.name for file in mine}
+        shown = [exhibit.chart for exhibit in exhibits(mine) if names & set(exhibit.sources)]
+        if not shown:
+            counts = ", ".join(sorted({row.status for file in mine for row in file.rows})) or "no rows"
+            raise BadInput(f"{mine[0].path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
+        for chart in shown:
+            written += save(chart, out or ROOT / "plots" / "figures" / machine, formats)
     return written
 
 
 def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
-    """Draw the figures of all committed results: those of each sweep, and the gallery of each machine.
+    """Draw the figures of all committed results, machine by machine.
 
     Args:
         out: Directory for all of them; `plots/figures/<machine>` by default.
@@ -97,30 +58,36 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
 
     Returns:
         The files written.
+
+    Raises:
+        BadInput: There are no results.
     """
-    files = files_to_draw(None)
-    written = draw_results([path for path in files if path.stem not in IN_GALLERY], out, formats, read_csv)
+    files = result_files()
+    if not files:
+        raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
+    written: list[Path] = []
     for machine in dict.fromkeys(path.parent for path in files):
-        for exhibit in gallery(load(machine), PUBLISHED):
+        for exhibit in exhibits([load(path) for path in files if path.parent == machine]):
             written += save(exhibit.chart, out or ROOT / "plots" / "figures" / machine.name, formats)
     return written
 
 
-def load(machine: Path) -> list[ResultFile]:
-    """Read the results of a machine.
+def load(path: Path) -> ResultFile:
+    """Read a result.
 
     Args:
-        machine: Their directory.
+        path: Its CSV; without an environment beside it, ceilings and the sweep are unknown.
 
     Returns:
-        The results with where they come from.
+        The result with where it comes from.
     """
-    origins = {path: read_provenance(path) for path in result_files() if path.parent == machine}
-    return [ResultFile(path, read_csv(path), origin.rates, origin.sweep) for path, origin in origins.items()]
+    rows = read_csv(path)
+    origin: Provenance | None = read_provenance(path) if path.with_suffix(".environment.json").exists() else None
+    return ResultFile(path, rows, origin.rates if origin else {}, origin.sweep if origin else None)
 
 
 def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Draw a chart and write it. The same chart gives the same bytes.
+    """Draw a chart and write it beside its place, then rename. The same chart gives the same bytes.
 
     Args:
         chart: The data.
@@ -134,19 +101,42 @@ def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
         BadInput: The directory cannot be written.
     """
     written: list[Path] = []
-    with matplotlib_style.context(["default", style.RC]):
-        figure = draw(chart)
-        for name in formats:
-            path = out / f"{chart.stem}.{name}"
-            metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[name]
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, format=name, metadata=metadata, dpi=150)  # pyright: ignore[reportArgumentType]
-            except OSError as error:
-                raise BadInput(f"{path}: cannot be written ({error.strerror}); give another directory with --out") from None
-            written.append(path)
+    for name in formats:
+        path = out / f"{chart.stem}.{name}"
+        content = render(chart, name)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(content)
+            beside.replace(path)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be written ({error.strerror}); give another directory with --out") from None
+        finally:
+            if out.is_dir():
+                beside.unlink(missing_ok=True)
+        written.append(path)
     return written
 
 
+def render(chart: Chart, kind: str, **settings: str) -> bytes:
+    """Draw a chart.
+
+    Args:
+        chart: The data.
+        kind: svg, png or pdf.
+        **settings: Settings of matplotlib beyond the project's own.
+
+    Returns:
+        The file.
+    """
+    target = io.BytesIO()
+    with matplotlib_style.context(["default", {**style.RC, **{key.replace("_", "."): value for key, value in settings.items()}}]):
+        drawing = draw(chart)
+        drawing.savefig(target, format=kind, metadata=METADATA[kind], dpi=150, bbox_inches="tight", pad_inches=0.08)  # pyright: ignore[reportArgumentType]
+    content = target.getvalue()
+    return style.themed(content.decode(), chart.title or chart.topic).encode() if kind == "svg" else content
+
+
 def _folder(rows: Sequence[Row]) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in rows[0].machine) or "results"
+    machine = rows[0].machine if rows else ""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in machine) or "results"

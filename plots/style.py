@@ -1,112 +1,97 @@
-"""One look for every figure: a colour and a marker per implementation, a line style per mode, fixed by name.
+"""One look for every figure: a colour, a marker and a line per mode and library, fixed by name, light and dark.
 
-The colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and line styles carry the same
-distinction in greyscale.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and line styles carry the same distinction in
+greyscale. Ink, paper and grid are drawn in the light colours and become variables of the style sheet in an SVG, so that one file
+serves light and dark pages.
 """
 
 from __future__ import annotations
 
-import zlib
+import re
 from dataclasses import dataclass
 
-BLUE, VERMILION, GREEN, SKY, ORANGE, PURPLE, YELLOW, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#56B4E9",
-    "#E69F00",
-    "#CC79A7",
-    "#B8A900",
-    "#000000",
-)
+BLUE, VERMILION, GREEN, SKY, ORANGE, PURPLE, YELLOW = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#E69F00", "#CC79A7", "#B8A900"
 GREY = "#8C8C8C"
-
-# Ours: the mode has the strong colour, so that forward against reverse is what the eye sees first.
-_MODE_COLOUR = {"forward": BLUE, "reverse": VERMILION, "mixed": GREEN}
-_MODE_LINE = {"forward": "--", "reverse": "-", "mixed": "-."}
-_PEERS = {
-    #                       colour  marker
-    "torch.func": (SKY, "s"),
-    "autograd-vectorized": (PURPLE, "D"),
-    "autograd-loop": (GREY, "v"),
-    "jax": (ORANGE, "^"),
-    "dense": (BLACK, "X"),
-    "torch.compile": (YELLOW, "P"),
-    "sum-trick": ("#6A51A3", "*"),
-    "best": (BLACK, "s"),
-    "peers": (GREY, "."),
-    "operations": (GREY, "x"),
-}
-_OUR_MARKERS = {"native": "o", "eager": "h", "cuda-graph": "8"}
-_OUR_WEIGHT = {"eager": (1.3, 4.5, 0.75)}  # line, marker, opacity: thinner than the kernels, of which it is the readable form
-INITS = {"normal": (VERMILION, "-"), "xavier": (BLUE, "--"), "orthogonal": (GREEN, "-.")}
-_MORE_MARKERS = ("h", "p", "<", ">", "d", "8")
+INK, MUTED, GRID, PAPER = "#1b1f23", "#4a5056", "#e3e5e8", "#ffffff"
+DARK = {INK: "#e8eaed", MUTED: "#aab1b8", GRID: "#363c43", PAPER: "#15181c"}
+VARIABLE = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
+MODES = ("forward", "reverse", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """How a method is drawn."""
+class Look:
+    """How a trace is drawn."""
 
     colour: str
     marker: str
     line: str
-    width: float
-    size: float
-    alpha: float
-    layer: int
-    filled: bool
+    width: float = 2.0
+    size: float = 5.5
+    layer: int = 3
+    filled: bool = True
 
 
-def style_of(method: str, hand_written: bool, published: bool = False) -> Style:
-    """Return the look of a method; the same in every figure. Forward mode is dashed with open markers.
+# fmt: off
+_MODES = {
+    "forward": Look(BLUE,      "o", "--", filled=False),
+    "reverse": Look(VERMILION, "o", "-"),
+    "mixed":   Look(GREEN,     "D", "-.", size=5.0),
+}
+_LIBRARIES = {
+    "best":           Look(INK,    "s", ":", 1.4, 4.5, 2),
+    "JAX jit":        Look(ORANGE, "^", ":", 1.4, 4.5, 2),
+    "torch.compile":  Look(YELLOW, "P", ":", 1.4, 4.5, 2),
+    "torch.func":     Look(SKY,    "s", ":", 1.4, 4.5, 2),
+    "torch.autograd": Look(PURPLE, "v", ":", 1.4, 4.5, 2),
+    "operations":     Look(GREY,   "x", ":", 1.4, 4.5, 2),
+}
+# fmt: on
+_DEVICES = (Look(VERMILION, "o", "-"), Look(BLUE, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"))
+INITS = {"normal": (VERMILION, "-"), "xavier": (BLUE, "--"), "orthogonal": (GREEN, "-.")}
+# Colour and opacity of a cell: light, middle and dark in grey as well.
+CELL = {"forward": (SKY, 0.35), "reverse": (ORANGE, 0.75), "mixed": (GREEN, 0.85)}
+
+
+def of_trace(method: str) -> Look:
+    """Return the look of a trace; the same in every figure.
 
     Args:
-        method: Full name.
-        hand_written: Ours stand out.
-        published: Somebody else's measurement: the colour of its mode, thin.
+        method: `mode:implementation`, `library:name` or `device:number`.
 
     Returns:
-        The style.
+        The look; a readable implementation is the thinner line of its mode.
 
     Example:
-        >>> style_of("reverse:eager", True).colour == style_of("reverse:dense", False).colour
-        False
+        >>> of_trace("reverse:native").colour == of_trace("reverse:eager").colour
+        True
     """
-    mode, _, implementation = method.partition(":")
-    line = _MODE_LINE.get(mode, ":")
-    spare = _MORE_MARKERS[zlib.crc32(implementation.encode()) % len(_MORE_MARKERS)]
-    filled = mode != "forward"
-    if published:
-        return Style(_MODE_COLOUR.get(mode, BLACK), "X", line, 1.0, 5.0, 0.9, 2, filled)
-    if hand_written:
-        width, size, alpha = _OUR_WEIGHT.get(implementation, (2.2, 6.0, 1.0))
-        return Style(_MODE_COLOUR.get(mode, BLACK), _OUR_MARKERS.get(implementation, spare), line, width, size, alpha, 3, filled)
-    colour, marker = _PEERS.get(implementation, (GREY, spare))
-    return Style(colour, marker, line, 1.0, 4.0, 0.9, 2, filled)
+    kind, _, name = method.partition(":")
+    if kind == "library":
+        return _LIBRARIES.get(name, _LIBRARIES["best"])
+    if kind == "device":
+        return _DEVICES[int(name) % len(_DEVICES)]
+    look = _MODES.get(kind, Look(GREY, "h", ":"))
+    if name == "eager":
+        return Look(look.colour, "h", ":", 1.2, 4.0, 2, look.filled)
+    return look
 
 
-def mode_colour(method: str) -> str:
-    """Return the colour of a method's mode.
+def themed(svg: str, title: str) -> str:
+    """Make an SVG serve light and dark pages, and give it its title.
 
     Args:
-        method: Full name.
+        svg: What matplotlib wrote.
+        title: Read out by screen readers.
 
     Returns:
-        A colour.
+        The SVG with its ink, paper and grid as variables of a style sheet of its own.
     """
-    return _MODE_COLOUR.get(method.partition(":")[0], GREY)
-
-
-def device_line(index: int) -> str:
-    """Return the line style of the n-th device where devices share a chart.
-
-    Args:
-        index: 0 for the first device.
-
-    Returns:
-        A matplotlib line style.
-    """
-    return ("-", "--", "-.", ":")[index % 4]
+    for colour, name in VARIABLE.items():
+        svg = re.sub(rf"{colour}\b", f"var({name}, {colour})", svg, flags=re.IGNORECASE)
+    rules = "; ".join(f"{VARIABLE[light]}: {dark}" for light, dark in DARK.items())
+    sheet = f"<style>@media (prefers-color-scheme: dark) {{ svg {{ {rules} }} }}</style>"
+    escaped = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"(<svg\b[^>]*>)", lambda tag: f"{tag[1]}\n <title>{escaped}</title>{sheet}", svg, count=1)
 
 
 RC = {
@@ -117,17 +102,26 @@ RC = {
     "font.size": 9,
     "axes.titlesize": 10.5,
     "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.frameon": False,
+    "legend.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
     "text.parse_math": False,  # names come from files: a dollar sign in one is a dollar sign
 }

@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_rooms_import_only_what_lies_below(room):
 
 
 def test_numerics_know_no_clocks_files_or_figures():
-    """The two exceptions: the compiler of the kernels, and the planner's memory of the machine."""
+    """The two exceptions: the compiler of the kernels, and the measured times of the machine."""
     for path in {*(ROOT / "jacobians").rglob("*.py")} - {
         ROOT / "jacobians" / "kernels" / "cpu" / "compiler.py",
         ROOT / "jacobians" / "machine.py",
@@ -47,3 +48,13 @@ def test_no_absolute_paths_of_a_machine():
         if path.suffix in {".py", ".md", ".toml", ".csv", ".json", ".yml", ".yaml", ".txt"} or path.name == "Makefile":
             text = path.read_text(encoding="utf-8")
             assert not [sign for sign in signs if sign in text], path
+
+
+def test_the_wheel_holds_the_library_alone_and_that_needs_torch_and_numpy():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["jacobians"]
+    assert [name.split(">")[0] for name in project["project"]["dependencies"]] == ["torch", "numpy"]
+    outside = {name for path in (ROOT / "jacobians").rglob("*.py") for name in imports(path)} - set(sys.stdlib_module_names)
+    assert outside <= {"jacobians", "torch", "numpy", "jax"}

@@ -1,12 +1,14 @@
 """The real command, and what it prints."""
 
+import json
 import subprocess
 import sys
-import time
 
 import pytest
 
 import bench as bench_module
+import jacobians as jac
+from benchmarks.measure import conditions
 from benchmarks.records.csv_file import read_csv, write_csv
 from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import row
@@ -25,6 +27,8 @@ def bench(*arguments, status=0):
 def command(monkeypatch, capsys):
     """Run the command here, which saves the start of a process; what it printed is returned."""
 
+    monkeypatch.setattr(conditions, "load_before", lambda: None)  # whatever else runs here
+
     def run(*arguments, status=0):
         monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
         assert bench_module.main() == status
@@ -33,21 +37,78 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_help_needs_no_torch():
-    code = "import sys, bench; sys.argv = ['bench.py', '--help']; sys.exit(bench.main() or bool({'torch', 'pandas'} & set(sys.modules)))"
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+import bench
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["bench.py", *arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = bench.main()
+    answers.append([status, out.getvalue(), err.getvalue(), bool({"torch", "pandas", "matplotlib"} & set(sys.modules))])
+print(json.dumps(answers))
+"""
+MISTAKES = [
+    (["run", "qick"], "unknown sweep 'qick': did you mean 'quick'?"),
+    (["run", "nope"], "unknown sweep 'nope'; choose from quick, depth"),
+    (["run", "quick", "--method", "reverse:nativ"], "unknown method 'reverse:nativ': did you mean 'reverse:native'"),
+    (["run", "quick", "--method", "sideways:*"], "unknown method 'sideways:*'; choose from"),
+    (["run", "quick", "--device", "tpu"], "unknown device 'tpu'"),
+    (["run", "quick", "--device", ","], "unknown device ','; choose from cpu"),
+    (["run", "quick", "--device", "cud"], "did you mean 'cuda'"),
+    (["run", "quick", "--sweeps", "missing.toml"], "missing.toml: cannot be read"),
+    (["run"], "Missing argument"),
+    (["run", "quick", "--threads", "0"], "--threads"),
+    (["run", "quick", "--threds", "1"], "unknown option '--threds': did you mean '--threads'?"),
+    (["run", "quick", "--cache", "warm"], "unknown cache 'warm'; choose from hot, cold"),
+    (["list", "tables"], "unknown list 'tables'; choose from sweeps, methods, devices, results"),
+    (["recommend", "--l", "10"], "unknown option '--l': did you mean '--L'?"),
+    (["recommend", "--widths", "3,x"], "--widths takes whole numbers separated by commas"),
+    (["recommend", "--widths", "3,4", "--activation", "tahn"], "unknown activation 'tahn': did you mean 'tanh'?"),
+    (["plot", "missing.csv"], "missing.csv: no such file"),
+    (["plot", "docs"], "docs: no result CSV in this directory"),
+    (["plot", "--format", "gif"], "unknown format 'gif'; choose from svg, png, pdf"),
+    (["compare", "missing.csv", "missing.csv"], "missing.csv: no such file"),
+    (["check", "--device", "tpu"], "unknown device 'tpu'"),
+    (["nonsense"], "No such command 'nonsense'"),
+    (["run", "quick", "--method", "reverse:*", "extra.py", "--cache"], "--cache"),
+]
+
+
+def test_mistakes_and_help_are_answered_before_torch_is_imported():
+    helps = [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        *([command, "--help"] for command in ("run", "plot", "compare", "recommend", "check", "report")),
+    ]
+    asked = [*helps, *(arguments for arguments, _ in MISTAKES)]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, check=True)
+    answers = json.loads(done.stdout)
+    assert not any(heavy for *_, heavy in answers)
+    for status, out, _, _ in answers[: len(helps)]:
+        assert status == 0
+        assert "jacobians 0." in out or "Usage" in out
+    assert all("Example: python bench.py" in out for _, out, _, _ in answers[3 : len(helps)])
+    for (arguments, message), (status, out, err, _) in zip(MISTAKES, answers[len(helps) :], strict=True):
+        assert (status, out, len(err.splitlines())) == (2, "", 1), (arguments, err)
+        assert err.startswith("error: ")
+        assert message in err, arguments
+
+
+def test_without_the_environment_it_says_how_to_get_one(tmp_path):
+    code = "import sys; sys.modules['typer'] = None; sys.argv = ['bench.py']; import runpy; runpy.run_path('bench.py', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for command in ("list", "run", "plot", "compare"):
-        assert command in done.stdout
-    best = min(timed(["bench.py", "--help"]) for _ in range(5))
-    bare = min(timed(["-c", "pass"]) for _ in range(5))
-    assert best - bare < 0.5
+    assert done.stderr == "error: typer is not installed here; run `make bench` once, then `source .venv/bin/activate`\n"
 
 
-def timed(arguments):
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, check=True)
-    return time.perf_counter() - start
+def test_lists_of_sweeps_modes_and_methods():
+    from benchmarks.workloads import names
+
+    assert names.sweeps(["quick,depth", "width"]) == ["quick", "depth", "width"]
+    assert names.methods(["reverse", "forward:native,mixed:*"]) == ("reverse:eager", "forward:native", "mixed:*")
+    assert set(names._scanned()) == {m.name for m in jac.methods() if "toy" not in m.name and "faulty" not in m.name}
 
 
 def test_without_arguments_it_helps():
@@ -64,35 +125,15 @@ def test_lists(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "tables"], "cannot list 'tables'; choose from sweeps, methods, devices, results"),
-        (["run", "nope"], "unknown sweep 'nope'; choose from quick, depth"),
-        (["run", "quick", "--method", "sideways:*"], "no method matches 'sideways:*'; choose from forward:eager"),
-        (["run", "quick", "--device", "tpu"], "unknown device 'tpu'; choose from cpu, cuda"),
-        (["run", "quick", "--device", ","], "unknown device ','; choose from cpu"),
-        (["run", "quick", "--sweeps", "missing.toml"], "missing.toml: cannot be read"),
-        (["run"], "Missing argument"),
-        (["run", "quick", "--threads", "0"], "--threads"),
         (["run", "quick", "--out", "/dev/null/out"], "/dev/null/out: cannot be written"),
-        (["run", "quick", "--cache", "warm"], "unknown cache 'warm'; choose from hot, cold"),
-        (["plot", "missing.csv"], "missing.csv: no such file"),
         (["plot", "pyproject.toml"], "pyproject.toml: columns differ"),
-        (["plot", "--format", "gif"], "unknown format gif; choose from svg, png, pdf"),
-        (["compare", "missing.csv", "missing.csv"], "missing.csv: no such file"),
-        (["nonsense"], "No such command 'nonsense'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, command):
     printed = command(*arguments, status=2)
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1)
     assert printed.err.startswith("error: ")
     assert message in printed.err
-
-
-def test_bad_input_as_the_shell_sees_it():
-    done = bench("run", "nope", status=2)
-    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
-    assert "unknown sweep 'nope'" in done.stderr
 
 
 def test_run_plot_compare(tmp_path, command):
@@ -101,14 +142,20 @@ def test_run_plot_compare(tmp_path, command):
     done = bench(
         "run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "reverse:eager", "--method", "reverse:dense"
     )
+    assert "mine looking at this machine and starting the workers" in done.stderr.splitlines()
     assert all(f"mine {number}/6 L" in done.stderr for number in range(1, 7))
     assert "\x1b" not in done.stdout + done.stderr
-    assert "best of ours" in done.stdout
+    heading = done.stdout.splitlines()[0]
+    assert heading.split() == ["problem", "forward", "reverse", "mixed", "winner", "best", "library", "faster", "by"]
+    assert max(map(len, done.stdout.splitlines()[:4])) <= 80
+    assert "L hidden layers, D inputs" in done.stdout
     assert "were spent inside measured and warm-up calls" in done.stdout
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'mine.csv'}"
     assert len(read_csv(tmp_path / "mine.csv")) == 6
     drawn = command("plot", tmp_path / "mine.csv", "--out", tmp_path / "figures", "--format", "svg,png,pdf")
-    assert drawn.out.splitlines() == [f"wrote {tmp_path / 'figures' / 'mine'}.{kind}" for kind in ("svg", "png", "pdf")]
+    expected = {f"wrote {tmp_path / 'figures' / name}.{kind}" for name in ("mine", "roofline") for kind in ("svg", "png", "pdf")}
+    assert set(drawn.out.splitlines()) == expected
+    assert "wrote" in command("plot", tmp_path, "--out", tmp_path / "figures").out, "a directory stands for the CSVs in it"
     assert "1.00x" in command("compare", tmp_path / "mine.csv", tmp_path / "mine.csv", "--fail-on", "1.1").out
 
 
@@ -138,14 +185,75 @@ def test_two_devices_become_a_device_comparison(tmp_path, command):
     write_csv([row(median=1e-3)], tmp_path / "base.csv")
     write_csv([row(median=1e-4, device="cuda")], tmp_path / "other.csv")
     printed = command("compare", tmp_path / "base.csv", tmp_path / "other.csv").out
-    assert "Some cpu" in printed.splitlines()[0]
-    assert "Some cuda" in printed.splitlines()[0]
+    assert "Some cpu, cpu, 2 threads" in printed.splitlines()[0]
+    assert "Some cuda, cuda" in printed.splitlines()[0]
     assert "faster" in printed.splitlines()[1]
 
 
-def test_unlike_measurements_are_not_compared(tmp_path, command):
+def test_threads_are_compared_without_force_and_caches_are_not(tmp_path, command):
     write_csv([row()], tmp_path / "base.csv")
     write_csv([row(threads=1)], tmp_path / "other.csv")
+    assert "cpu, 1 thread" in command("compare", tmp_path / "base.csv", tmp_path / "other.csv").out
+    write_csv([row(cache="cold")], tmp_path / "other.csv")
     refused = command("compare", tmp_path / "base.csv", tmp_path / "other.csv", status=2).err
-    assert refused == "error: the results differ in number of threads: 2 against 1; measure them alike, or give --force\n"
+    assert refused == "error: the results differ in cache: hot against cold; measure them alike, or give --force\n"
     command("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--force")
+
+
+def test_nothing_measured_is_status_1_with_the_reason(tmp_path, command, monkeypatch):
+    from benchmarks.run import environment
+
+    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+    printed = command("run", "quick", "--device", absent, "--method", "reverse", "--out", tmp_path, status=1)
+    assert f"nothing was measured (skipped: torch finds no {absent} device here)" in printed.err
+
+
+def test_by_default_nothing_committed_is_written(tmp_path, command, monkeypatch):
+    from benchmarks.run import environment
+
+    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+    monkeypatch.chdir(tmp_path)
+    command("run", "quick", "--device", absent, "--method", "reverse", status=1)
+    assert (tmp_path / "build" / "results" / environment.machine_slug() / "quick.csv").exists()
+
+
+class TestCheck:
+    @pytest.fixture
+    def quick_check(self, monkeypatch):
+        from benchmarks.run import check
+
+        monkeypatch.setattr(check, "SLOW", (*check.SLOW, "jax", "autograd-loop", "autograd-vectorized", "torch.func", "sum-trick"))
+        return check
+
+    def test_a_table_and_a_verdict(self, command, quick_check):
+        printed = command("check", "--device", "cpu").out
+        assert "everything checked is right" in printed
+        assert "relative error" in printed
+        assert "GFLOP/s multiply-add" in printed
+
+    def test_a_wrong_method_is_named_and_status_1(self, command, quick_check):
+        faulty.register_all()
+        try:
+            for name in faulty.FAULTS:
+                if name not in {"wrong", "raise"}:
+                    jac.registry.unregister(f"reverse:faulty-{name}")
+            for name in faulty.TOYS:
+                jac.registry.unregister(f"reverse:toy-{name}")
+            printed = command("check", "--device", "cpu", status=1).out
+        finally:
+            faulty.unregister_all()
+        assert "wrong: reverse:faulty-raise, cpu, reverse:faulty-wrong, cpu" in printed
+        assert "RuntimeError: something" in printed
+
+    def test_anybodys_own_function(self, command, quick_check, tmp_path, monkeypatch):
+        (tmp_path / "my_jacobians.py").write_text(
+            "import torch\n"
+            "def right(mlp, x):\n    J = torch.autograd.functional.jacobian(lambda x: mlp(x).sum(0) if x.ndim == 2 else mlp(x), x)\n"
+            "    return J.movedim(0, 1) if x.ndim == 2 else J\n"
+            "def wrong(mlp, x):\n    return 2 * right(mlp, x)\nthing = 3\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        assert "takes" in command("check", "--device", "cpu", "--module", "my_jacobians:right").out
+        assert "relative error 1 exceeds" in command("check", "--device", "cpu", "--module", "my_jacobians:wrong", status=1).out
+        assert "a int cannot be called" in command("check", "--module", "my_jacobians:thing", status=2).err
+        assert "--module takes package:function" in command("check", "--module", "nonsense", status=2).err

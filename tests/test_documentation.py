@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import bench
-from benchmarks.analysis import readme
+from benchmarks.analysis import docs
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from benchmarks.workloads import cases
@@ -24,7 +24,11 @@ def blocks(path, language):
 
 def test_the_results_table_is_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.split(readme.START)[1].split(readme.END)[0].strip() == readme.text()
+    assert text.split(docs.START)[1].split(docs.END)[0].strip() == docs.text()
+
+
+def test_the_reference_is_that_of_the_docstrings():
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == docs.api()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -79,7 +83,7 @@ def test_the_mathematics_can_be_followed():
 
 
 def test_adding_a_method_works_as_written(tmp_path):
-    (code,) = blocks(ROOT / "docs" / "adding-a-method.md", "python")
+    code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "reverse:einsum" in block)
     (tmp_path / "einsum_method.py").write_text(code, encoding="utf-8")
     check = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -89,3 +93,30 @@ def test_adding_a_method_works_as_written(tmp_path):
         "assert 'only batches' in jac.find_method('reverse:einsum').unsupported(jac.Problem(widths=(2, 3)))\n"
     )
     subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
+
+
+def test_adding_a_figure_works_as_written(tmp_path):
+    code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "CountChart" in block)
+    (tmp_path / "counts_figure.py").write_text(code, encoding="utf-8")
+    check = (
+        "import sys; sys.path[:0] = [sys.argv[1], '.']\n"
+        "import counts_figure\nfrom pathlib import Path\nfrom plots import figures\nfrom plots.chart import ResultFile, exhibits\n"
+        "from tests.benchmarks.rows import RATES, row\n"
+        "found = exhibits([ResultFile(Path('quick.csv'), [row()], {'cpu': RATES})])\n"
+        "chart = next(e.chart for e in found if e.section == 'Rows')\n"
+        "assert chart.title == '1 rows' and b'<title>' in figures.render(chart, 'svg')\n"
+    )
+    subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
+
+
+def test_the_tutorial_runs(capsys):
+    names = {}
+    for code in blocks(ROOT / "docs" / "tutorial.md", "python"):
+        exec(compile(code, "tutorial.md", "exec"), names)
+    assert "predicted" in capsys.readouterr().out
+
+
+def test_adding_a_sweep_works_as_written(tmp_path):
+    (toml,) = blocks(ROOT / "docs" / "adding.md", "toml")
+    (tmp_path / "mine.toml").write_text(toml, encoding="utf-8")
+    assert len(cases.expand(cases.load_sweeps(tmp_path / "mine.toml")["mine"], ["cpu"], ["reverse:eager"])) == 4

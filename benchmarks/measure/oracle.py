@@ -37,7 +37,7 @@ class Reference:
     tolerance: float
 
     def at(self, x: Tensor) -> Reference:
-        """Return the reference of the same network at another input, with the same tolerance.
+        """Return the reference of the same network at another input; where rounding is amplified, with the tolerance there.
 
         Args:
             x: The input.
@@ -45,7 +45,9 @@ class Reference:
         Returns:
             The reference.
         """
-        return replace(self, x=x, J=_exact(self.mlp, x))
+        exact = _exact(self.mlp, x)
+        base = BASE_TOLERANCE[str(x.dtype).removeprefix("torch.")]
+        return replace(self, x=x, J=exact, tolerance=_tolerance(self.mlp, x, exact, 0) if self.tolerance > base else base)
 
     def input(self, number: int) -> Tensor:
         """Draw another input like x.
@@ -147,9 +149,13 @@ def reference(problem: jac.Problem, init: str, seed: int) -> Reference:
     """
     mlp, x = network_and_input(problem, init, seed)
     exact = _exact(mlp, x)
+    return Reference(mlp, x, exact, _tolerance(mlp, x, exact, seed))
+
+
+def _tolerance(mlp: jac.MLP, x: Tensor, exact: Tensor, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed + 2)
     unavoidable = max(relative_error(exact_jacobian(_relabel(mlp, generator), x), exact) for _ in range(RELABELLINGS))
-    return Reference(mlp, x, exact, max(BASE_TOLERANCE[problem.dtype], SAFETY * unavoidable))
+    return max(BASE_TOLERANCE[str(x.dtype).removeprefix("torch.")], SAFETY * unavoidable)
 
 
 def _exact(mlp: jac.MLP, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from time import monotonic
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.run.supervisor import Progress as Step
+
+SILENCE_S = 4.0  # after which something is said, where lines cannot be rewritten
 
 
 class SweepProgress:
@@ -24,6 +27,7 @@ class SweepProgress:
     def __init__(self, name: str) -> None:
         self.name = name
         self._live: Progress | None = None
+        self._said_at = 0.0
         if sys.stderr.isatty():
             columns = [TextColumn("{task.fields[sweep]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
             self._live = Progress(*columns, TextColumn("{task.fields[case]}", markup=False), console=Console(stderr=True), transient=True)
@@ -33,6 +37,8 @@ class SweepProgress:
         """Start drawing."""
         if self._live:
             self._live.start()
+        else:
+            self._say("looking at this machine and starting the workers")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -49,7 +55,13 @@ class SweepProgress:
         if self._live:
             self._live.update(self._task, total=step.total, completed=step.done, case=step.case.id)
         elif step.status is not None:
-            print(f"{self.name} {step.done}/{step.total} {step.case.id} {step.status}", file=sys.stderr, flush=True)
+            self._say(f"{step.done}/{step.total} {step.case.id} {step.status}")
+        elif monotonic() - self._said_at > SILENCE_S:
+            self._say(f"{step.done}/{step.total} measuring {step.case.id}")
+
+    def _say(self, what: str) -> None:
+        self._said_at = monotonic()
+        print(f"{self.name} {what}", file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -66,7 +66,7 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
     Raises:
         BadInput: The directory cannot be written or has no space left, is locked by another run, or holds a journal that is not ours.
     """
-    _check_writable(out)
+    check_writable(out)
     lock = Lock(out / f".{sweep.name}.lock")
     start = time.monotonic()
     try:
@@ -139,10 +139,8 @@ class _Stage:
         """Grant the earliest turn once everybody waits for one, then handle what the workers tell."""
         if all(worker.turn is not None for worker in self.workers):
             worker = min(self.workers, key=lambda w: self._order[w.turn])  # pyright: ignore[reportArgumentType]
-            first = worker.turn is not None and worker.turn[1] == 0
             key = worker.grant()
-            if first:
-                self.report(Progress(self._by_key[key], len(self.done), len(self.cases)))
+            self.report(Progress(self._by_key[key], len(self.done), len(self.cases)))
         with selectors.DefaultSelector() as selector:
             busy = [worker for worker in self.workers if worker.turn is None]
             for worker in self.workers:
@@ -239,7 +237,15 @@ def _write_results(csv: Path, entries: list[Entry], provenance: Provenance) -> N
         ) from None
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
+    """Refuse an output directory that cannot take the results.
+
+    Args:
+        out: The directory; created if missing.
+
+    Raises:
+        BadInput: It cannot be written, or has no space left.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

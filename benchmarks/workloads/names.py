@@ -36,7 +36,10 @@ def suggest(what: str, given: str, known: Sequence[str]) -> str:
         unknown sweep 'qick': did you mean 'quick'?
     """
     folded = {name.lower(): name for name in known}
-    close = [folded[given.lower()]] if given.lower() in folded else difflib.get_close_matches(given, known, n=3, cutoff=0.6)
+    likeness = {name: difflib.SequenceMatcher(None, given, name).ratio() for name in known}
+    best = max(likeness.values(), default=0.0)
+    close = [name for name in known if likeness[name] >= max(0.6, best - 0.05)]
+    close = [folded[given.lower()]] if given.lower() in folded else close
     if close:
         return f"unknown {what} {given!r}: did you mean {' or '.join(map(repr, close))}?"
     return f"unknown {what} {given!r}; choose from {', '.join(known)}"
@@ -155,7 +158,7 @@ def widths(given: str) -> tuple[int, ...]:
         >>> widths("[784, 50, 10]") == widths("784 50 10") == widths("784-50-10") == (784, 50, 10)
         True
     """
-    words = [word for word in re.split(r"[\s,;x-]+", given.strip().strip("[]()")) if word]
+    words = [word for word in re.split(r"[\s,;-]+", given.strip().strip("[]()")) if word]
     if not words or not all(word.isdigit() for word in words):
         raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {given!r}")
     found = tuple(map(int, words))

@@ -57,11 +57,11 @@ class Bracketing:
     @property
     def mode(self) -> str:
         """`forward` or `reverse` where the tree is one of these, else `mixed`."""
-        if self._is_comb(forward=False):
+        if self._is_one_sided(forward=False):
             return "reverse"
-        return "forward" if self._is_comb(forward=True) else "mixed"
+        return "forward" if self._is_one_sided(forward=True) else "mixed"
 
-    def _is_comb(self, forward: bool) -> bool:
+    def _is_one_sided(self, forward: bool) -> bool:
         """Say whether each product has a bare weight on the one side, and the slope scales the other."""
         tree = self.tree
         while tree is not None:

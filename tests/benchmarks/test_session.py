@@ -3,10 +3,19 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
+
+import jacobians as jac
+from benchmarks import bench_jacobians
+from benchmarks.measure import clock
+from benchmarks.run import session
+from benchmarks.run import worker as worker_module
 from benchmarks.run.environment import ROOT
 from benchmarks.run.session import in_turn
 from benchmarks.workloads.cases import expand, load_sweeps
+from jacobians import registry
 
 
 def test_blocks_of_a_problem_are_interleaved():
@@ -27,3 +36,91 @@ def test_without_a_parent_a_worker_ends_and_computes_nothing():
     os.close(read)
     assert done.returncode == 3
     assert "passed" not in done.stdout
+
+
+def test_a_worker_ends_with_its_lifeline():
+    """Its parent is alive, and lets go of it."""
+    (grant_read, grant), (lifeline_read, lifeline) = os.pipe(), os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/bench_jacobians.py",
+        "-q",
+        "--sweep",
+        "quick",
+        "--device",
+        "cpu",
+        "-o",
+        "addopts=",
+    ]
+    command += ["--method", "reverse:eager", "--grant-fd", str(grant_read), "--lifeline-fd", str(lifeline_read)]
+    with subprocess.Popen(command, cwd=ROOT, pass_fds=(grant_read, lifeline_read), stdout=subprocess.DEVNULL) as worker:
+        for descriptor in (grant_read, lifeline_read, lifeline):
+            os.close(descriptor)
+        assert worker.wait() == session.LOST_PARENT
+    os.close(grant)
+
+
+OPTIONS = SimpleNamespace(seconds=None, precision=0.02, threads=1, cache="hot", run_id="now", events_fd=None, grant_fd=None)
+
+
+def test_the_time_of_a_case_is_its_sweeps_unless_one_was_given():
+    (case, *_) = expand(load_sweeps()["quick"], ["cpu"], ["reverse:eager"])
+    assert session.Session(OPTIONS).record(case).measurement.rule.seconds == case.seconds == 0.5
+    given = SimpleNamespace(**{**vars(OPTIONS), "seconds": 9.0})
+    rule = session.Session(given).record(case).measurement.rule
+    assert (rule.seconds, rule.precision) == (9.0, 0.02)
+
+
+def test_what_was_asked_for_reaches_the_worker(monkeypatch, tmp_path):
+    commands = []
+
+    class Process:
+        pid = 0
+
+        def __init__(self, command, **options):
+            commands.append(command)
+
+        def poll(self):
+            return 0
+
+        def wait(self, timeout=None):
+            return 0
+
+    monkeypatch.setattr(worker_module.subprocess, "Popen", Process)
+    settings = worker_module.Settings(
+        devices=("cpu",), methods=("reverse:*",), seconds=0.25, precision=0.03, seed=4, threads=1, cache="cold"
+    )
+    worker_module.Worker("quick", "cpu", "torch", [], tmp_path / "journal", settings).end()
+    (command,) = commands
+    for option, value in (("--seconds", "0.25"), ("--precision", "0.03"), ("--seed", "4"), ("--threads", "1"), ("--cache", "cold")):
+        assert command[command.index(option) + 1] == value
+    assert command[command.index("--run-id") + 1] == settings.run_id
+
+
+def test_preparing_counts_the_first_call(monkeypatch):
+    now = [0.0]
+
+    def clock_of_this_test():
+        now[0] += 1e-6
+        return now[0]
+
+    @registry.register("reverse:toy-slow-first")
+    def prepare(mlp, problem, request):
+        now[0] += 2.0
+
+        def run(x):
+            now[0] += 5.0
+            return None, jac.reverse(mlp, x)[1]
+
+        return registry.Computation(run)
+
+    try:
+        monkeypatch.setattr(clock, "timer_for", lambda device: clock_of_this_test)
+        (case, *_) = expand(load_sweeps()["quick"], ["cpu"], ["reverse:toy-slow-first"])
+        record = session.Session(OPTIONS).record(case)
+        bench_jacobians._prepare(record)
+        assert record.prepare_s == pytest.approx(7.0, rel=1e-3)
+    finally:
+        registry.unregister("reverse:toy-slow-first")

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from plots import report
+from plots.report import page as report
 from tests.benchmarks.rows import row, write_result
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)> =cmd() {{ 7 * 7 }} $\\frac{$ & "quoted"'

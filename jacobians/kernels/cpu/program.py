@@ -32,7 +32,7 @@ MOST_TANGENTS, MOST_COTANGENTS = 3, 4
 _WIDEST_PANEL = 64  # numbers, of the widest registers
 _SPARE_ROWS = 24
 # One thread below this work: waking another costs about as much as it saves.
-_FEWEST_OPERATIONS, _FEWEST_BYTES = 1_000_000, 500_000
+FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
 
 
 class Step(ctypes.Structure):
@@ -182,7 +182,7 @@ def _kind(mode: str, problem: Problem, lean: bool = False) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class Work:
     """What the C function will do for a problem, for those who predict its time.
 
     Attributes:
@@ -204,8 +204,8 @@ class Outline:
     threads: int
 
 
-def outline(mode: str, problem: Problem, threads: int | None = None) -> Outline:
-    """Outline the work of a mode on a problem.
+def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
+    """Describe what the C function will do for a mode on a problem.
 
     Args:
         mode: `"forward"`, `"reverse"` or `"mixed"`.
@@ -216,9 +216,9 @@ def outline(mode: str, problem: Problem, threads: int | None = None) -> Outline:
         What would be done.
 
     Example:
-        >>> outline("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
+        >>> work_of("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
         1
-        >>> outline("forward", Problem(widths=(100, 50, 20))).products
+        >>> work_of("forward", Problem(widths=(100, 50, 20))).products
         ((20, 100, 50),)
     """
     real, tree = _tree(mode, problem)
@@ -228,7 +228,7 @@ def outline(mode: str, problem: Problem, threads: int | None = None) -> Outline:
         products.run(tree)
     sizes = tuple((step.rows, step.columns, step.inner) for step in products.steps if step.inner)
     most = threads or torch.get_num_threads()
-    return Outline(
+    return Work(
         mode=real,
         blocks=kind >= FORWARD_BLOCKS,
         tangents=problem.D if kind == TANGENTS else 0,
@@ -258,10 +258,10 @@ def working_bytes(mode: str, problem: Problem, lean: bool = False) -> int:
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
     weights = sum(i * o for i, o in pairwise(problem.widths))
     if kind in (TANGENTS, COTANGENTS):
-        return problem.N * weights * problem.itemsize >= _FEWEST_BYTES
+        return problem.N * weights * problem.itemsize >= FEWEST_BYTES
     if kind == PRODUCTS:
-        return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= _FEWEST_OPERATIONS
-    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= _FEWEST_OPERATIONS
+        return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= FEWEST_OPERATIONS
+    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
 
 
 def assemble(mode: str, problem: Problem, lean: bool = False) -> Kernel:

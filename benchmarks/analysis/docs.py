@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import jacobians
 from benchmarks.analysis import regret, scoreboard
 from benchmarks.analysis.statistics import Ratio
 from benchmarks.analysis.tables import by_mode, duration
@@ -177,10 +180,35 @@ def replace_between(path: Path, start: str, end: str, text: str) -> None:
     write_atomically(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
 
 
+def api() -> str:
+    """Write the reference of the library from its docstrings.
+
+    Returns:
+        Markdown: for each public name its signature and docstring.
+    """
+    parts = ["# API reference\n\nWritten by `make docs` from the docstrings; `help(jacobians.NAME)` shows the same.\n"]
+    for name in sorted(jacobians.__all__, key=str.lower):
+        thing = getattr(jacobians, name)
+        try:
+            signature = re.sub(r" = <.*? at 0x[0-9a-f]+>", " = …", str(inspect.signature(thing))).replace("torch.Tensor", "Tensor")
+        except (TypeError, ValueError):
+            signature = ""
+        text = inspect.cleandoc(thing.__doc__ or "")
+        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{text}\n```\n")
+        members = vars(thing).items() if inspect.isclass(thing) else ()
+        for member, value in members:
+            function = value.__func__ if isinstance(value, classmethod) else value
+            if not member.startswith("_") and inspect.isfunction(function) and function.__doc__:
+                parts.append(f"### {name}.{member}\n\n```text\n{inspect.cleandoc(function.__doc__)}\n```\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
-    """Write the results into the README, and the column dictionary beside the results."""
-    replace_between(ROOT / "README.md", START, END, text())
+    """Write the results into the README, the columns beside the results, and the reference of the library."""
+    if any(path.stem == "workloads" for path in result_files()):
+        replace_between(ROOT / "README.md", START, END, text())
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
+    write_atomically(ROOT / "docs" / "api.md", api())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -12,23 +11,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib import style as matplotlib_style
 
 from benchmarks.analysis import scoreboard
-from benchmarks.analysis.regret import groups, problem_of_row, row_title
-from benchmarks.analysis.tables import duration
+from benchmarks.analysis.tables import by_mode, duration, place
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, write_atomically
+from benchmarks.records.problems import best_of_ours, disturbed, groups, key_of, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians.registry import methods
-from plots import summary
-from plots.drawing import draw
-from plots.figures import PUBLISHED
-from plots.gallery import Exhibit, ResultFile, gallery
-from plots.style import RC
-from plots.traces import is_hand_written
+from plots import figures
+from plots.chart import Exhibit, ResultFile, exhibits
+from plots.report import explorer, summary
 
 FORMULAS = {
     "forward": "T_1 = S_1 W_1,  T_l = S_l (W_l T_{l-1}),  J = W_{L+1} T_L",
@@ -86,74 +81,41 @@ def render(paths: Sequence[Path]) -> str:
     if not ok_rows(rows):
         raise BadInput("nothing to report: the results have no measured case; run a sweep again")
     machines = list(dict.fromkeys(result.origin.machine for result in loaded))
-    exhibits: list[tuple[str, Exhibit]] = []
+    shown: list[tuple[str, Exhibit]] = []
     for machine in machines:
         mine = [ResultFile(r.path, r.rows, r.origin.rates, r.origin.sweep) for r in loaded if r.origin.machine == machine]
-        exhibits += [(machine, exhibit) for exhibit in gallery(mine, PUBLISHED)]
+        shown += [(machine, exhibit) for exhibit in exhibits(mine)]
     environment = Environment(
-        loader=PackageLoader("plots"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("plots.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates = Path(__file__).with_name("templates")
     return environment.get_template("report.html").render(
         style=Markup((templates / "report.css").read_text(encoding="utf-8")),
-        model=Markup((templates / "model.js").read_text(encoding="utf-8")),
+        model=Markup(explorer.model()),
         script=Markup((templates / "report.js").read_text(encoding="utf-8")),
         sentences=summary.sentences(rows),
         measured_at=max((row.started_at or "" for row in rows), default="")[:10],
+        disturbed=disturbed(rows),
+        modes=_modes(loaded),
         boards=[board for machine in machines for board in _boards(loaded, machine)],
-        sections=_sections(exhibits, several=len(machines) > 1),
+        sections=_sections(shown, several=len(machines) > 1),
         devices=_devices(rows),
         methods=_methods(rows),
         origins=[_origin(result) for result in loaded],
         table=_json({"columns": COLUMNS, "rows": [_cells(row) for row in rows]}),
-        explorer=_json(explorer(loaded_rows=[(r.rows, r.origin) for r in loaded])),
+        explorer=_json(explorer.machines([(r.rows, r.origin) for r in loaded])),
         counts={"rows": len(rows), "ok": len(ok_rows(rows)), "files": len(loaded)},
     )
 
 
-def explorer(loaded_rows: Sequence[tuple[Sequence[Row], Provenance]]) -> list[dict[str, Any]]:
-    """Collect what the explorer computes from: per machine and device its ceilings, and the measured times of each problem.
-
-    Args:
-        loaded_rows: Rows and provenance of each result.
-
-    Returns:
-        One record per device that has ceilings, in the form that `templates/model.js` takes.
-    """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for rows, origin in loaded_rows:
-        for device, rates in origin.rates.items():
-            here = [row for row in ok_rows(rows) if row.device == device and row.dtype == "float32"]
-            if not here:
-                continue
-            ours = [m.implementation for m in methods() if m.hand_written and m.unsupported(problem_of_row(here[0])) is None]
-            record = found.setdefault(
-                (origin.machine, device),
-                {
-                    "name": f"{here[0].device_name} ({device}, {origin.threads} threads)",
-                    "device": device,
-                    "threads": origin.threads,
-                    "read": rates.read,
-                    "flops": rates.flops,
-                    "call_s": rates.call_s,
-                    "ours": list(dict.fromkeys(ours)),
-                    "problems": [],
-                },
-            )
-            record["problems"] += [_measured(group) for group in groups(here)]
-    return list(found.values())
-
-
-def _measured(group: list[Row]) -> dict[str, Any]:
-    problem = problem_of_row(group[0])
-    return {
-        "widths": problem.widths,
-        "batch": problem.batch,
-        "itemsize": problem.itemsize,
-        "plain": (problem.activation, problem.output_activation, problem.bias) == ("tanh", "identity", False),
-        "normal": " normal " in f" {group[0].problem_key} ",
-        "times": [[row.method, float(f"{row.median_s:.6g}")] for row in group],
-    }
+def _modes(loaded: list[_Loaded]) -> list[dict[str, Any]]:
+    """Make the first tables: per sweep our modes beside the best library."""
+    tables = []
+    for result in loaded:
+        columns, rows = by_mode(result.rows)
+        if rows:
+            tables.append({"title": f"{result.path.stem}, {result.rows[0].device_name}", "columns": columns, "rows": rows})
+    return tables
 
 
 def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
@@ -167,31 +129,28 @@ def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
     return boards
 
 
-def _sections(exhibits: list[tuple[str, Exhibit]], several: bool) -> list[dict[str, Any]]:
+def _sections(shown: list[tuple[str, Exhibit]], several: bool) -> list[dict[str, Any]]:
     sections: dict[str, list[dict[str, Any]]] = {}
-    for number, (machine, exhibit) in enumerate(exhibits, start=1):
+    for number, (machine, exhibit) in enumerate(shown, start=1):
         chart = exhibit.chart
         sources = " ".join(f"results/{machine}/{name}.csv" for name in exhibit.sources)
-        figure = {
+        record = {
             "number": number,
-            "title": f"{chart.title}{f' ({machine})' if several else ''}",
+            "title": f"{chart.title or chart.topic}{f' ({machine})' if several else ''}",
             "caption": chart.caption,
             "svg": Markup(_inline(exhibit, number)),
             "commands": [f"python bench.py run {' '.join(exhibit.sources)}", f"python bench.py report {sources}"]
             if sources
             else ["python -m benchmarks.analysis.saturation", "python bench.py report"],
         }
-        sections.setdefault(exhibit.section, []).append(figure)
-    return [{"title": title, "figures": figures} for title, figures in sections.items()]
+        sections.setdefault(exhibit.section, []).append(record)
+    return [{"title": heading, "figures": records} for heading, records in sections.items()]
 
 
 def _inline(exhibit: Exhibit, number: int) -> str:
-    """Draw a figure as SVG to stand in a page: text as text, ids of its own, no declaration."""
-    text = io.StringIO()
-    with matplotlib_style.context(["default", {**RC, "svg.fonttype": "none"}]):
-        draw(replace(exhibit.chart, title="", caption="")).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    """Draw a figure as SVG to stand in a page: text as text, ids of its own, no declaration, no style sheet but the page's."""
+    svg = figures.render(replace(exhibit.chart, title="", caption=""), "svg", svg_fonttype="none").decode()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style>@media.*?</style>|<title>.*?</title>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="f{number}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1f{number}-", svg)
     # In tags alone: a hundredth of a point is finer than any screen.
@@ -201,25 +160,22 @@ def _inline(exhibit: Exhibit, number: int) -> str:
 
 
 def _devices(rows: list[Row]) -> dict[str, Any] | None:
-    """Set the best time of each problem on several devices or machines beside each other."""
-    names: dict[tuple[str, str], str] = {}
-    best: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in ok_rows(rows):
-        if is_hand_written(row.method):
-            device = (row.machine, row.device)
-            names[device] = f"{row.device_name} ({row.device})"
-            here = best.setdefault(row.problem_key, {})
-            if device not in here or (row.median_s or 0) < (here[device].median_s or 0):
-                here[device] = row
+    """Set the best time of each problem on several devices, machines or numbers of threads beside each other."""
+    best: dict[Any, dict[str, Row]] = {}
+    for group in groups(rows):
+        ours = best_of_ours(group)
+        if ours:
+            best.setdefault(key_of(ours), {})[f"{ours.device_name} ({place(ours)})"] = ours
+    names = list(dict.fromkeys(name for found in best.values() for name in found))
     if len(names) < 2:
         return None
-    shared = {key: found for key, found in best.items() if len(found) == len(names)}
-    order = list(names)
     body = []
-    for key, found in shared.items():
-        times = [found[device].median_s or 0.0 for device in order]
-        body.append([key, *map(duration, times), names[order[times.index(min(times))]], f"{max(times) / min(times):.2f}x"])
-    return {"columns": ["problem", *names.values(), "fastest", "by"], "rows": body}
+    for found in best.values():
+        if len(found) == len(names):
+            times = [found[name].median for name in names]
+            first = title(next(iter(found.values())))
+            body.append([first, *map(duration, times), names[times.index(min(times))], f"{max(times) / min(times):.2f}x"])
+    return {"columns": ["problem", *names, "fastest", "by"], "rows": body}
 
 
 def _methods(rows: list[Row]) -> list[dict[str, str]]:
@@ -265,12 +221,10 @@ def _cells(row: Row) -> list[Any]:
     def short(value: float | None, digits: int = 4) -> float | None:
         return None if value is None else float(f"{value:.{digits}g}")
 
-    kind = row.problem_key.split(" ", 2)[2]
-    title = f"{row_title(row)}" + ("" if kind == "tanh nobias xavier seed0 float32" else f", {kind}")
     return [
         row.sweep,
-        title,
-        row.device,
+        title(row),
+        place(row),
         row.method,
         row.status,
         short(row.median_s),

@@ -1,12 +1,11 @@
-// The cost model of jacobians.estimate, jacobians.cost, jacobians.modes.bracketing and jacobians.kernels.native, and the ranking of
+// The cost model of jacobians.estimate, jacobians.cost, jacobians.modes.bracketing and jacobians.kernels.cpu.program, and the ranking of
 // benchmarks.analysis.recommend, for this page. A test holds every number equal to Python's.
 "use strict";
 
 const Model = (() => {
-  const PER_SAMPLE = 1.25, MOST_TANGENTS = 3, MOST_COTANGENTS = 4, FEWEST_OPERATIONS = 1e6, FEWEST_BYTES = 5e5, NEARBY = 1;
-  const NATIVE_CALL = 5, EAGER_CALL = 3, GRAPH_CALL = 0.5, EAGER_OPERATIONS = { forward: 6, reverse: 6, mixed: 7 };
-  const ROW_S = 2.5e-9, LAYER_S = 0.4e-6, NUMBER_S = 0.4e-9, EFFICIENCY = 0.85, EAGER_EFFICIENCY = 0.6;
-  const MODES = ["forward", "reverse", "mixed"];
+  // Python's own, written in front of this script: plots/report/explorer.py.
+  const { PER_SAMPLE, MOST_TANGENTS, MOST_COTANGENTS, FEWEST_OPERATIONS, FEWEST_BYTES, NEARBY } = CONSTANTS;
+  const { NATIVE_CALL, EAGER_CALL, GRAPH_CALL, EAGER_OPERATIONS, ROW_S, LAYER_S, NUMBER_S, EFFICIENCY, EAGER_EFFICIENCY, MODES } = CONSTANTS;
   const sum = (numbers) => numbers.reduce((total, value) => total + value, 0);
   const weights = (w) => sum(w.slice(1).map((out, l) => out * w[l]));
 
@@ -52,7 +51,7 @@ const Model = (() => {
     return tree(1, n);
   }
 
-  function isComb(tree, widths, forward) {
+  function isOneSided(tree, widths, forward) {
     while (tree !== null) {
       const bare = forward ? tree.left : tree.right, rest = forward ? tree.right : tree.left;
       const eitherSide = tree.left === null && tree.right === null && widths[tree.last] === widths[tree.first - 1];
@@ -61,7 +60,7 @@ const Model = (() => {
     }
     return true;
   }
-  const modeOf = (tree, widths) => (isComb(tree, widths, false) ? "reverse" : isComb(tree, widths, true) ? "forward" : "mixed");
+  const modeOf = (tree, widths) => (isOneSided(tree, widths, false) ? "reverse" : isOneSided(tree, widths, true) ? "forward" : "mixed");
 
   function multiplyAdds(tree, widths, scaled) {
     if (tree === null) return 0;
@@ -85,7 +84,7 @@ const Model = (() => {
     return { flops: N * (evaluation + chain), bytes: p.itemsize * (weights(w) + N * (D + P * D)) };
   }
 
-  function comb(mode, layers) {
+  function oneSided(mode, layers) {
     let tree = null;
     if (mode === "forward") for (let last = 2; last <= layers; last++) tree = { first: 1, last, at: last - 1, scalesLeft: false, left: null, right: tree };
     else for (let first = layers - 1; first > 0; first--) tree = { first, last: layers, at: first, scalesLeft: true, left: tree, right: null };
@@ -116,7 +115,7 @@ const Model = (() => {
       tree = bracketing(w, false);
       real = modeOf(tree, w);
     }
-    if (real !== "mixed") tree = comb(real, layers);
+    if (real !== "mixed") tree = oneSided(real, layers);
     const seeds = real === "forward" ? D : P;
     let kind = "products";
     if (p.batch !== null && real !== "mixed" && (L === 0 || N >= 32 || seeds < 16 || Math.max(...w) < 32)) kind = "blocks";
@@ -140,7 +139,7 @@ const Model = (() => {
     const share = Math.log(workingSet / small) / Math.log(large / small);
     return fast ** (1 - share) * slow ** share;
   }
-  const rateOf = (p, machine, efficiency) => (efficiency * machine.flops * 4) / Math.max(4, p.itemsize);
+  const rateOf = (p, machine, efficiency) => (efficiency * machine.gemm * 4) / Math.max(4, p.itemsize);
 
   function native(p, mode, machine) {
     const o = outline(mode, p, machine.threads), w = p.widths, N = samples(p), n = w.length, threads = o.threads;

@@ -1,14 +1,13 @@
-"""What results say, in three sentences computed from them."""
+"""What results say, in a few sentences computed from them."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.analysis.regret import groups, row_title
 from benchmarks.analysis.tables import duration
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, groups, ratio, title
 from benchmarks.records.rows import Row, ok_rows
-from plots.traces import best_by_mode, is_hand_written
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
@@ -18,7 +17,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         rows: Rows of any sweeps, with at least one that is ok.
 
     Returns:
-        What was checked; how ours stand to the best peer; where forward and where reverse mode wins.
+        What was checked; how ours stand to the best library; where forward and reverse mode win; how many times were disturbed.
     """
     valid = ok_rows(rows)
     wrong = sum(row.status == "invalid" for row in rows)
@@ -30,14 +29,10 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     leads: list[tuple[float, str]] = []
     forward = reverse = 0
     for group in measured:
-        ours = min((row for row in group if is_hand_written(row.method)), key=lambda row: row.median, default=None)
-        peer = min(
-            (row for row in group if not is_hand_written(row.method) and row.implementation != "dense"),
-            key=lambda row: row.median,
-            default=None,
-        )
-        if ours and peer:
-            leads.append((peer.median / ours.median, f"{row_title(ours)} ({duration(ours.median_s)} against {duration(peer.median_s)})"))
+        ours, library = best_of_ours(group), best_baseline(group)
+        if ours and library:
+            times = f"{duration(ours.median_s)} against {duration(library.median_s)}"
+            leads.append((ratio(library, ours).value, f"{title(group[0])} ({times})"))
         best = best_by_mode(group)
         if {"forward", "reverse"} <= best.keys():
             ahead = best["forward"].median < best["reverse"].median
@@ -48,7 +43,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         beside = (
             f"The best hand-written method beats every library on {wins} of {len(leads)} of them, in the median by "
             f"{statistics.median(lead for lead, _ in leads):.2f} times; most on {most[1]}, {most[0]:.3g} times, least on {least[1]}, "
-            f"{least[0]:.2f} times."
+            f"{least[0]:.2f} times. Ratios are of paired blocks."
         )
     else:
         beside = "No problem has both a hand-written method and a library's."
@@ -56,4 +51,5 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         f"Forward mode is the faster of the two on {forward} of {forward + reverse} problems where both were measured, reverse mode "
         f"on {reverse}."
     )
-    return [checked, beside, modes]
+    noise = disturbed(rows)
+    return [checked, beside, modes, f"{noise[0].upper()}{noise[1:]}."]

@@ -1,0 +1,189 @@
+"""What every figure's data begins with, and the register of figures. A new figure is a new file in `plots/charts/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.records.rows import Row, ok_rows
+from benchmarks.workloads.cases import Sweep
+from jacobians.machine import Ceilings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """The data of a figure, before anything is drawn.
+
+    Attributes:
+        stem: Name of its file.
+        title: The finding, computed from the rows.
+        topic: What it shows.
+        subtitle: Sizes and hardware.
+        caption: More of what the rows say.
+    """
+
+    stem: str
+    title: str
+    topic: str
+    subtitle: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Points of one look: positions, values, and the interval of each value (its own where none)."""
+
+    method: str
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """A result and where it comes from."""
+
+    path: Path
+    rows: Sequence[Row]
+    rates: dict[str, Ceilings]
+    sweep: Sweep | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its sweep."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one machine, as a figure sees them: on one device, or on all of them.
+
+    Attributes:
+        files: The results.
+        device: The device whose rows are shown; `None` for all.
+        several: Whether the machine has results of several devices, which the names of figures then tell apart.
+    """
+
+    files: Sequence[ResultFile]
+    device: str | None = None
+    several: bool = False
+
+    def rows(self, *names: str) -> list[Row]:
+        """Return the valid rows of some sweeps, or of all.
+
+        Args:
+            *names: Names of sweeps; all by default.
+
+        Returns:
+            Rows of the device.
+        """
+        chosen = [file for file in self.files if not names or file.name in names]
+        return [row for file in chosen for row in ok_rows(file.rows) if self.device in {None, row.device}]
+
+    def file(self, name: str) -> ResultFile | None:
+        """Return the result of a sweep.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The result, or `None`.
+        """
+        return next((file for file in self.files if file.name == name), None)
+
+    @property
+    def rates(self) -> dict[str, Ceilings]:
+        """Device to ceilings."""
+        return {device: ceilings for file in self.files for device, ceilings in file.rates.items()}
+
+    def stem(self, name: str) -> str:
+        """Name a file, with the device where there are several.
+
+        Args:
+            name: What the figure is called.
+
+        Returns:
+            The stem.
+        """
+        return f"{name}-{self.device}" if self.several and self.device else name
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A figure of the report.
+
+    Attributes:
+        section: Heading it stands under.
+        chart: Its data.
+        sources: The sweeps whose rows it shows.
+    """
+
+    section: str
+    chart: Chart
+    sources: tuple[str, ...] = ()
+
+
+Maker = Callable[[Results], Iterator[Exhibit]]
+
+
+@dataclass
+class _Register:
+    makers: list[tuple[int, Maker, bool]] = field(default_factory=list)
+
+
+_REGISTER = _Register()
+
+
+def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
+    """Register a function that makes figures from the results of a machine.
+
+    Args:
+        order: Where it stands in the report; small numbers first.
+        each_device: Whether it is called for each device with that device's rows, or once with all.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+
+    def decorate(make: Maker) -> Maker:
+        _REGISTER.makers.append((order, make, each_device))
+        return make
+
+    return decorate
+
+
+def exhibits(files: Sequence[ResultFile]) -> list[Exhibit]:
+    """Make every figure that the results of one machine give rise to.
+
+    Args:
+        files: The results.
+
+    Returns:
+        The figures, in the order of the report.
+    """
+    devices = list(dict.fromkeys(row.device for file in files for row in ok_rows(file.rows)))
+    several = len(devices) > 1
+    found: list[Exhibit] = []
+    for _, make, each in sorted(_REGISTER.makers, key=lambda item: item[0]):
+        for device in devices if each else [None]:
+            found += make(Results(files, device, several))
+    return found
+
+
+@singledispatch
+def draw(chart: Chart) -> Figure:
+    """Draw a chart.
+
+    Args:
+        chart: Its data.
+
+    Raises:
+        TypeError: No drawing is registered for that kind of data.
+    """
+    raise TypeError(f"no drawing for {type(chart).__name__}")

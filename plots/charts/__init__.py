@@ -1,0 +1,17 @@
+"""The figures, one a file: its data and its drawing. Importing this registers them."""
+
+from plots.charts import devices, dots, lines, memory, mixed_gain, published, regret, roofline, saturation, speedups, winners
+
+__all__ = [
+    "devices",
+    "dots",
+    "lines",
+    "memory",
+    "mixed_gain",
+    "published",
+    "regret",
+    "roofline",
+    "saturation",
+    "speedups",
+    "winners",
+]

@@ -1,0 +1,227 @@
+"""Time against one size: the best of ours in each mode, the best library, and the machine's limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from scipy.stats import linregress, t
+
+from benchmarks.analysis.tables import byte_count
+from benchmarks.records.problems import best_baseline, best_by_mode, is_ours
+from benchmarks.records.rows import Row
+from jacobians.registry import MODES
+from plots import style
+from plots.axes import canvas, clip, error, legend, sizes_axis, time_axis
+from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.families import VARIABLES, crossings, families, grids, lead, make_trace, numbered, point, subtitle_of
+
+BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
+LEAST_POINTS, WIDEST = 4, 0.5  # of a fit that is told: points, and half-width of the exponent's interval
+NOT_ALONE = ("workloads", "regret")  # whose problems happen to share sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart(Chart):
+    """Time, or bytes, against one variable; `crossovers` are positions where forward and reverse are equal, `limit` what cannot be."""
+
+    x_label: str
+    traces: tuple[Trace, ...]
+    crossovers: tuple[float, ...] = ()
+    limit: Trace | None = None
+    y_label: str = "time per call (median, 95 % interval)"
+    unit: str = "s"  # or "B"
+
+
+@figure(30)
+def growth(results: Results) -> Iterator[Exhibit]:
+    """Make a chart of each size that alone varies in a sweep, whatever the sweep's name."""
+    for file in results.files:
+        rows = results.rows(file.name)
+        if file.name in NOT_ALONE or grids(rows):
+            continue
+        for chart in charts(rows, results.stem(file.name)):
+            yield Exhibit("Growth", chart, (file.name,))
+
+
+def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
+    """Make the charts of one sweep.
+
+    Args:
+        rows: Its valid rows, of one device.
+        stem: Start of the file names.
+
+    Returns:
+        One chart per size that alone varies; where input and hidden layers grow together, one against their width.
+    """
+    found: list[LineChart] = []
+    for variable, label in VARIABLES.items():
+        for family in families(rows, variable):
+            found.append(_chart(family, (variable,), label, numbered(stem, len(found)), lambda row, v=variable: getattr(row, v)))
+    square = _square(rows)
+    if square:
+        found.append(_chart(square, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)), lambda row: row.D))
+    return found
+
+
+def look_of(name: str) -> tuple[str, str]:
+    """Return the look and the label of a mode of ours, or of the best library.
+
+    Args:
+        name: A mode, or `library`.
+
+    Returns:
+        What `style.of_trace` takes, and what the legend says.
+    """
+    return (f"{name}:native", f"{name}, ours") if name in MODES else ("library:best", "best library")
+
+
+def _square(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with D = K and one output, at the depth with most widths: the course notebook's M."""
+    by_depth: dict[int, list[Row]] = {}
+    for row in rows:
+        if row.D == row.K and row.P == 1 and row.N == 1:
+            by_depth.setdefault(row.L, []).append(row)
+    best = max(by_depth.values(), key=lambda group: len({row.K for row in group}), default=[])
+    return best if len({row.K for row in best}) >= 3 else []
+
+
+def exponent(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Fit `y ∝ x^e` by least squares on logarithms.
+
+    Args:
+        x: Positive positions.
+        y: Positive values there.
+        confidence: Coverage of the interval.
+
+    Returns:
+        e and the half-width of its interval; `None` for fewer than three points.
+
+    Example:
+        >>> e, half = exponent([1, 2, 4, 8], [3, 12, 48, 192])
+        >>> round(e, 6), half < 1e-6
+        (2.0, True)
+    """
+    if len(x) < 3:
+        return None
+    fit: Any = linregress([math.log(value) for value in x], [math.log(value) for value in y])
+    return float(fit.slope), float(fit.stderr * t.ppf((1 + confidence) / 2, len(x) - 2))
+
+
+def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, position: Callable[[Row], float]) -> LineChart:
+    points: dict[str, dict[float, Row]] = {}
+    limit: list[tuple[float, float, float, float]] = []
+    for value in sorted({position(row) for row in family}):
+        here = [row for row in family if position(row) == value]
+        for mode, row in best_by_mode(here).items():
+            points.setdefault(mode, {})[value] = row
+        library = best_baseline(here)
+        if library:
+            points.setdefault("library", {})[value] = library
+        least = min((row.fraction_of_ceiling * row.median for row in here if row.fraction_of_ceiling and is_ours(row)), default=None)
+        if least is not None:
+            limit.append((value, least, least, least))
+    order = [name for name in (*MODES, "library") if name in points]
+    symbol = varying[0] if len(varying) == 1 else "M"
+    both = sorted(points.get("forward", {}).keys() & points.get("reverse", {}).keys())
+    ratio = [points["forward"][x].median / points["reverse"][x].median for x in both]
+    positive = [(x, r) for x, r in zip(both, ratio, strict=True) if x > 0]
+    meet = crossings([x for x, _ in positive], [r for _, r in positive])
+    return LineChart(
+        stem=stem,
+        title=_finding(symbol, ratio, meet, points),
+        topic=f"Jacobian time against {label}",
+        subtitle=subtitle_of(family, *varying),
+        caption=" ".join(part for part in (_fits(symbol, points), _mixed(symbol, points), lead(family)) if part),
+        x_label=label,
+        traces=tuple(make_trace(*look_of(name), [point(x, row) for x, row in points[name].items()]) for name in order),
+        crossovers=meet,
+        limit=make_trace("limit", "no faster on this machine", limit) if len(limit) > 1 else None,
+    )
+
+
+def _finding(symbol: str, ratio: list[float], meet: tuple[float, ...], points: dict[str, dict[float, Row]]) -> str:
+    if not ratio:
+        return f"{' and '.join(name for name in points if name != 'library') or 'No hand-written'} mode was measured".capitalize()
+    first, second = ("forward", "reverse") if ratio[0] < 1 else ("reverse", "forward")
+    if len(meet) == 1:
+        return f"{first.capitalize()} mode is faster up to {symbol} ≈ {meet[0]:.3g}, {second} mode beyond"
+    if meet:
+        return f"Forward and reverse mode are equal at {symbol} ≈ {', '.join(f'{x:.3g}' for x in meet)}"
+    return f"{first.capitalize()} mode is the faster of the two at every {symbol} measured"
+
+
+def _fits(symbol: str, points: dict[str, dict[float, Row]]) -> str:
+    """Say how times grow where they are more than overhead, with the operations beside them; or that it cannot be told."""
+    parts: list[str] = []
+    vague: list[str] = []
+    for mode in MODES:
+        rows = points.get(mode, {})
+        least = min((row.median for row in rows.values()), default=0.0)
+        chosen = [(x, row) for x, row in rows.items() if row.median > BEYOND_OVERHEAD * least and x > 0]
+        fitted = exponent([x for x, _ in chosen], [row.median for _, row in chosen]) if len(chosen) >= LEAST_POINTS else None
+        if fitted and fitted[1] <= WIDEST:
+            counted = exponent([x for x, _ in chosen], [row.flops or 1 for _, row in chosen]) or (math.nan, 0)
+            parts.append(f"{mode} {symbol}^{fitted[0]:.2f} ± {fitted[1]:.2f} over {len(chosen)} points (operations {counted[0]:.2f})")
+        elif rows:
+            vague.append(mode)
+    told = f"Growth beyond the overhead: {', '.join(parts)}." if parts else ""
+    untold = f"How {' and '.join(vague)} mode grow{'s' if len(vague) == 1 else ''} cannot be told from these points." if vague else ""
+    return " ".join(part for part in (told, untold) if part)
+
+
+def _mixed(symbol: str, points: dict[str, dict[float, Row]]) -> str:
+    gains = {
+        x: min(points["forward"][x].median, points["reverse"][x].median) / row.median
+        for x, row in points.get("mixed", {}).items()
+        if x in points.get("forward", {}) and x in points.get("reverse", {})
+    }
+    where, most = max(gains.items(), key=lambda item: item[1], default=(0, 0.0))
+    return f"Mixed mode is {most:.2f} times as fast as the better of them at {symbol} = {where:g}." if most > 1.05 else ""
+
+
+@draw.register
+def _(chart: LineChart) -> Figure:
+    figure, axes = canvas(chart, height=4.4)
+    axes.set_yscale("log")
+    positions = sorted({x for trace in chart.traces for x in trace.x})
+    sizes_axis(axes, positions, chart.x_label)
+    for trace in chart.traces:
+        look = style.of_trace(trace.method)
+        axes.errorbar(
+            trace.x,
+            trace.y,
+            yerr=error(trace),
+            label=trace.label,
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
+            linewidth=look.width,
+            markersize=look.size,
+            markerfacecolor=look.colour if look.filled else style.PAPER,
+            capsize=2,
+            elinewidth=0.8,
+            zorder=look.layer,
+        )
+    seen = [y for trace in chart.traces for y in trace.y]
+    if chart.limit:
+        seen += chart.limit.y
+    clip(lambda low, high: axes.set_ylim(low, high), seen)
+    if chart.limit:
+        # Shaded below: a region that no method can reach, and not a line among others.
+        floor = axes.get_ylim()[0]
+        axes.fill_between(chart.limit.x, chart.limit.y, floor, color=style.GREY, alpha=0.22, linewidth=0, label=chart.limit.label)
+    for position in chart.crossovers:
+        axes.axvline(position, color=style.GREY, linewidth=0.8, linestyle=":", zorder=1)
+    if chart.unit == "B":
+        axes.yaxis.set_major_formatter(FuncFormatter(byte_count))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel(chart.y_label)
+    else:
+        time_axis(axes.yaxis, chart.y_label, axes.set_ylabel)
+    legend(figure, axes)
+    return figure

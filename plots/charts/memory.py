@@ -1,0 +1,87 @@
+"""Peak memory beyond the Jacobian itself, against a size, with the least that `chunk` can keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.analysis.tables import byte_count
+from benchmarks.records.problems import is_baseline, is_ours, problem_of
+from benchmarks.records.rows import Row
+from jacobians.kernels.cpu import program, runner
+from plots.chart import Exhibit, Results, figure
+from plots.charts.lines import LineChart
+from plots.families import VARIABLES, families, make_trace, subtitle_of
+
+PAGE = 4096.0  # bytes; less is not seen
+SHOWN = {"native": "in C", "eager": "in torch"}
+
+
+@figure(50)
+def memory(results: Results) -> Iterator[Exhibit]:
+    """Make a chart against P and one against N, where these vary."""
+    for name, variable in (("outputs", "P"), ("batch", "N")):
+        rows = [row for row in results.rows(name) if row.peak_bytes is not None]
+        for family in families(rows, variable):
+            yield Exhibit("Memory", chart_of(family, variable, results.stem(f"memory-{variable}")), (name,))
+
+
+def beyond_output(row: Row) -> float:
+    """Return the peak memory of a call beyond the J that it returned, with what a kernel keeps between calls.
+
+    Args:
+        row: A row with `peak_bytes`.
+
+    Returns:
+        Bytes, one page at least.
+    """
+    problem = problem_of(row)
+    kept = program.working_bytes(row.mode, problem) if row.implementation == "native" and runner.available() else 0
+    return max(PAGE, kept + (row.peak_bytes or 0) - problem.itemsize * problem.N * problem.P * problem.D)
+
+
+def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
+    """Make the chart: forward and reverse mode of ours in C and in torch, and the leanest library.
+
+    Args:
+        family: Rows whose problems differ in one size.
+        variable: Which.
+        stem: File name.
+
+    Returns:
+        The chart.
+    """
+    points: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+    least: dict[int, float] = {}
+    for row in family:
+        x, y = getattr(row, variable), beyond_output(row)
+        if is_ours(row) and row.mode != "mixed" and row.implementation in SHOWN:
+            points.setdefault((row.method, f"{row.mode}, ours {SHOWN[row.implementation]}"), []).append((x, y, y, y))
+        if runner.available():
+            least[x] = min(program.working_bytes(mode, problem_of(row), lean=True) for mode in ("forward", "reverse"))
+    libraries = [row for row in family if is_baseline(row)]
+    for x in sorted({getattr(row, variable) for row in libraries}):
+        y = min(beyond_output(row) for row in libraries if getattr(row, variable) == x)
+        points.setdefault(("library:best", "leanest library"), []).append((x, y, y, y))
+    return LineChart(
+        stem=stem,
+        title=_finding(family, variable),
+        topic=f"Peak memory beyond J against {VARIABLES[variable]}",
+        subtitle=subtitle_of(family, variable),
+        caption="Resident memory of a call beyond J, with the working set that the kernels keep for the next call. "
+        "Libraries may keep pools of their own, which are not seen here.",
+        x_label=VARIABLES[variable],
+        traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
+        y_label="peak memory beyond J (one page at least)",
+        unit="B",
+        limit=make_trace("limit", "less than chunk= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
+    )
+
+
+def _finding(family: Sequence[Row], variable: str) -> str:
+    largest = max(getattr(row, variable) for row in family)
+    there = [row for row in family if getattr(row, variable) == largest]
+    ours = min((beyond_output(row) for row in there if is_ours(row)), default=None)
+    theirs = min((beyond_output(row) for row in there if is_baseline(row)), default=None)
+    if ours is None or theirs is None:
+        return ""
+    return f"At {variable} = {largest} the leanest of ours takes {byte_count(ours)}, the leanest library {byte_count(theirs)}"

@@ -1,0 +1,125 @@
+"""How many times faster the best of ours is than each library, problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from benchmarks.analysis.scoreboard import names_of
+from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, fastest, groups, is_baseline, problem_of, ratio, title
+from benchmarks.records.rows import Row
+from benchmarks.workloads.cases import Sweep
+from plots import style
+from plots.axes import canvas, error, legend
+from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.families import hardware, make_trace
+
+LIBRARIES = {  # implementation -> what its users call it; the faster one of each counts
+    "jax": "JAX jit",
+    "torch.compile": "torch.compile",
+    "torch.func": "torch.func",
+    "autograd-loop": "torch.autograd",
+    "autograd-vectorized": "torch.autograd",
+    "sum-trick": "torch.autograd",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedupChart(Chart):
+    """One row per problem, from the top; per library the ratio and its interval."""
+
+    problems: tuple[str, ...]
+    series: tuple[Trace, ...]  # x is the index of the problem, y the ratio
+
+
+@figure(10)
+def speedups(results: Results) -> Iterator[Exhibit]:
+    """Make the chart of the workloads."""
+    file = results.file("workloads")
+    chart = chart_of(results.rows("workloads"), results.stem("speedups"), file.sweep if file else None)
+    if chart:
+        yield Exhibit("Against every library", chart, ("workloads",))
+
+
+def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None) -> SpeedupChart | None:
+    """Compare the best of ours with every library on each problem.
+
+    Args:
+        rows: Valid rows of one sweep and device.
+        stem: File name.
+        sweep: Where the problems have their names.
+
+    Returns:
+        The chart, the largest lead over the best library on top; `None` where ours and libraries never meet.
+    """
+    names = names_of(sweep)
+    scored: list[tuple[float, str, dict[str, tuple[float, float, float]]]] = []
+    for group in groups(rows):
+        ours, best = best_of_ours(group), best_baseline(group)
+        if ours is None or best is None:
+            continue
+        problem = problem_of(ours)
+        of: dict[str, tuple[float, float, float]] = {}
+        for name in dict.fromkeys(LIBRARIES.values()):
+            row = fastest(r for r in group if is_baseline(r) and LIBRARIES.get(r.implementation) == name)
+            if row:
+                lead = ratio(row, ours)
+                of[name] = (lead.value, lead.low or lead.value, lead.high or lead.value)
+        scored.append((ratio(best, ours).value, names.get((problem.widths, problem.batch)) or title(ours), of))
+    if not scored:
+        return None
+    scored.sort(key=lambda item: -item[0])
+    series: dict[str, list[tuple[float, float, float, float]]] = {}
+    for index, (_, _, of) in enumerate(scored):
+        for name, (value, low, high) in of.items():
+            series.setdefault(name, []).append((index, value, low, high))
+    leads = [lead for lead, _, _ in scored]
+    middle = sorted(leads)[len(leads) // 2]
+    return SpeedupChart(
+        stem=stem,
+        title=f"Faster than every library on {sum(lead > 1 for lead in leads)} of {len(leads)} workloads, {middle:.2g} times in the median",
+        topic="Time of each library over the best of ours",
+        subtitle=hardware(rows),
+        caption=f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}. "
+        f"Ratios of paired blocks with 95 % intervals; {disturbed(rows)}.",
+        problems=tuple(name for _, name, _ in scored),
+        series=tuple(make_trace(f"library:{name}", name, series[name]) for name in dict.fromkeys(LIBRARIES.values()) if name in series),
+    )
+
+
+@draw.register
+def _(chart: SpeedupChart) -> Figure:
+    drawing, axes = canvas(chart, height=1.9 + 0.3 * len(chart.problems))
+    last = len(chart.problems) - 1
+    for index in range(len(chart.problems)):
+        axes.axhline(index, color=style.GRID, linewidth=0.8, zorder=0)
+    for trace in chart.series:
+        look = style.of_trace(trace.method)
+        axes.errorbar(
+            trace.y,
+            [last - x for x in trace.x],
+            xerr=error(trace),
+            fmt=look.marker,
+            color=look.colour,
+            markersize=look.size + 2,
+            label=trace.label,
+            elinewidth=1.0,
+            zorder=3,
+        )
+    axes.axvline(1.0, color=style.INK, linewidth=1.0)
+    axes.set_xscale("log")
+    values = [value for trace in chart.series for value in trace.y]
+    axes.set_xlim(min(0.8, *values) / 1.15, max(values) * 1.3)
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_yticks(range(len(chart.problems)), list(reversed(chart.problems)))
+    axes.set_ylim(-0.6, last + 0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("time of the library / time of the best of ours")
+    legend(drawing, axes)
+    return drawing

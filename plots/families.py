@@ -1,0 +1,164 @@
+"""Rows grouped as figures need them, and the words that figures share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from benchmarks.records.problems import best_baseline, best_of_ours, groups, key_of, ratio
+from benchmarks.records.rows import Row
+from plots.chart import Trace
+
+VARIABLES = {"L": "hidden layers L", "D": "input width D", "K": "hidden width K", "P": "output width P", "N": "samples N"}
+Point = tuple[float, float, float, float]
+
+
+def families(rows: Iterable[Row], variable: str) -> list[list[Row]]:
+    """Group the rows whose problems differ in one size alone, where it takes at least three values.
+
+    Args:
+        rows: Valid rows of one or more problems.
+        variable: One of `VARIABLES`.
+
+    Returns:
+        The groups.
+    """
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if row.K is not None:  # irregular widths have no one size to vary
+            found.setdefault(_others(row, variable), []).append(row)
+    return [group for group in found.values() if len({getattr(row, variable) for row in group}) >= 3]
+
+
+def grids(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group the rows over D × P with at least three values of each.
+
+    Args:
+        rows: Valid rows of one device.
+
+    Returns:
+        The groups, each of problems that differ in D and P alone.
+    """
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if row.K is not None:
+            found.setdefault(_others(row, "D", "P"), []).append(row)
+    return [g for g in found.values() if len({(r.D, r.P) for r in g}) >= 9 and len({r.D for r in g}) >= 3 and len({r.P for r in g}) >= 3]
+
+
+def _others(row: Row, *variables: str) -> tuple[object, ...]:
+    sizes = tuple(getattr(row, name) for name in VARIABLES if name not in variables)
+    return (row.sweep, *sizes, *key_of(row)[3:], row.threads)
+
+
+def crossings(x: Sequence[float], ratios: Sequence[float]) -> tuple[float, ...]:
+    """Find where a ratio crosses 1, by interpolation on log-log axes.
+
+    Args:
+        x: Increasing positive positions.
+        ratios: Positive ratios there.
+
+    Returns:
+        The positions.
+
+    Example:
+        >>> crossings([1, 4], [0.5, 2.0])
+        (2.0,)
+    """
+    found: list[float] = []
+    for (x0, r0), (x1, r1) in zip(zip(x, ratios, strict=True), zip(x[1:], ratios[1:], strict=True), strict=False):
+        a, b = math.log(r0), math.log(r1)
+        if a == 0 or a * b < 0:
+            found.append(math.exp(math.log(x0) + (math.log(x1) - math.log(x0)) * a / (a - b)) if a else float(x0))
+    return tuple(round(position, 10) for position in found)
+
+
+def make_trace(method: str, label: str, points: Iterable[Point]) -> Trace:
+    """Make a trace of points in any order.
+
+    Args:
+        method: Full name, which decides the look.
+        label: What the legend says.
+        points: Position, value and both ends of its interval.
+
+    Returns:
+        The trace, by position.
+    """
+    x, y, low, high = zip(*sorted(points), strict=True)
+    return Trace(method, label, x, y, low, high)
+
+
+def point(position: float, row: Row) -> Point:
+    """Place a row's median with its interval.
+
+    Args:
+        position: Where it stands.
+        row: A valid row.
+
+    Returns:
+        The point.
+    """
+    return position, row.median, row.ci_low_s or row.median, row.ci_high_s or row.median
+
+
+def subtitle_of(rows: Sequence[Row], *varying: str) -> str:
+    """Write the sizes, settings and hardware that the rows of a chart share.
+
+    Args:
+        rows: Its rows.
+        *varying: The sizes that they do not share.
+
+    Returns:
+        Two lines.
+    """
+    first = rows[0]
+    sizes = ", ".join(f"{name} = {getattr(first, name)}" for name in VARIABLES if name not in varying)
+    biases = "biases" if first.bias else "no biases"
+    return f"{sizes}, {first.activation}, {first.init} weights, {biases}, {first.dtype}\n{hardware(rows)}"
+
+
+def hardware(rows: Sequence[Row]) -> str:
+    """Name the devices of rows.
+
+    Args:
+        rows: Any rows.
+
+    Returns:
+        Model, torch device and threads of each.
+    """
+    return "; ".join(dict.fromkeys(f"{row.device_name} ({row.device}, {row.threads} threads)" for row in rows))
+
+
+def lead(rows: Sequence[Row]) -> str:
+    """Say how the best of ours stands to the best library, over the problems of a chart.
+
+    Args:
+        rows: Valid rows.
+
+    Returns:
+        A sentence; empty where they never meet.
+    """
+    found: list[float] = []
+    for group in groups(rows):
+        ours, library = best_of_ours(group), best_baseline(group)
+        if ours and library:
+            found.append(ratio(library, ours).value)
+    if not found:
+        return ""
+    found.sort()
+    wins = sum(value > 1 for value in found)
+    span = f"{found[0]:.3g}" if len(found) == 1 else f"{found[0]:.3g} to {found[-1]:.3g}"
+    return f"The best of ours is faster than the best library on {wins} of {len(found)} problems: {span} times as fast (paired blocks)."
+
+
+def numbered(stem: str, index: int) -> str:
+    """Name the n-th file of a stem.
+
+    Args:
+        stem: The stem.
+        index: 0 for the first.
+
+    Returns:
+        The stem itself, then `stem-2`, `stem-3`.
+    """
+    return stem if index == 0 else f"{stem}-{index + 1}"

@@ -1,0 +1,91 @@
+"""The explorer: what its arithmetic in the page computes from, and the constants that it shares with Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis import recommend
+from benchmarks.records.problems import groups, is_ours, problem_of
+from benchmarks.records.rows import Row, ok_rows
+from benchmarks.run.provenance import Provenance
+from jacobians import estimate
+from jacobians.kernels.cpu import program
+from jacobians.modes import bracketing
+from jacobians.registry import MODES, methods
+
+CONSTANTS: dict[str, Any] = {
+    "PER_SAMPLE": bracketing.PER_SAMPLE,
+    "MOST_TANGENTS": program.MOST_TANGENTS,
+    "MOST_COTANGENTS": program.MOST_COTANGENTS,
+    "FEWEST_OPERATIONS": program.FEWEST_OPERATIONS,
+    "FEWEST_BYTES": program.FEWEST_BYTES,
+    "NEARBY": recommend.NEARBY,
+    "NATIVE_CALL": estimate.NATIVE_CALL,
+    "EAGER_CALL": estimate.EAGER_CALL,
+    "GRAPH_CALL": estimate.GRAPH_CALL,
+    "EAGER_OPERATIONS": estimate.EAGER_OPERATIONS,
+    "ROW_S": estimate.ROW_S,
+    "LAYER_S": estimate.LAYER_S,
+    "NUMBER_S": estimate.NUMBER_S,
+    "EFFICIENCY": estimate.EFFICIENCY,
+    "EAGER_EFFICIENCY": estimate.EAGER_EFFICIENCY,
+    "MODES": MODES,
+}
+
+
+def model() -> str:
+    """Return the script of the cost model, with Python's own constants written in.
+
+    Returns:
+        JavaScript that defines `Model`.
+    """
+    script = Path(__file__).with_name("templates") / "model.js"
+    return f"const CONSTANTS = {json.dumps(CONSTANTS)};\n" + script.read_text(encoding="utf-8")
+
+
+def machines(loaded: Sequence[tuple[Sequence[Row], Provenance]]) -> list[dict[str, Any]]:
+    """Collect per machine and device its ceilings, and the measured times of each problem.
+
+    Args:
+        loaded: Rows and provenance of each result.
+
+    Returns:
+        One record per device that has ceilings, in the form that `model.js` takes.
+    """
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for rows, origin in loaded:
+        for device, rates in origin.rates.items():
+            here = [row for row in ok_rows(rows) if row.device == device and row.dtype == "float32"]
+            if not here:
+                continue
+            ours = [m.implementation for m in methods() if m.hand_written and m.unsupported(problem_of(here[0])) is None]
+            record = found.setdefault(
+                (origin.machine, device, origin.threads),
+                {
+                    "name": f"{here[0].device_name} ({device}, {origin.threads} threads)",
+                    "device": device,
+                    "threads": origin.threads,
+                    "read": rates.read,
+                    "gemm": rates.gemm,
+                    "call_s": rates.call_s,
+                    "ours": list(dict.fromkeys(ours)),
+                    "problems": [],
+                },
+            )
+            record["problems"] += [_measured(group) for group in groups(here)]
+    return list(found.values())
+
+
+def _measured(group: list[Row]) -> dict[str, Any]:
+    problem = problem_of(group[0])
+    return {
+        "widths": problem.widths,
+        "batch": problem.batch,
+        "itemsize": problem.itemsize,
+        "plain": (problem.activation, problem.output_activation, problem.bias) == ("tanh", "identity", False),
+        "normal": group[0].init == "normal",
+        "times": [[row.method, float(f"{row.median_s:.6g}")] for row in group if is_ours(row) or row.implementation != "dense"],
+    }
