@@ -101,12 +101,25 @@ def _without_place(word: str) -> str:
     return f".../{Path(word).name}" if Path(word).is_absolute() else word
 
 
+def with_ceilings_of_now(origin: Provenance, settings: Settings) -> Provenance:
+    """Measure the ceilings once more, at the end of a run, and keep the best rates seen.
+
+    Args:
+        origin: The description made at the start.
+        settings: How it ran.
+
+    Returns:
+        The description with the better of both.
+    """
+    return origin.model_copy(update={"ceilings": _ceilings(list(origin.ceilings), settings.threads_asked)})
+
+
 def _ceilings(devices: list[str], threads: int) -> dict[str, dict[str, float]]:
     """Measure the ceilings with as many threads as the run will use."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {device: ceilings.as_record(ceilings.measured(device)) for device in devices}
+        return {device: ceilings.as_record(ceilings.raised(device)) for device in devices}
     finally:
         torch.set_num_threads(before)
 

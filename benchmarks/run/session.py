@@ -170,7 +170,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
     method = find_method(case.method)
     work = cost(p, method.mode)
     median = measured.get("median_s")
-    fraction = ceilings.floor_s(p, method.mode, ceilings.measured(p.device)) / median if median else None
+    fraction = ceilings.fraction(p, method.mode, median, ceilings.measured(p.device)) if median else None
     flags = " ".join([*(measured.get("flags") or "").split(), *(["ceiling"] if fraction and fraction > ceilings.MOST else [])])
     return Row(
         sweep=case.sweep,

@@ -7,19 +7,22 @@ import selectors
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.errors import BadInput
+from benchmarks.measure import ceilings
 from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
 from benchmarks.records.journal import Entry, Journal, Lock, read_journal
+from benchmarks.records.problems import problem_of
 from benchmarks.run import environment
 from benchmarks.run import worker as worker_module
-from benchmarks.run.provenance import Provenance, describe_run, read_provenance
+from benchmarks.run.provenance import Provenance, describe_run, read_provenance, with_ceilings_of_now
 from benchmarks.run.session import in_turn, make_row
 from benchmarks.run.worker import Settings, Worker
 from benchmarks.workloads.cases import Case, Sweep, expand
+from jacobians.machine import Ceilings
 from jacobians.registry import find_method
 
 LOOK_S = 5.0  # between looks at the clock while nothing happens
@@ -93,6 +96,8 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         entries = tuple(finished[case.key] for case in cases if case.key in finished)
         selected = {case.key for case in cases}
         others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
+        provenance = with_ceilings_of_now(provenance, settings)
+        entries, others = (tuple(_under(entry, provenance.rates) for entry in some) for some in (entries, others))
         wall_s = time.monotonic() - start
         _write_results(csv, [*entries, *others], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
         return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
@@ -221,6 +226,16 @@ def _check_alike(csv: Path, settings: Settings) -> None:
 def _alike(entry: Entry, settings: Settings) -> bool:
     """Say whether a finished row was measured as this run measures; else its case runs again."""
     return entry.row.threads in {None, settings.threads_asked} and entry.row.cache in {None, settings.cache}
+
+
+def _under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:
+    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start."""
+    row = entry.row
+    if row.status != "ok" or row.device not in rates:
+        return entry
+    share = ceilings.fraction(problem_of(row), row.mode, row.median, rates[row.device])
+    flags = [flag for flag in (row.flags or "").split() if flag != "ceiling"] + (["ceiling"] if share > ceilings.MOST else [])
+    return Entry(row.model_copy(update={"fraction_of_ceiling": share, "flags": " ".join(flags) or None}), entry.samples)
 
 
 def _runtime(case: Case) -> str:
