@@ -15,6 +15,7 @@ from jacobians import machine
 from jacobians.cost import cost
 from jacobians.kernels.cpu import runner
 from jacobians.machine import Ceilings
+from jacobians.modes.bracketing import known_bracketing
 from jacobians.problem import Problem
 
 READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB": 2**25, "64MB": 2**26, "256MB": 2**28}
@@ -149,9 +150,12 @@ def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     """
     work = cost(problem, mode)
     weights = work.bytes - problem.itemsize * problem.N * (problem.D + problem.P * problem.D)
-    again = 0 if mode == "forward" else weights
+    real = known_bracketing(problem.widths, problem.batch is not None, problem.scaled).mode if mode == "mixed" else mode
+    again = 0 if real == "forward" else weights
     near = min(again, near_bytes() if problem.device == "cpu" else 0)
-    traffic = (work.bytes + again - near) / ceilings.bandwidth(work.bytes) + near / max(rate for _, rate in ceilings.read)
+    # Between two measured sizes the faster rate: where a cache ends is not known, and a limit must not be too strict.
+    rate = next((rate for size, rate in reversed(ceilings.read) if size <= work.bytes), ceilings.read[0][1])
+    traffic = (work.bytes + again - near) / rate + near / max(rate for _, rate in ceilings.read)
     return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic)
 
 

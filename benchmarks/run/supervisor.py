@@ -97,7 +97,7 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         selected = {case.key for case in cases}
         others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
         provenance = with_ceilings_of_now(provenance, settings)
-        entries, others = (tuple(_under(entry, provenance.rates) for entry in some) for some in (entries, others))
+        entries, others = (tuple(under(entry, provenance.rates) for entry in some) for some in (entries, others))
         wall_s = time.monotonic() - start
         _write_results(csv, [*entries, *others], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
         return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
@@ -228,8 +228,16 @@ def _alike(entry: Entry, settings: Settings) -> bool:
     return entry.row.threads in {None, settings.threads_asked} and entry.row.cache in {None, settings.cache}
 
 
-def _under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:
-    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start."""
+def under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:
+    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start.
+
+    Args:
+        entry: The row.
+        rates: Device to ceilings.
+
+    Returns:
+        The row with its fraction of them, flagged where it is above.
+    """
     row = entry.row
     if row.status != "ok" or row.device not in rates:
         return entry

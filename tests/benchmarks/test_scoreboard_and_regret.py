@@ -4,16 +4,18 @@ import json
 
 import pytest
 
-from benchmarks.analysis import regret, scoreboard
+from benchmarks.analysis import refresh, regret, scoreboard
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
 from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.journal import Entry
 from benchmarks.records.problems import problem_of
+from benchmarks.run import supervisor
 from benchmarks.workloads.cases import Sweep, expand, find_sweep
 from jacobians import machine
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
-from tests.benchmarks.rows import RATES, row
+from tests.benchmarks.rows import RATES, row, write_result
 
 SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name": "tall", "L": 2, "D": 3, "K": 5, "P": 4}]})
 
@@ -86,7 +88,11 @@ class TestCeilings:
     def test_the_floor_is_traffic_or_arithmetic(self):
         wide, square = Problem(widths=(1000, 1000, 1000, 1)), Problem(widths=(512, 512, 512, 512))
         forward, reverse = (ceilings.floor_s(Problem(widths=(1, 1000, 1000, 1)), mode, self.rates) for mode in ("forward", "reverse"))
-        assert reverse == pytest.approx(2 * forward, rel=0.01), "reverse mode reads the weights twice"
+        near = ceilings.near_bytes()
+        once, again = 4e6 / 100e9, min(4e6, near) / 100e9 + max(0, 4e6 - near) / 100e9
+        assert forward == pytest.approx(self.rates.call_s + once, rel=0.02)
+        assert reverse == pytest.approx(self.rates.call_s + once + again, rel=0.02), "reverse mode reads the weights twice"
+        assert ceilings.floor_s(Problem(widths=(1, 1000, 1000, 1)), "mixed", self.rates) <= reverse
         assert ceilings.floor_s(wide, "reverse", self.rates) > 8e6 / 100e9
         assert ceilings.floor_s(square, "forward", self.rates) == pytest.approx(2 * 2 * 512**3 / 1e11, rel=0.02)
         double = ceilings.floor_s(square.with_(dtype="float64"), "forward", self.rates)
@@ -114,3 +120,22 @@ class TestCeilings:
         """What the ceilings are for: a fraction above 1.05 means that the ceiling is wrong."""
         rows = [row for path in result_files() for row in read_csv(path) if row.fraction_of_ceiling]
         assert [(row.case, row.fraction_of_ceiling) for row in rows if row.fraction_of_ceiling > ceilings.MOST] == []
+
+    def test_the_best_rates_of_all_runs_count_for_every_row(self, tmp_path):
+        slow = {"cpu": ceilings.as_record(RATES)}
+        fast = {"cpu": {**slow["cpu"], "multiply_add_flops_per_s": 4e11}}
+        problem = {"L": 3, "D": 512, "K": 512, "P": 512}
+        for name, record in (("quick", slow), ("depth", fast)):
+            rows = [row("forward:native", sweep=name, median=2e-3, **problem)]
+            write_result(rows, tmp_path / f"{name}.csv", ceilings=record, fingerprint="a")
+        assert len(refresh.refresh(tmp_path)) == 2
+        (quick,), (depth,) = (read_csv(tmp_path / f"{name}.csv") for name in ("quick", "depth"))
+        assert quick.fraction_of_ceiling == depth.fraction_of_ceiling == pytest.approx(3 * 2 * 512**3 / 4e11 / 2e-3, rel=0.05)
+        write_result([row("forward:native", sweep="width")], tmp_path / "width.csv", fingerprint="b")
+        with pytest.raises(BadInput, match="expected the results of one machine, got those of 2"):
+            refresh.refresh(tmp_path)
+
+    def test_a_row_above_its_ceiling_is_flagged(self):
+        entry = supervisor.under(Entry(row("forward:native", L=3, D=512, K=512, P=512, median=1e-6)), {"cpu": self.rates})
+        assert entry.row.flags == "ceiling"
+        assert entry.row.fraction_of_ceiling > 1.05
