@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -253,7 +254,8 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -
             return _compute(mlp, x, f"{mode}:native", False, False)
     for mode in compiled if not transforms.active() else ():
         if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= chunk:
-            return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
+            with suppress(NotPlain):  # then by the readable modes
+                return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
     readable = [m.mode for m in wanted if m.implementation == "eager" and m.mode != "mixed"]
     if not readable:
         raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto', 'forward' or 'reverse'")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage]
+from torch.utils._device import DeviceContext
 
 _peek = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # pyright: ignore[reportAttributeAccessIssue]
@@ -20,6 +22,11 @@ def tracing() -> bool:
     return torch.compiler.is_compiling() or _tracing() is not None
 
 
+def _only_default_device() -> bool:
+    """Say whether the modes at work are those of `torch.set_default_device` alone, which only says where new tensors go."""
+    return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
+
+
 def active() -> bool:
     """Say whether a transform (`vmap`, `grad`, `jvp`, …), a mode, a trace, forward-mode AD or `torch.compile` is at work.
 
@@ -30,4 +37,10 @@ def active() -> bool:
         >>> active(), torch.func.vmap(lambda x: x * active())(torch.ones(2)).tolist()
         (False, [1.0, 1.0])
     """
-    return tracing() or _peek() is not None or _dispatch_modes() > 0 or _function_modes() > 0 or forward_ad._current_level >= 0
+    return (
+        tracing()
+        or _peek() is not None
+        or _dispatch_modes() > 0
+        or (_function_modes() > 0 and not _only_default_device())
+        or forward_ad._current_level >= 0
+    )

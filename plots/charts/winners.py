@@ -20,6 +20,7 @@ from jacobians.machine import Ceilings
 from plots import style
 from plots.axes import between, canvas, seconds
 from plots.chart import Chart, Exhibit, Results, draw, figure
+from plots.charts.lines import NOT_ALONE
 from plots.families import crossings, grids, lead, subtitle_of
 
 LETTER = {"forward": "F", "reverse": "R", "mixed": "M"}
@@ -41,6 +42,8 @@ class WinnerMap(Chart):
 def winners(results: Results) -> Iterator[Exhibit]:
     """Make a map of every D × P grid."""
     for file in results.files:
+        if file.name in NOT_ALONE:
+            continue
         for chart in maps(results.rows(file.name), results.stem(file.name), results.rates):
             yield Exhibit("Which mode where", chart, (file.name,))
 

@@ -124,12 +124,15 @@ def test_two_runs_on_one_output(sweeps_file, tmp_path, run):
     Lock(path).release()
 
 
+LIMIT = 60_000  # bytes: a few rows of the eight fit
+
+
 def test_a_disk_that_fills_up_on_the_way(sweeps_file, tmp_path):
     """A limit on the size of files stands for the full disk: writes beyond it fail with an error of the system."""
     out = tmp_path / "out"
 
     def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
 
     with start(sweeps_file, out, *EAGER, preexec_fn=limit) as process:
         _, errors = process.communicate()

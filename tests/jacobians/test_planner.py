@@ -102,7 +102,7 @@ def test_without_a_cache_directory_nothing_is_kept_and_nothing_fails(monkeypatch
 
 
 def test_ceilings_are_kept(own_cache):
-    measured = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 1e-6, measured=True)
+    measured = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 5e11, 8e11, 1e-6, measured=True)
     machine.remember_ceilings("cpu", measured)
     assert machine.ceilings("cpu") == measured
     threads = torch.get_num_threads()
@@ -111,6 +111,24 @@ def test_ceilings_are_kept(own_cache):
         assert not machine.ceilings("cpu").measured
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", ["ceilings", "times"])
+@pytest.mark.parametrize(
+    "content", ["null", "[]", "{", '"text"', '{"a": null}', '{"a": {"b": null}}', '{"a": {"b": "fast"}}', "\x00", '{"read": 3}']
+)
+def test_a_bad_file_in_the_cache_directory_is_set_aside(own_cache, kind, content, caplog):
+    path = own_cache / f"{kind}-{machine.fingerprint('cpu')}.json"
+    path.write_text(content)
+    machine._ceilings.cache_clear()
+    machine._times.cache_clear()
+    mlp, x = network((3, 6, 2))
+    assert jac.jacobian(mlp, x).shape == (2, 3)
+    assert machine.known_times("cpu", "a") == {}
+    assert not machine.ceilings("cpu").measured
+    assert "could not be understood and was renamed" in caplog.text
+    assert not path.exists()
+    assert path.with_suffix(".bad").read_text() == content
 
 
 def test_unknown_effort():

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 import jacobians as jac
 from jacobians import transforms
-from jacobians.kernels.cpu import runner
+from jacobians.kernels.cpu import program, runner
 from tests.cases import network
 
 METHODS = ("auto", "forward:native", "reverse:native", "mixed:native", "reverse:eager")
@@ -41,6 +41,24 @@ def second_derivative(mlp, x):
 def test_outside_nothing_is_active():
     assert not transforms.active()
     assert not transforms.tracing()
+
+
+def test_a_default_device_is_no_transform():
+    with torch.device("cpu"):
+        assert not transforms.active()
+        with torch.overrides.TorchFunctionMode():
+            assert transforms.active()
+
+
+def test_a_bound_of_memory_on_a_tensor_that_is_not_plain(case):
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    mlp, x = case
+    lean = min(program.working_bytes(mode, jac.plans.problem_of(mlp, x), lean=True) for mode in ("forward", "reverse"))
+    assert lean < program.working_bytes("forward", jac.plans.problem_of(mlp, x))
+    with pytest.raises(ValueError, match="is too little for"):
+        jac.jacobian(mlp, TwoTensor(x, x), chunk=lean)
+    torch.testing.assert_close(jac.jacobian(mlp, torch._neg_view(-x), chunk=2**25), exact(mlp, x))
 
 
 class TestTransforms:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, write_csv
-from benchmarks.records.problems import key_of
+from benchmarks.records.problems import key_of, ratio
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from jacobians.kernels.cpu import runner
@@ -93,11 +93,12 @@ def test_the_committed_report_is_what_make_report_writes():
 
 @pytest.mark.parametrize("path", [path for path in COMMITTED if path.stem == "notebook"], ids=lambda path: path.parent.name)
 def test_committed_notebook_claim(path):
-    """Both eager modes are faster than dense, autograd.functional and torch.func of the same mode, on every shape."""
+    """No dense, autograd.functional or torch.func of the same mode is faster than our eager one, beyond what noise explains."""
     rows = [r for r in read_csv(path) if r.status == "ok"]
     for ours in (r for r in rows if r.method in {"forward:eager", "reverse:eager"}):
         others = [r for r in rows if key_of(r) == key_of(ours) and (r.device, r.mode) == (ours.device, ours.mode)]
         slower = [r for r in others if r.implementation in {"dense", "torch.func", "autograd-loop", "autograd-vectorized", "sum-trick"}]
         assert slower
         for other in slower:
-            assert ours.median_s < other.median_s, (ours.case, other.method)
+            lead = ratio(other, ours)
+            assert lead.high > 1, (ours.case, other.method, str(lead))
