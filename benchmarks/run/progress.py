@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
@@ -28,6 +29,8 @@ class SweepProgress:
         self.name = name
         self._live: Progress | None = None
         self._said_at = 0.0
+        self._doing = "still starting"
+        self._ended = threading.Event()
         if sys.stderr.isatty():
             columns = [TextColumn("{task.fields[sweep]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
             self._live = Progress(*columns, TextColumn("{task.fields[case]}", markup=False), console=Console(stderr=True), transient=True)
@@ -39,10 +42,13 @@ class SweepProgress:
             self._live.start()
         else:
             self._say("looking at this machine and starting the workers")
+            self._beat = threading.Thread(target=self._break_silence, daemon=True)
+            self._beat.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Stop drawing."""
+        self._ended.set()
         if self._live:
             self._live.stop()
 
@@ -56,8 +62,13 @@ class SweepProgress:
             self._live.update(self._task, total=step.total, completed=step.done, case=step.case.id)
         elif step.status is not None:
             self._say(f"{step.done}/{step.total} {step.case.id} {step.status}")
-        elif monotonic() - self._said_at > SILENCE_S:
-            self._say(f"{step.done}/{step.total} measuring {step.case.id}")
+        else:
+            self._doing = f"{step.done}/{step.total} measuring {step.case.id}"
+
+    def _break_silence(self) -> None:
+        while not self._ended.wait(1.0):
+            if monotonic() - self._said_at > SILENCE_S:
+                self._say(self._doing)
 
     def _say(self, what: str) -> None:
         self._said_at = monotonic()
