@@ -4,10 +4,20 @@ from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
 from jacobians.activations import Activation
 from jacobians.cost import Cost, cost
+from jacobians.losses import Loss
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
 from jacobians.plans import Plan, jacobian, plan, value_and_jacobian
 from jacobians.problem import Problem
+from jacobians.quantities import (
+    Gradient,
+    ParameterJacobian,
+    PerSampleGradients,
+    gradient,
+    ntk,
+    parameter_jacobian,
+    per_sample_gradients,
+)
 from jacobians.registry import Computation, Method, Request, find_method, methods, register
 
 __all__ = [
@@ -16,17 +26,25 @@ __all__ = [
     "Computation",
     "Cost",
     "FactoredJacobian",
+    "Gradient",
+    "Loss",
     "Method",
+    "ParameterJacobian",
+    "PerSampleGradients",
     "Plan",
     "Problem",
     "Request",
     "cost",
     "find_method",
     "forward",
+    "gradient",
     "jacobian",
     "methods",
     "mixed",
+    "ntk",
     "optimal_bracketing",
+    "parameter_jacobian",
+    "per_sample_gradients",
     "plan",
     "register",
     "reverse",

@@ -126,6 +126,11 @@ class Chain:
         pairs = [unit.read() for unit in self._affine]
         return tuple(W for W, _ in pairs), tuple(b for _, b in pairs)
 
+    @property
+    def folded(self) -> bool:
+        """Whether any batch norm is multiplied into a weight."""
+        return any(unit.before or unit.behind for unit in self._affine)
+
     def _layers(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
         kind = type(module)
         if kind is nn.Sequential:

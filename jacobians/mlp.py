@@ -232,6 +232,11 @@ class MLP:
         return nn.Sequential(*layers)
 
     @property
+    def folded(self) -> bool:
+        """Whether batch norms of a torch module are multiplied into the weights, which then are not its parameters."""
+        return self._chain is not None and self._chain.folded
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """`(D, K_1, …, K_L, P)`."""
         if transforms.tracing():  # there sizes are no plain integers

@@ -1,0 +1,215 @@
+"""Losses: one aligned table, name -> value, cotangent, what a mean is over. Names, reductions and defaults are torch's.
+
+`cotangent` is the derivative of the value with respect to y, written by hand; saturated logits do not overflow in either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+_LEAST_LOG = -100.0  # torch bounds the logarithm of `bce` there, so that a wrong certainty costs 100 and not infinity
+_LEAST_PRODUCT = 1e-12  # and y (1 - y) in its derivative
+
+
+class Rule(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        value: `(y, t) -> loss` per element, or per sample where classes are counted together.
+        cotangent: `(y, t) -> ∂value/∂y`, of the shape of y.
+        per_sample: Whether the value is one number per sample, over which a mean is taken; else one per element.
+        classes: Whether the target may be class indices.
+    """
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    cotangent: Callable[[Tensor, Tensor], Tensor]
+    per_sample: bool = False
+    classes: bool = False
+
+
+def _bce(y: Tensor, t: Tensor) -> Tensor:
+    return -(t * torch.log(y).clamp_min(_LEAST_LOG) + (1 - t) * torch.log1p(-y).clamp_min(_LEAST_LOG))
+
+
+def _bce_cotangent(y: Tensor, t: Tensor) -> Tensor:
+    return (y - t) / (y * (1 - y)).clamp_min(_LEAST_PRODUCT)
+
+
+def _logits(z: Tensor, t: Tensor) -> Tensor:
+    return z.clamp_min(0) - z * t + torch.log1p(torch.exp(-z.abs()))  # log(1 + exp(z)) - z t without overflow
+
+
+def _entropy(z: Tensor, t: Tensor) -> Tensor:
+    return -(_probabilities(z, t) * torch.log_softmax(z, dim=-1)).sum(-1)
+
+
+def _entropy_cotangent(z: Tensor, t: Tensor) -> Tensor:
+    p = _probabilities(z, t)
+    return torch.softmax(z, dim=-1) * p.sum(-1, keepdim=True) - p
+
+
+def _probabilities(z: Tensor, t: Tensor) -> Tensor:
+    return t if t.is_floating_point() else F.one_hot(t, z.shape[-1]).to(z.dtype)
+
+
+# fmt: off
+RULES: dict[str, Rule] = {
+    #                       value                          cotangent                          per sample   classes
+    "mse":             Rule(lambda y, t: (y - t) ** 2,     lambda y, t: 2 * (y - t)),
+    "l1":              Rule(lambda y, t: (y - t).abs(),    lambda y, t: torch.sign(y - t)),   # 0 at the kink
+    "bce":             Rule(_bce,                          _bce_cotangent),
+    "bce_with_logits": Rule(_logits,                       lambda z, t: torch.sigmoid(z) - t),
+    "cross_entropy":   Rule(_entropy,                      _entropy_cotangent,                True,        True),
+}
+# fmt: on
+
+
+class Loss:
+    """A loss with its reduction and a factor: `scale · reduce(value)`. Immutable.
+
+    Args:
+        name: One of the names of the table: `mse`, `l1`, `bce`, `bce_with_logits`, `cross_entropy`.
+        reduction: `"mean"` over elements (over samples for `cross_entropy`), `"sum"`, or `"none"`.
+        scale: Factor of the loss.
+
+    Raises:
+        TypeError: The name is not a string, or the scale is not a number.
+        ValueError: The name or the reduction is unknown, or the scale is not finite.
+
+    Example:
+        >>> loss = Loss("mse", scale=0.5)
+        >>> y, t = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
+        >>> loss.value(y, t), loss.cotangent(y, t)
+        (tensor(1.2500), tensor([[0.5000, 1.0000]]))
+    """
+
+    __slots__ = ("_rule", "name", "reduction", "scale")
+
+    def __init__(self, name: str, reduction: str = "mean", scale: float = 1.0) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"loss must be a name or a Loss, got {type(name).__name__}; choose from {', '.join(RULES)}")
+        if name not in RULES:
+            raise ValueError(f"unknown loss {name!r}; choose from {', '.join(RULES)}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"unknown reduction {reduction!r}; choose from {', '.join(REDUCTIONS)}")
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise TypeError(f"scale must be a number, got {scale!r}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale must be finite, got {scale}")
+        self.name, self.reduction, self.scale = name, reduction, float(scale)
+        self._rule = RULES[name]
+
+    def value(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            y: Outputs, (P,) or (N, P).
+            target: Of the shape of y; class indices, () or (N,), where the loss takes them.
+
+        Returns:
+            A scalar; with `"none"` one number per element, or per sample for `cross_entropy`.
+
+        Raises:
+            TypeError: The target has the wrong dtype.
+            ValueError: The target does not fit y.
+        """
+        value = self.scale * self._rule.value(y, self.checked(y, target))
+        return {"mean": torch.mean, "sum": torch.sum, "none": lambda v: v}[self.reduction](value)
+
+    def cotangent(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return `∂L/∂y`, of the sum of all values where nothing is reduced.
+
+        Args:
+            y: Outputs, (P,) or (N, P).
+            target: As for `value`.
+
+        Returns:
+            Of the shape of y.
+
+        Raises:
+            TypeError: The target has the wrong dtype.
+            ValueError: The target does not fit y.
+        """
+        C = self.scale * self._rule.cotangent(y, self.checked(y, target))
+        if self.reduction != "mean":
+            return C
+        count = (y.shape[0] if y.ndim == 2 else 1) if self._rule.per_sample else y.numel()
+        return C / count
+
+    def cotangent_of_each(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return `∂L_n/∂y_n` of every sample's own loss, as if it were a batch of one.
+
+        Args:
+            y: Outputs, (N, P).
+            target: As for `value`.
+
+        Returns:
+            Of the shape of y.
+
+        Raises:
+            TypeError: The target has the wrong dtype.
+            ValueError: The target does not fit y.
+        """
+        C = self.scale * self._rule.cotangent(y, self.checked(y, target))
+        return C / y.shape[-1] if self.reduction == "mean" and not self._rule.per_sample else C
+
+    def checked(self, y: Tensor, target: Tensor) -> Tensor:
+        """Return the target, refusing one that does not fit.
+
+        Args:
+            y: Outputs.
+            target: The target.
+
+        Returns:
+            The target.
+
+        Raises:
+            TypeError: It is not a tensor, or has the wrong dtype.
+            ValueError: It has the wrong shape, or a class index is out of range.
+        """
+        if not isinstance(target, Tensor):
+            raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}; convert it with torch.as_tensor")
+        if self._rule.classes and not target.is_floating_point():
+            if target.shape != y.shape[:-1]:
+                raise ValueError(f"class indices must have shape {tuple(y.shape[:-1])}, got {tuple(target.shape)}")
+            if target.dtype != torch.int64:
+                raise TypeError(f"class indices must be torch.int64, got {target.dtype}; convert them with target.long()")
+            if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < y.shape[-1]:
+                raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {int(target.min())} … {int(target.max())}")
+            return target
+        if target.shape != y.shape:
+            raise ValueError(f"target must have the shape of y, {tuple(y.shape)}, got {tuple(target.shape)}")
+        if target.dtype != y.dtype:
+            raise TypeError(f"target must be {y.dtype}, as y is, got {target.dtype}; convert it with target.to({y.dtype})")
+        return target
+
+    def __repr__(self) -> str:
+        """Write it as Python."""
+        return f"Loss({self.name!r}, reduction={self.reduction!r}, scale={self.scale:g})"
+
+
+def loss_of(given: str | Loss) -> Loss:
+    """Return a loss from its name.
+
+    Args:
+        given: A name, with torch's defaults, or a `Loss`, which is returned.
+
+    Returns:
+        The loss.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: The name is unknown.
+
+    Example:
+        >>> loss_of("l1")
+        Loss('l1', reduction='mean', scale=1)
+    """
+    return given if isinstance(given, Loss) else Loss(given)

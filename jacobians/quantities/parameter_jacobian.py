@@ -1,0 +1,162 @@
+"""The Jacobian with respect to the parameters, kept as two factors per layer: `∂y_p/∂W_l = C_l[p] ⊗ h_{l-1}`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.quantities.pullback import described, pull, tape_of
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterJacobian:
+    """The Jacobian of y with respect to all parameters, never formed unless asked for.
+
+    Attributes:
+        cotangents: Per layer C_l, (N, P, out).
+        entering: Per layer h_{l-1}, (N, in).
+        biased: Per layer whether it has a bias.
+    """
+
+    cotangents: tuple[Tensor, ...]
+    entering: tuple[Tensor, ...]
+    biased: tuple[bool, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, P, number of parameters)."""
+        sizes = (C.shape[-1] * (h.shape[-1] + b) for C, h, b in zip(self.cotangents, self.entering, self.biased, strict=True))
+        N, P = self.cotangents[0].shape[:2]
+        return N, P, sum(sizes)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the two factors of a layer.
+
+        Args:
+            index: 0 for the first.
+
+        Returns:
+            C (N, P, out) and h (N, in): `∂y_p/∂W[o, i] = C[n, p, o] h[n, i]`, `∂y_p/∂b[o] = C[n, p, o]`.
+        """
+        return self.cotangents[index], self.entering[index]
+
+    def __matmul__(self, v: Sequence[Tensor] | Tensor) -> Tensor:
+        """Push a tangent of the parameters forward: `(F v)[n, p] = Σ_l C_l[n, p] · (V_l h_{l-1}[n] + v_l)`.
+
+        Args:
+            v: One tensor per parameter, in the order of `mlp.parameters()`, or all of them in one vector.
+
+        Returns:
+            (N, P).
+        """
+        total: Tensor | None = None
+        for (V, v_b), C, h in zip(self._split(v), self.cotangents, self.entering, strict=True):
+            z = h @ V.mT if v_b is None else h @ V.mT + v_b  # (N, out)
+            part = (C @ z[:, :, None]).squeeze(-1)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    @property
+    def T(self) -> _Transposed:
+        """The transpose, for `F.T @ u`."""
+        return _Transposed(self)
+
+    def dense(self, most_bytes: int = 2**32) -> Tensor:
+        """Form the matrix.
+
+        Args:
+            most_bytes: The largest size that is formed.
+
+        Returns:
+            (N, P, n), parameters in the order of `mlp.parameters()`, each flattened.
+
+        Raises:
+            MemoryError: It would be larger.
+        """
+        N, P, n = self.shape
+        needed = N * P * n * self.cotangents[0].element_size()
+        if needed > most_bytes:
+            raise MemoryError(f"the dense Jacobian takes {needed} bytes, more than most_bytes={most_bytes}; use F @ v, F.T @ u or layer(l)")
+        parts: list[Tensor] = []
+        for C, h, biased in zip(self.cotangents, self.entering, self.biased, strict=True):
+            parts.append((C[..., None] * h[:, None, None, :]).flatten(-2))
+            parts += [C] if biased else []
+        return torch.cat(parts, dim=-1)
+
+    def _split(self, v: Sequence[Tensor] | Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        shapes: list[tuple[int, ...]] = []
+        for C, h, biased in zip(self.cotangents, self.entering, self.biased, strict=True):
+            shapes += [(C.shape[-1], h.shape[-1]), *([(C.shape[-1],)] if biased else [])]
+        if isinstance(v, Tensor):
+            if v.shape != (self.shape[-1],):
+                raise ValueError(f"v must have shape ({self.shape[-1]},), got {tuple(v.shape)}")
+            sizes = [torch.Size(shape).numel() for shape in shapes]
+            v = [part.reshape(shape) for part, shape in zip(v.split(sizes), shapes, strict=True)]
+        if [tuple(t.shape) for t in v] != shapes:
+            raise ValueError(f"v must have the shapes of the parameters, {shapes}, got {[tuple(t.shape) for t in v]}")
+        rest = iter(v)
+        return [(next(rest), next(rest) if biased else None) for biased in self.biased]
+
+
+@dataclass(frozen=True, eq=False)
+class _Transposed:
+    """`F.T`: pulls cotangents of y back to the parameters."""
+
+    of: ParameterJacobian
+
+    def __matmul__(self, u: Tensor) -> tuple[Tensor, ...]:
+        """Pull back: `Σ_n Σ_p u[n, p] ∂y_p/∂θ`.
+
+        Args:
+            u: (N, P).
+
+        Returns:
+            One tensor per parameter, in the order of `mlp.parameters()`.
+
+        Raises:
+            ValueError: u has another shape.
+        """
+        if tuple(u.shape) != self.of.shape[:2]:
+            raise ValueError(f"u must have shape {self.of.shape[:2]}, got {tuple(u.shape)}")
+        found: list[Tensor] = []
+        for C, h, biased in zip(self.of.cotangents, self.of.entering, self.of.biased, strict=True):
+            c = (u[:, None, :] @ C).squeeze(1)  # (N, out)
+            found.append(c.mT @ h)
+            found += [c.sum(0)] if biased else []
+        return tuple(found)
+
+
+def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
+    """Compute the Jacobian with respect to the parameters, as its factors.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D); a single x counts as a batch of one.
+
+    Returns:
+        The factors: `N Σ (P out_l + in_l)` numbers instead of `N P Σ out_l in_l`.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit.
+
+    Example:
+        >>> mlp = MLP.random(L=2, D=3, K=8, P=2, bias=True)
+        >>> F = parameter_jacobian(mlp, torch.ones(5, 3))
+        >>> F.shape, tuple((F @ torch.zeros(F.shape[-1])).shape)
+        ((5, 2, 122), (5, 2))
+    """
+    problem = described(mlp, x)
+    with torch.no_grad():
+        y, steps = tape_of(mlp, x.reshape(problem.N, problem.D))
+        seeds = torch.eye(problem.P, dtype=y.dtype, device=y.device).expand(problem.N, -1, -1)
+        cotangents: list[Tensor] = [seeds] * len(steps)
+        for index, C_l, _ in pull(steps, seeds):
+            cotangents[index] = C_l
+        biased = tuple(b is not None for b in mlp.biases)
+        return ParameterJacobian(tuple(cotangents), tuple(step.entering for step in steps), biased)

@@ -1,0 +1,81 @@
+"""The walk that parameter derivatives share: evaluate keeping values and slopes, then pull cotangents back layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.plans import problem_of
+from jacobians.problem import Problem
+
+
+class Step(NamedTuple):
+    """One layer of the tape: its weight, the value that enters it, and the slope behind it (`None` where it is one)."""
+
+    weight: Tensor
+    entering: Tensor
+    slope: Tensor | None
+
+
+def described(mlp: MLP, x: Tensor) -> Problem:
+    """Describe a network and an input whose parameters are to be differentiated.
+
+    Args:
+        mlp: The network.
+        x: The input.
+
+    Returns:
+        The problem.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or batch norms are multiplied into the weights.
+    """
+    problem = problem_of(mlp, x)
+    if mlp.folded:
+        raise ValueError(
+            "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
+            "differentiate the module with torch, or leave out the BatchNorm1d layers"
+        )
+    return problem
+
+
+def tape_of(mlp: MLP, x: Tensor) -> tuple[Tensor, list[Step]]:
+    """Evaluate the network, keeping what the pullback needs.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+
+    Returns:
+        y of shape (N, P), and one step per layer, first to last.
+    """
+    steps: list[Step] = []
+    h = x
+    for W, value, slope in mlp.layers(x, value=True):
+        assert value is not None
+        steps.append(Step(W, h, slope))
+        h = value
+    return h, steps
+
+
+def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Pull cotangents of y back: `C_l ← C_l S_l`, and `C_{l-1} = C_l W_l`.
+
+    Args:
+        steps: The tape.
+        C: Cotangents of y, (N, P), or (N, m, P) for m of them.
+
+    Yields:
+        Index of a layer, last to first; its cotangents (…, out) with respect to `z_l`; and those of the value that enters it, (…, in).
+    """
+    for index in range(len(steps) - 1, -1, -1):
+        W, _, slope = steps[index]
+        if slope is not None:
+            C = C * (slope if C.ndim == 2 else slope[:, None, :])
+        entering = C @ W
+        yield index, C, entering
+        C = entering
