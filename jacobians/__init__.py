@@ -19,9 +19,11 @@ from jacobians.quantities import (
     per_sample_gradients,
 )
 from jacobians.registry import Computation, Method, Request, find_method, methods, register
+from jacobians.sgd import SGD
 
 __all__ = [
     "MLP",
+    "SGD",
     "Activation",
     "Computation",
     "Cost",
