@@ -70,7 +70,7 @@ wheel: $(READY)
 	$(PYTHON) -m venv build/wheel/env
 	$(call with_ticker,installing the wheel in an empty environment,build/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/dist/*.whl)
 	cd build/wheel && env/bin/python -c "import torch, jacobians as jac; m = jac.MLP.random(L=3, D=4, K=8, P=2); x = torch.randn(5, 4); assert torch.allclose(jac.jacobian(m, x), jac.jacobian(m, x, 'reverse:torch.func'), atol=1e-5); print('the wheel computes a Jacobian by', jac.plan(m, x).method)"
-	! build/wheel/env/bin/python -c "import benchmarks" 2>/dev/null
+	! ( cd build/wheel && env/bin/python -P -c "import benchmarks" 2>/dev/null )
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .benchmarks
