@@ -76,11 +76,14 @@ def _measure(record: Record, request: pytest.FixtureRequest) -> None:
     """Measure a block; after the last one judge its last result and settle the case."""
     trial, measurement, device = record.trial, record.measurement, record.case.problem.device
     assert trial is not None
+    try:
+        trial.new_inputs(len(measurement.blocks) + 1)
+    except Dishonest as error:
+        _reject(record, str(error))
     # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
     benchmark = request.getfixturevalue("benchmark")
     timer = clock.timer_for(device)
     rule = measurement.rule
-    trial.new_inputs(len(measurement.blocks) + 1)
     call_s, busy_s = clock.settle_and_warm(trial.calls(0), timer, seconds=rule.block_seconds / 4)
     measurement.busy_s += busy_s
     if not measurement.blocks:

@@ -87,10 +87,12 @@ class Trial:
         Args:
             block: Number of the block.
         """
+        if self._kept is not None:  # one more look at the conversion back: a busy machine makes a single one slow
+            self._watched("restore", self._computation.restore, self._kept[1][1])
+            self._kept = None
         for number, x in enumerate(self._x):
             x.copy_(self._reference.input(block * INPUTS + number))
         self._native = [self._watched("convert", self._computation.convert, x) for x in self._x]
-        self._kept = None
 
     def calls(self, count: int) -> Callable[[], None]:
         """Return the function to time; of its `count` calls the last result is kept, for `verdict`.
