@@ -134,8 +134,9 @@ def _(chart: WinnerMap) -> Figure:
             face = to_rgba(*style.CELL.get(name, (style.GREY, 0.25)))  # light, middle and dark: told apart in grey too
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=face, edgecolor=style.PAPER, linewidth=0.8))
             shown.setdefault(name, Patch(facecolor=face, label=f"{name}, ours" if name in LETTER else name))
-            text = f"{LETTER.get(name, name)}\n{seconds(chart.seconds[i][j])}"
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8, color="black", zorder=6)
+            text = f"{LETTER[name]} " if name in LETTER else f"{name}\n"
+            text += seconds(chart.seconds[i][j])  # in the corner: the line of equal cost goes through the middle of cells
+            axes.text(j + 0.06, i + 0.92, text, ha="left", va="top", fontsize=8, color="black", zorder=6)
     if chart.predicted:
         places = [(between(chart.D, d), between(chart.P, p)) for d, p in chart.predicted]
         axes.plot(*zip(*places, strict=True), color="black", linewidth=1.6, zorder=4, label="equal, predicted")

@@ -1,7 +1,6 @@
 """Kill a run in every way: at most the case in flight is lost, nothing runs on, and --resume does the rest."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -37,10 +36,9 @@ def wait_for(condition, process=None):
         threading.Event().wait(0.02)
 
 
-def start(sweeps_file, out, *more, sweep="slow", **options):
-    return subprocess.Popen(
-        command(sweeps_file, out, *more, sweep=sweep), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options
-    )
+def start(sweeps_file, out, *more, sweep="slow", through=(), **options):
+    words = [*through, *command(sweeps_file, out, *more, sweep=sweep)]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
 
 
 def lines_of(journal):
@@ -130,11 +128,9 @@ LIMIT = 60_000  # bytes: a few rows of the eight fit
 def test_a_disk_that_fills_up_on_the_way(sweeps_file, tmp_path):
     """A limit on the size of files stands for the full disk: writes beyond it fail with an error of the system."""
     out = tmp_path / "out"
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
-
-    with start(sweeps_file, out, *EAGER, preexec_fn=limit) as process:
+    # Set by a process in between: a preexec_fn would fork this one, which JAX, once imported here, warns about.
+    limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); os.execv(sys.argv[1], sys.argv[1:])"
+    with start(sweeps_file, out, *EAGER, through=(sys.executable, "-c", limited.format(LIMIT))) as process:
         _, errors = process.communicate()
     assert process.returncode == 2, errors
     assert "cannot be written (File too large); what it holds is kept, make room and go on with --resume" in errors
