@@ -109,13 +109,13 @@ def render(paths: Sequence[Path]) -> str:
 
 
 def _modes(loaded: list[_Loaded]) -> list[dict[str, Any]]:
-    """Make the first tables: per sweep our modes beside the best library."""
+    """Make the first tables: per sweep our modes beside the best library; the shortest first, which the page shows open."""
     tables = []
     for result in loaded:
         columns, rows = by_mode(result.rows)
         if rows:
             tables.append({"title": f"{result.path.stem}, {result.rows[0].device_name}", "columns": columns, "rows": rows})
-    return tables
+    return sorted(tables, key=lambda table: len(table["rows"]))
 
 
 def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ static struct {
 } pool = {.in_use = PTHREAD_MUTEX_INITIALIZER, .asleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 /* Numbers below the smallest normal one count as zero while a task runs. In the chain of a saturated network they are common, and each
- * operation on one costs some processors a hundred cycles: forward mode of a 1000 wide network took ten times its time. */
+ * operation on one costs some processors a hundred cycles: forward mode of a 1000 wide network took several times its time. */
 #if defined(__SSE__)
 #include <xmmintrin.h>
 typedef unsigned Rounding;
