@@ -91,6 +91,5 @@ def _(chart: PanelChart) -> Figure:
         axes.set_title(textwrap.fill(label, 18), fontsize=8.5, loc="left", color=style.INK)
         axes.set_xlabel(chart.x_label)
         axes.xaxis.set_major_locator(MultipleLocator(max(1, math.ceil(max(x for trace in traces for x in trace.x) / 4))))
-    handles, labels = panels[0].get_legend_handles_labels()
-    panels[0].legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=3)
+    panels[0].legend(loc="center right")  # between slopes near one and slopes near zero
     return drawing
