@@ -213,16 +213,21 @@ def recommend(
     activation: Annotated[str, typer.Option(metavar="NAME", help="Hidden activation of sizes and checkpoints.")] = "tanh",
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
+    quantity: Annotated[str, typer.Option(metavar="NAME", help="What to compute: jacobian, gradient, ntk, ggn, …")] = "jacobian",
+    loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss, of quantities that have one; mse by default.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time the first three now.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""
     names.activation(activation)
     names.devices(device)
+    names.quantity(quantity)
+    if loss is not None:
+        names.loss(loss)
     sizes = names.widths(widths) if widths is not None else None
     from benchmarks.analysis import answer
 
-    asked = answer.Question(L, D, K, P, N, sizes, checkpoint, module, activation, device, dtype)
+    asked = answer.Question(L, D, K, P, N, sizes, checkpoint, module, activation, device, dtype, quantity, loss)
     found = answer.answer(asked, measure)
     if as_json:
         _print_json(answer.as_record(found))
@@ -262,7 +267,7 @@ def regret(results: Results = None, out: Out = None, threads: Threads = None) ->
 
 
 def _print_result(result: Result, sweep: Sweep) -> bool:
-    """Print what a run gave; return whether a Jacobian was wrong, a case was lost, or nothing was measured."""
+    """Print what a run gave; return whether a result was wrong, a case was lost, or nothing was measured."""
     from benchmarks.analysis import scoreboard, tables
     from benchmarks.records.problems import disturbed
     from benchmarks.records.rows import ok_rows
@@ -270,7 +275,9 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
     rows = [entry.row for entry in result.entries]
     if result.torn:
         typer.echo("dropped a torn last line of the journal; its case ran again", err=True)
-    _print_table(*tables.by_mode(rows))
+    for columns, body in (tables.by_mode(rows), tables.by_method(rows)):
+        if body:
+            _print_table(columns, body)
     if any(grid.name for grid in sweep.grid):
         _print_table(*scoreboard.table(scoreboard.scores(rows, sweep)))
     for row in rows:

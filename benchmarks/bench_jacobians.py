@@ -15,6 +15,8 @@ from benchmarks.measure import clock, conditions, memory, oracle
 from benchmarks.measure.honesty import Dishonest, Trial
 from benchmarks.run.session import RECORD, SESSION, Record, Turn, turns_of
 from jacobians.cost import memory_bytes
+from jacobians.plans import make_plan
+from jacobians.registry import Request
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,7 +45,7 @@ def test_jacobian(turn: Turn, request: pytest.FixtureRequest) -> None:
 
 
 def _prepare(record: Record) -> None:
-    """Make the computation ready and judge its Jacobian."""
+    """Make the computation ready and judge its result."""
     case, problem = record.case, record.case.problem
     reason = jac.find_method(case.method).unsupported(problem)
     if reason is not None:
@@ -59,14 +61,14 @@ def _prepare(record: Record) -> None:
     timer = clock.timer_for(problem.device)
     clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
     start = timer()
-    computation = jac.plan(ref.mlp, ref.x, case.method).computation
+    computation = make_plan(ref.mlp, ref.inputs, problem, Request(), case.method).computation
     trial = Trial(computation, ref, timer)
     try:
-        J = trial.check_first()
+        result = trial.check_first()
     except Dishonest as error:
         _reject(record, str(error))
     record.prepare_s = timer() - start
-    record.verdict = oracle.check(case, J)
+    record.verdict = oracle.check(case, result)
     if record.verdict.reason is not None:
         _reject(record, record.verdict.reason)
     record.trial = trial

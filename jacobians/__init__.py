@@ -4,21 +4,26 @@ from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
 from jacobians.activations import Activation
 from jacobians.cost import Cost, cost
+from jacobians.derivatives import ggn_product, gradient, ntk, parameter_jacobian, per_sample_gradient_norms, per_sample_gradients
 from jacobians.losses import Loss
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
 from jacobians.plans import Plan, jacobian, plan, value_and_jacobian
 from jacobians.problem import Problem
-from jacobians.quantities import (
-    Gradient,
-    ParameterJacobian,
-    PerSampleGradients,
-    gradient,
-    ntk,
-    parameter_jacobian,
-    per_sample_gradients,
+from jacobians.quantities.gradient import Gradient
+from jacobians.quantities.parameter_jacobian import ParameterJacobian
+from jacobians.quantities.per_sample import PerSampleGradients
+from jacobians.registry import (
+    Computation,
+    Method,
+    Quantity,
+    Request,
+    find_method,
+    methods,
+    quantities,
+    register,
+    register_quantity,
 )
-from jacobians.registry import Computation, Method, Request, find_method, methods, register
 from jacobians.sgd import SGD
 
 __all__ = [
@@ -35,10 +40,12 @@ __all__ = [
     "PerSampleGradients",
     "Plan",
     "Problem",
+    "Quantity",
     "Request",
     "cost",
     "find_method",
     "forward",
+    "ggn_product",
     "gradient",
     "jacobian",
     "methods",
@@ -46,9 +53,12 @@ __all__ = [
     "ntk",
     "optimal_bracketing",
     "parameter_jacobian",
+    "per_sample_gradient_norms",
     "per_sample_gradients",
     "plan",
+    "quantities",
     "register",
+    "register_quantity",
     "reverse",
     "value_and_jacobian",
 ]

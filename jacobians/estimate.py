@@ -17,6 +17,7 @@ from jacobians.cost import cost
 from jacobians.kernels.cpu import program
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
+from jacobians.registry import JACOBIAN, Cost
 
 NATIVE_CALL = 5.0  # of a torch operation's: checks, addresses, the foreign call
 EAGER_CALL = 3.0  # operations in sequence find each other's results cold
@@ -26,6 +27,10 @@ ROW_S = 2.5e-9  # of summing up the lanes of one row
 LAYER_S = 0.4e-6  # of two threads meeting after a layer
 NUMBER_S = 0.4e-9  # of a number that is scaled, moved or activated
 EFFICIENCY = 0.85  # of the ceiling of products
+LARGE_BYTES, LARGE_EFFICIENCY = (
+    2**22,
+    0.5,
+)  # weights beyond this pass through memory, and products of ours wait for them more than a library's
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 
@@ -47,13 +52,28 @@ def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceiling
 
 @lru_cache(maxsize=4096)
 def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings, threads: int) -> float:
-    if implementation == "native":
+    if implementation == "native" and problem.quantity == JACOBIAN:
         return _native(problem, mode, ceilings, threads)
     work = cost(problem, mode)
+    if implementation == "native":
+        return _native_parameters(problem, work, ceilings, threads)
     each = GRAPH_CALL if implementation == "cuda-graph" else EAGER_CALL
-    calls = EAGER_OPERATIONS[mode] * (problem.L + 1) * each * ceilings.call_s
+    calls = EAGER_OPERATIONS.get(mode, 8) * (problem.L + 1) * each * ceilings.call_s
     passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
     return calls + work.flops / _rate(problem, ceilings, EAGER_EFFICIENCY) + passes * work.bytes / ceilings.bandwidth(work.bytes)
+
+
+def _native_parameters(problem: Problem, work: Cost, ceilings: Ceilings, threads: int) -> float:
+    """Follow the kernels for parameters: a call, and the operations at a rate that falls where the weights fill memory."""
+    stored = problem.itemsize * sum(i * o for i, o in pairwise(problem.widths))
+    used = threads if work.flops >= program.FEWEST_OPERATIONS else 1
+    efficiency = EFFICIENCY if stored < LARGE_BYTES else LARGE_EFFICIENCY
+    passes = 1 if problem.N == 1 else 0  # of weights that nothing but one sample uses
+    return (
+        NATIVE_CALL * ceilings.call_s
+        + work.flops / (_rate(problem, ceilings, efficiency) * used / max(1, threads))
+        + (1 + passes) * work.bytes / ceilings.bandwidth(work.bytes)
+    )
 
 
 def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) -> float:

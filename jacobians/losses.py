@@ -1,6 +1,7 @@
 """Losses: one aligned table, name -> value, cotangent, what a mean is over. Names, reductions and defaults are torch's.
 
-`cotangent` is the derivative of the value with respect to y, written by hand; saturated logits do not overflow in either.
+`cotangent` is the derivative of the value with respect to y, `curvature` the second one times a vector, both written by hand; saturated
+logits do not overflow in any.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Rule(NamedTuple):
     Attributes:
         value: `(y, t) -> loss` per element, or per sample where classes are counted together.
         cotangent: `(y, t) -> ∂value/∂y`, of the shape of y.
+        curvature: `(y, t, u) -> (∂²value/∂y²) u`, of the shape of y.
         per_sample: Whether the value is one number per sample, over which a mean is taken; else one per element.
         classes: Whether the target may be class indices.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
     cotangent: Callable[[Tensor, Tensor], Tensor]
+    curvature: Callable[[Tensor, Tensor, Tensor], Tensor]
     per_sample: bool = False
     classes: bool = False
 
@@ -40,6 +43,10 @@ def _bce(y: Tensor, t: Tensor) -> Tensor:
 
 def _bce_cotangent(y: Tensor, t: Tensor) -> Tensor:
     return (y - t) / (y * (1 - y)).clamp_min(_LEAST_PRODUCT)
+
+
+def _bce_curvature(y: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    return u * (y * y - 2 * y * t + t) / (y * (1 - y)).clamp_min(_LEAST_PRODUCT).square()
 
 
 def _logits(z: Tensor, t: Tensor) -> Tensor:
@@ -55,18 +62,28 @@ def _entropy_cotangent(z: Tensor, t: Tensor) -> Tensor:
     return torch.softmax(z, dim=-1) * p.sum(-1, keepdim=True) - p
 
 
+def _entropy_curvature(z: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    p = torch.softmax(z, dim=-1)
+    return (p * u - p * (p * u).sum(-1, keepdim=True)) * _probabilities(z, t).sum(-1, keepdim=True)
+
+
+def _sigmoid_curvature(z: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    p = torch.sigmoid(z)
+    return p * (1 - p) * u
+
+
 def _probabilities(z: Tensor, t: Tensor) -> Tensor:
     return t if t.is_floating_point() else F.one_hot(t, z.shape[-1]).to(z.dtype)
 
 
 # fmt: off
 RULES: dict[str, Rule] = {
-    #                       value                          cotangent                          per sample   classes
-    "mse":             Rule(lambda y, t: (y - t) ** 2,     lambda y, t: 2 * (y - t)),
-    "l1":              Rule(lambda y, t: (y - t).abs(),    lambda y, t: torch.sign(y - t)),   # 0 at the kink
-    "bce":             Rule(_bce,                          _bce_cotangent),
-    "bce_with_logits": Rule(_logits,                       lambda z, t: torch.sigmoid(z) - t),
-    "cross_entropy":   Rule(_entropy,                      _entropy_cotangent,                True,        True),
+    #                       value                          cotangent                          curvature                 per sample   classes
+    "mse":             Rule(lambda y, t: (y - t) ** 2,     lambda y, t: 2 * (y - t),          lambda y, t, u: 2 * u),
+    "l1":              Rule(lambda y, t: (y - t).abs(),    lambda y, t: torch.sign(y - t),    lambda y, t, u: 0 * u),   # 0 at the kink
+    "bce":             Rule(_bce,                          _bce_cotangent,                    _bce_curvature),
+    "bce_with_logits": Rule(_logits,                       lambda z, t: torch.sigmoid(z) - t, _sigmoid_curvature),
+    "cross_entropy":   Rule(_entropy,                      _entropy_cotangent,                _entropy_curvature,       True,        True),
 }
 # fmt: on
 
@@ -106,6 +123,22 @@ class Loss:
         self.name, self.reduction, self.scale = name, reduction, float(scale)
         self._rule = RULES[name]
 
+    @property
+    def per_sample(self) -> bool:
+        """Whether a mean is over samples, not over elements."""
+        return self._rule.per_sample
+
+    @property
+    def classes(self) -> bool:
+        """Whether the target may be class indices."""
+        return self._rule.classes
+
+    def __str__(self) -> str:
+        """Write it as a row of results does: the name, and what differs from the defaults."""
+        given = [f"reduction={self.reduction}"] if self.reduction != "mean" else []
+        given += [f"scale={self.scale!r}"] if self.scale != 1 else []
+        return f"{self.name}({', '.join(given)})" if given else self.name
+
     def value(self, y: Tensor, target: Tensor) -> Tensor:
         """Return the loss.
 
@@ -137,11 +170,31 @@ class Loss:
             TypeError: The target has the wrong dtype.
             ValueError: The target does not fit y.
         """
-        C = self.scale * self._rule.cotangent(y, self.checked(y, target))
-        if self.reduction != "mean":
-            return C
-        count = (y.shape[0] if y.ndim == 2 else 1) if self._rule.per_sample else y.numel()
-        return C / count
+        return self._reduced(self._rule.cotangent(y, self.checked(y, target)), y)
+
+    def curvature(self, y: Tensor, target: Tensor, u: Tensor) -> Tensor:
+        """Return `(∂²L/∂y²) u`, of the sum of all values where nothing is reduced.
+
+        Args:
+            y: Outputs, (P,) or (N, P).
+            target: As for `value`.
+            u: A tangent of the outputs, of their shape.
+
+        Returns:
+            Of the shape of y.
+
+        Raises:
+            TypeError: The target has the wrong dtype.
+            ValueError: The target does not fit y.
+        """
+        return self._reduced(self._rule.curvature(y, self.checked(y, target), u), y)
+
+    def _reduced(self, C: Tensor, y: Tensor) -> Tensor:
+        """Scale a derivative of the sum of all values to one of the reduced loss."""
+        if self.reduction == "mean":
+            count = (y.shape[0] if y.ndim == 2 else 1) if self._rule.per_sample else y.numel()
+            return C * (self.scale / count) if count else C
+        return C if self.scale == 1 else self.scale * C
 
     def cotangent_of_each(self, y: Tensor, target: Tensor) -> Tensor:
         """Return `∂L_n/∂y_n` of every sample's own loss, as if it were a batch of one.
@@ -190,26 +243,51 @@ class Loss:
             raise TypeError(f"target must be {y.dtype}, as y is, got {target.dtype}; convert it with target.to({y.dtype})")
         return target
 
+    def __eq__(self, other: object) -> bool:
+        """Say whether two losses are the same."""
+        return isinstance(other, Loss) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        """Hash it: plans are kept by the loss they were made for."""
+        return hash((self.name, self.reduction, self.scale))
+
     def __repr__(self) -> str:
         """Write it as Python."""
         return f"Loss({self.name!r}, reduction={self.reduction!r}, scale={self.scale:g})"
 
 
 def loss_of(given: str | Loss) -> Loss:
-    """Return a loss from its name.
+    """Return a loss from its name, or from the text of one.
 
     Args:
-        given: A name, with torch's defaults, or a `Loss`, which is returned.
+        given: A name, with torch's defaults, optionally with reduction and scale in brackets; or a `Loss`, which is returned.
 
     Returns:
         The loss.
 
     Raises:
         TypeError: It is neither.
-        ValueError: The name is unknown.
+        ValueError: The name, a setting or its value is unknown.
 
     Example:
-        >>> loss_of("l1")
-        Loss('l1', reduction='mean', scale=1)
+        >>> loss_of("l1"), loss_of("mse(reduction=sum, scale=0.5)")
+        (Loss('l1', reduction='mean', scale=1), Loss('mse', reduction='sum', scale=0.5))
     """
-    return given if isinstance(given, Loss) else Loss(given)
+    if isinstance(given, Loss):
+        return given
+    if not isinstance(given, str) or "(" not in given:
+        return Loss(given)
+    name, _, rest = given.rstrip(")").partition("(")
+    reduction, scale = "mean", 1.0
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.strip().partition("=")
+        if key == "reduction":
+            reduction = value.strip("'\"")
+        elif key == "scale":
+            try:
+                scale = float(value)
+            except ValueError:
+                raise ValueError(f"scale must be a number, got {value!r} in {given!r}") from None
+        else:
+            raise ValueError(f"a loss has no setting {key!r}; its settings: reduction, scale")
+    return Loss(name, reduction, scale)

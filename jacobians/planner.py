@@ -13,7 +13,7 @@ from torch import Tensor
 from jacobians import machine
 from jacobians.estimate import estimate
 from jacobians.problem import Problem
-from jacobians.registry import Method, Request, find_method, methods
+from jacobians.registry import JACOBIAN, Method, Request, find_method, methods
 
 if TYPE_CHECKING:
     from jacobians.mlp import MLP
@@ -56,7 +56,8 @@ def candidates(
     Returns:
         Method name to predicted seconds, fastest first.
     """
-    able = [method for method in methods() if method.hand_written and method.unsupported(problem, request) is None]
+    known = methods(quantity=problem.quantity)
+    able = [method for method in known if method.hand_written and method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
     predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
     # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
@@ -96,7 +97,6 @@ def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Cho
     Returns:
         The fastest measured method, else the one with the shortest prediction.
     """
-    by_name = {method.name: method for method in methods()}
     if measured:
         winner = min(measured, key=lambda name: measured[name])
         reason = f"the fastest of {len(measured)} measured on this machine"
@@ -104,7 +104,7 @@ def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Cho
         winner, *others = predicted
         behind = f", {predicted[others[0]] / predicted[winner]:.2f} times as fast as {others[0]}" if others else ""
         reason = f"the shortest predicted time{behind}"
-    return Choice(by_name[winner], predicted, measured, reason)
+    return Choice(find_method(winner), predicted, measured, reason)
 
 
 def key_of(problem: Problem, request: Request) -> str:
@@ -119,12 +119,14 @@ def key_of(problem: Problem, request: Request) -> str:
     """
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
+    if problem.quantity != JACOBIAN:
+        wanted = f"{problem.quantity} {problem.loss} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
     return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
 
 
 def measure(
     mlp: MLP,
-    x: Tensor,
+    inputs: tuple[Tensor, ...],
     problem: Problem,
     request: Request = Request(),  # noqa: B008 - frozen
     names: Sequence[str] | None = None,
@@ -134,7 +136,7 @@ def measure(
 
     Args:
         mlp: The network.
-        x: The input.
+        inputs: x, and what the quantity takes besides.
         problem: Their description.
         request: What is wanted besides J.
         names: The methods to time; the likeliest few of ours by default, and only those that were never timed here.
@@ -149,9 +151,10 @@ def measure(
     few = list(predicted)[:TO_MEASURE] if names is None else list(names)
     if names is not None or not set(few) <= set(known):
         calls: dict[str, Callable[[], object]] = {}
+        given = inputs[0] if len(inputs) == 1 else inputs
         for name in few:
             computation = find_method(name).prepare(mlp, problem, request)
-            calls[name] = partial(_finished, computation.run, computation.convert(x), problem.device)
+            calls[name] = partial(_finished, computation.run, computation.convert(given), problem.device)
         with torch.set_grad_enabled(request.create_graph):
             known = {**known, **machine.time_in_turn(calls, seconds)}
         machine.remember_times(problem.device, key, {name: s for name, s in known.items() if find_method(name).hand_written})

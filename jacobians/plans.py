@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from jacobians import planner, transforms
+from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import program
 from jacobians.kernels.cpu.runner import Runner
+from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
 from jacobians.modes.chunked import chunked
 from jacobians.modes.factored import FactoredJacobian
@@ -21,48 +23,9 @@ from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.planner import EFFORTS, Choice
 from jacobians.problem import Problem, is_integer
-from jacobians.registry import Computation, Method, NotPlain, Request, find_method
+from jacobians.registry import JACOBIAN, Computation, NotPlain, Request, find_method, find_quantity
 
 _READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
-
-
-def problem_of(mlp: MLP, x: Tensor) -> Problem:
-    """Describe a network and an input, refusing an input that does not fit.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-
-    Returns:
-        The problem.
-
-    Raises:
-        TypeError: `mlp` is not an `MLP`, `x` is not a floating-point tensor, or their dtypes differ.
-        ValueError: The shape or device of `x` does not fit the network.
-    """
-    if not isinstance(mlp, MLP):
-        raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
-    if not x.dtype.is_floating_point:
-        raise TypeError(f"x must be floating-point, got {x.dtype}; convert it with x.to({mlp.dtype})")
-    if x.ndim not in (1, 2):
-        raise ValueError(f"x must have shape (D,) or (N, D), got shape {tuple(x.shape)}; reshape it to (-1, {mlp.D})")
-    if x.shape[-1] != mlp.D:
-        raise ValueError(f"x has {x.shape[-1]} features, but the network takes D={mlp.D}; expected ({mlp.D},) or (N, {mlp.D})")
-    if x.dtype != mlp.dtype:
-        raise TypeError(f"x is {x.dtype} but the network is {mlp.dtype}; convert one of them, e.g. x.to({mlp.dtype})")
-    if x.device != mlp.device:
-        raise ValueError(f"x is on {x.device} but the network is on {mlp.device}; move one of them, e.g. x.to('{mlp.device}')")
-    return Problem(
-        widths=mlp.widths,
-        batch=x.shape[0] if x.ndim == 2 else None,
-        activation=mlp.activation,
-        output_activation=mlp.output_activation,
-        bias=any(b is not None for b in mlp.biases),
-        dtype=str(x.dtype).removeprefix("torch."),
-        device=str(x.device),
-    )
 
 
 @dataclass(frozen=True)
@@ -73,11 +36,11 @@ class Plan:
 
     Attributes:
         mlp: The network.
-        problem: What the plan was prepared for.
+        problem: What the plan was prepared for, with the quantity.
         choice: The method, the candidates with predicted and measured times, and why it won.
         request: What is returned besides J.
         computation: The prepared steps, for those who time them.
-        expects: Shape, dtype and device of x.
+        expects: Shape, dtype and device of x, and of whatever the quantity takes besides.
     """
 
     mlp: MLP
@@ -85,50 +48,73 @@ class Plan:
     choice: Choice
     request: Request
     computation: Computation
-    expects: tuple[torch.Size, torch.dtype, torch.device]
+    expects: tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
 
     @property
     def method(self) -> str:
         """The method's full name."""
         return self.choice.method.name
 
-    def __call__(self, x: Tensor) -> Any:
-        """Compute the Jacobian at `x`.
+    def __call__(self, x: Tensor, *others: Tensor) -> Any:
+        """Compute at `x`.
 
         Args:
             x: Input of the planned shape, dtype and device.
+            *others: What the quantity takes besides, e.g. the target of a gradient, as planned.
 
         Returns:
-            J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`; or `(y, J)` where the plan was asked for values.
+            J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`; or `(y, J)` where the plan was asked for values. Of any other
+            quantity the tuple of its tensors.
 
         Raises:
             TypeError: `x` has another dtype than planned.
             ValueError: `x` has another shape or device than planned.
         """
         if transforms.tracing():
-            return _in_torch(self.mlp, x, self.choice.method, self.request)
-        if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != self.expects:
+            return self._in_torch((x, *others))
+        if tuple(map(look, (x, *others))) != self.expects:
             got = problem_of(self.mlp, x)  # says what is wrong where something is
+            if others or self.problem.quantity != JACOBIAN:
+                raise ValueError(f"this plan is for {self.expects}, got {tuple(map(look, (x, *others)))}; make another with jacobians.plan")
             raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
-        return self._compute(x, transforms.active())
+        return self.compute((x, *others), transforms.active())
 
-    def _compute(self, x: Tensor, transformed: bool) -> Any:
+    def compute(self, inputs: tuple[Tensor, ...], transformed: bool, raw: bool = False) -> Any:
+        """Compute at inputs that are known to fit.
+
+        Args:
+            inputs: x, and what the quantity takes besides.
+            transformed: Whether torch is transforming or tracing what happens now.
+            raw: Whether to leave the result as the method made it.
+
+        Returns:
+            As a call.
+        """
         computation = self.computation
+        given = inputs[0] if len(inputs) == 1 else inputs
         if transformed:  # what is recorded now is the transform's business
             if not computation.records:
-                return _in_torch(self.mlp, x, self.choice.method, self.request)
-            y, J = computation.run(computation.convert(x))
+                return self._in_torch(inputs)
+            y, J = computation.run(computation.convert(given))
         elif computation.records:
             with torch.set_grad_enabled(self.request.create_graph):
-                y, J = computation.run(computation.convert(x))
+                y, J = computation.run(computation.convert(given))
         else:
             try:
-                y, J = computation.run(computation.convert(x))
+                y, J = computation.run(computation.convert(given))
             except NotPlain:
                 with torch.set_grad_enabled(self.request.create_graph):
-                    return _in_torch(self.mlp, x, self.choice.method, self.request)
+                    return self._in_torch(inputs)
+        if raw:
+            return J
         J = computation.restore(J)
         return (computation.restore(y), J) if self.request.value else J
+
+    def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
+        readable = find_method(f"{self.choice.method.mode}:eager", self.problem.quantity)
+        y, J = readable.prepare(self.mlp, self.problem, self.request).run(inputs[0] if len(inputs) == 1 else inputs)
+        return (y, J) if self.request.value else J
 
     def explain(self) -> str:
         """Say what was chosen and why: the candidates with predicted and, where known, measured times.
@@ -150,7 +136,18 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, create_graph: bool = False, effort: str = "estimate") -> Plan:
+def plan(
+    mlp: MLP,
+    x: Tensor,
+    method: str = "auto",
+    *,
+    value: bool = False,
+    create_graph: bool = False,
+    effort: str = "estimate",
+    quantity: str = JACOBIAN,
+    others: tuple[Tensor, ...] = (),
+    loss: str | Loss | None = None,
+) -> Plan:
     """Prepare a method for the shape, dtype and device of `x`.
 
     Args:
@@ -161,6 +158,9 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
         create_graph: Whether J can be back-propagated through to the weights and to x.
         effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
             the best three candidates at `x` now, and remembers.
+        quantity: What to compute, e.g. `"gradient"`.
+        others: Examples of what the quantity takes besides x, e.g. `(target,)`.
+        loss: The loss, of quantities that have one; `mse` by default.
 
     Returns:
         The plan.
@@ -176,19 +176,78 @@ def plan(mlp: MLP, x: Tensor, method: str = "auto", *, value: bool = False, crea
         (5, (5, 2, 3))
     """
     problem = problem_of(mlp, x)
-    request = Request(value=value, create_graph=create_graph)
+    if quantity != JACOBIAN:
+        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss))
+    return make_plan(mlp, (x, *others), problem, Request(value=value, create_graph=create_graph), method, effort)
+
+
+def make_plan(
+    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
+) -> Plan:
+    """Prepare a method for a problem that is described already.
+
+    Args:
+        mlp: The network.
+        inputs: x, and examples of what the quantity takes besides.
+        problem: The problem.
+        request: What is wanted besides.
+        method: `"auto"`, a mode, or a full method name.
+        effort: As for `plan`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: The effort is unknown, or the method is unknown or does not support the problem.
+    """
     if effort not in EFFORTS:
         raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
+    if find_quantity(problem.quantity).batched and problem.batch is None:
+        raise ValueError(f"the {problem.quantity} is one of a batch, got a single x of shape {problem.input_shape}; pass x[None]")
     if method == "auto":
-        choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, x, problem, request)
+        choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
     else:
-        choice = Choice(find_method(method), reason="asked for by name")
+        choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
     chosen = choice.method
+    if chosen.quantity != problem.quantity:
+        raise ValueError(f"method {chosen.name!r} computes the {chosen.quantity}, not the {problem.quantity}")
     why_not = chosen.unsupported(problem, request)
     if why_not is not None:
         raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
     computation = chosen.prepare(mlp, problem, request)
-    return Plan(mlp, problem, choice, request, computation, (x.shape, x.dtype, x.device))
+    return Plan(mlp, problem, choice, request, computation, tuple(map(look, inputs)))
+
+
+def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
+    """Write a loss as a problem holds it.
+
+    Args:
+        quantity: What is computed.
+        loss: What was given.
+
+    Returns:
+        Its text; `None` for a quantity without a loss.
+
+    Raises:
+        ValueError: The loss is unknown, or given to a quantity that has none.
+    """
+    if find_quantity(quantity).loss:
+        return str(loss_of("mse" if loss is None else loss))
+    if loss is not None:
+        raise ValueError(f"the {quantity} has no loss, got {loss!r}; leave it out")
+    return None
+
+
+def look(t: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    """Return what a plan goes by: shape, dtype and device.
+
+    Args:
+        t: Anything; what is no tensor gives `None`s.
+
+    Returns:
+        The three.
+    """
+    return getattr(t, "shape", None), getattr(t, "dtype", None), getattr(t, "device", None)  # pyright: ignore[reportReturnType]
 
 
 @overload
@@ -291,8 +350,8 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
 def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
     transformed = transforms.active()
     if transformed and transforms.tracing():
-        chosen = find_method("mixed" if method == "auto" else method)
-        return _in_torch(mlp, x, chosen, Request(value, create_graph))
+        y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, x, value=value)
+        return (y, J) if value else J
     # Anything odd fails this cheap look-up, or misses, and is then looked at closely by `plan`.
     key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, value, create_graph)
     cached = mlp._plans.get(key) if isinstance(mlp, MLP) and isinstance(x, Tensor) else None  # pyright: ignore[reportPrivateUsage]
@@ -300,13 +359,7 @@ def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) 
         cached = plan(mlp, x, method, value=value, create_graph=create_graph)
         mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     assert isinstance(cached, Plan)
-    return cached._compute(x, transformed)  # pyright: ignore[reportPrivateUsage]
-
-
-def _in_torch(mlp: MLP, x: Tensor, method: Method, request: Request) -> Any:
-    """Compute by the readable mode of a method, which is right under every transform, mode and subclass."""
-    y, J = _READABLE[method.mode](mlp, x, value=request.value)
-    return (y, J) if request.value else J
+    return cached.compute((x,), transformed)
 
 
 def _describe(problem: Problem) -> str:

@@ -1,4 +1,4 @@
-"""A problem: the sizes and types that decide how expensive a Jacobian is. No tensors live here."""
+"""A problem: the quantity, the sizes and the types that decide how expensive it is. No tensors live here."""
 
 from __future__ import annotations
 
@@ -91,6 +91,8 @@ class Problem:
         bias: Whether any layer has a bias.
         dtype: Name of the floating-point type, e.g. `"float32"`.
         device: Torch device, e.g. `"cpu"` or `"cuda"`.
+        quantity: What is computed, e.g. `"gradient"`.
+        loss: The text of the loss, e.g. `"mse"` or `"l1(reduction=sum)"`, of quantities that have one.
 
     Raises:
         TypeError: A width or the batch is not an integer.
@@ -109,6 +111,8 @@ class Problem:
     bias: bool = False
     dtype: str = "float32"
     device: str = "cpu"
+    quantity: str = "jacobian"
+    loss: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""

@@ -1,8 +1,8 @@
-"""The registry of methods. A new method is a new file with a decorated `prepare` function; there is no dispatch to edit."""
+"""The registries of quantities and methods. Either is a new file that registers itself; there is no dispatch to edit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from jacobians.problem import Problem
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from jacobians.mlp import MLP
 
-MODES = ("forward", "reverse", "mixed")
+JACOBIAN = "jacobian"
+MODES = ("forward", "reverse", "mixed")  # of the Jacobian
 
 
 class NotPlain(TypeError):
@@ -21,10 +25,63 @@ class NotPlain(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller wants besides J: the value `y` too, or a J that can be differentiated again."""
+    """What the caller wants besides the quantity itself.
+
+    Attributes:
+        value: The value `y` beside J.
+        create_graph: A J that can be differentiated again.
+        inputs: The derivative by x beside those by the parameters.
+        trace: The sum over equal outputs of a tangent kernel, instead of all pairs of outputs.
+    """
 
     value: bool = False
     create_graph: bool = False
+    inputs: bool = False
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Work of one computation.
+
+    Attributes:
+        flops: Floating-point operations; a multiply-add counts 2, an activation with its slope 2 per neuron.
+        bytes: Compulsory traffic: every weight and input read once, the result written once.
+    """
+
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What is computed: its inputs, its cost, and what it must be.
+
+    Attributes:
+        name: E.g. `"gradient"`: the first part of its methods' names.
+        title: What it is, in a few words.
+        modes: Name of each way to compute it to its formula in one line.
+        cost: `(problem, mode) -> Cost`.
+        exact: `(mlp, problem, inputs) -> tensors`, by autograd, in the dtype of the arguments: the oracle, given float64.
+        memory_bytes: `(problem, mode) -> bytes` that any method needs at its peak, at least.
+        draw: `(problem, generator) -> inputs` beyond x, in float64 or as integers.
+        per_sample: Whether the result has one row a sample, judged by itself; else each tensor is judged as a whole.
+        relabelled: Whether the result stays the same where hidden neurons change places.
+        loss: Whether it is one of a loss.
+        batched: Whether it is one of a batch alone: no single x of shape (D,).
+    """
+
+    name: str
+    title: str
+    modes: dict[str, str]
+    cost: Callable[[Problem, str], Cost]
+    exact: Callable[[MLP, Problem, tuple[Tensor, ...]], tuple[Tensor, ...]] = field(repr=False)
+    memory_bytes: Callable[[Problem, str], int] = field(repr=False)
+    draw: Callable[[Problem, torch.Generator], tuple[Tensor, ...]] = field(default=lambda problem, generator: (), repr=False)
+    per_sample: bool = False
+    relabelled: bool = False
+    loss: bool = False
+    batched: bool = False
 
 
 def _same(x: Any) -> Any:
@@ -36,15 +93,17 @@ class Computation:
     """A method made ready for one problem.
 
     Only `run` is the computation, and only `run` is timed. It takes what `convert` made of `x` (the tensor itself, for
-    torch methods) and returns `(y or None, J)` in the method's own array type, finished: an asynchronous library has
-    been waited for, except for work on a torch device, which the timer synchronises. `restore` makes tensors of them.
-    `records` says whether `run` is made of torch operations that autograd would record.
+    torch methods; a tuple that begins with x where a quantity has several inputs) and returns `(y or None, J)`, or `(None, the
+    tensors of the quantity)`, in the method's own array type, finished: an asynchronous library has been waited for, except for work
+    on a torch device, which the timer synchronises. `restore` makes tensors of each of them. `records` says whether `run` is made of
+    torch operations that autograd would record. `reset` puts back what `run` changes, where it changes parameters.
     """
 
     run: Callable[[Any], tuple[Any, Any]]
     convert: Callable[[Any], Any] = field(default=_same)
     restore: Callable[[Any], Any] = field(default=_same)
     records: bool = True
+    reset: Callable[[], None] | None = None
 
 
 Prepare = Callable[["MLP", Problem, Request], Computation]
@@ -52,10 +111,10 @@ Prepare = Callable[["MLP", Problem, Request], Computation]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to compute a Jacobian.
+    """A way to compute a quantity.
 
     Attributes:
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        mode: `"forward"`, `"reverse"` or `"mixed"` for the Jacobian; one of the modes of the quantity otherwise.
         implementation: What carries the mode out, e.g. `"eager"` or `"torch.func"`.
         prepare: `(mlp, problem, request) -> Computation`; everything that can be done once.
         hand_written: Ours, as against a peer library or the naive baseline.
@@ -75,11 +134,17 @@ class Method:
     supports: Callable[[Problem], str | None] = field(default=lambda problem: None, repr=False)
     runtime: str = "torch"
     device: str | None = None
+    quantity: str = JACOBIAN
+
+    @property
+    def short(self) -> str:
+        """`mode:implementation`."""
+        return f"{self.mode}:{self.implementation}"
 
     @property
     def name(self) -> str:
-        """`mode:implementation`."""
-        return f"{self.mode}:{self.implementation}"
+        """`mode:implementation` of the Jacobian, `quantity/mode:implementation` of anything else."""
+        return self.short if self.quantity == JACOBIAN else f"{self.quantity}/{self.short}"
 
     def unsupported(self, problem: Problem, request: Request = Request()) -> str | None:
         """Say why this method cannot serve a problem, before anything runs.
@@ -97,6 +162,55 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
+_QUANTITIES: dict[str, Quantity] = {}
+
+
+def register_quantity(quantity: Quantity) -> Quantity:
+    """Register a quantity, so that methods, sweeps, the planner and the command line know it.
+
+    Args:
+        quantity: What it is.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if quantity.name in _QUANTITIES:
+        raise ValueError(f"quantity {quantity.name!r} is already registered; choose another name")
+    _QUANTITIES[quantity.name] = quantity
+    return quantity
+
+
+def quantities() -> tuple[Quantity, ...]:
+    """Return the registered quantities, the Jacobian first.
+
+    Returns:
+        The quantities.
+
+    Example:
+        >>> [quantity.name for quantity in quantities()]
+        ['jacobian', 'ggn', 'gradient', 'ntk', 'gradient_norms', 'sgd_step']
+    """
+    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
+
+
+def find_quantity(name: str) -> Quantity:
+    """Return the quantity called `name`.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The quantity.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in _QUANTITIES:
+        raise ValueError(f"unknown quantity {name!r}; choose from {', '.join(quantity.name for quantity in quantities())}")
+    return _QUANTITIES[name]
 
 
 def register(
@@ -112,7 +226,7 @@ def register(
     """Register the decorated `prepare` function as the method `name`.
 
     Args:
-        name: `mode:implementation`.
+        name: `mode:implementation`, behind `quantity/` where it is not the Jacobian.
         hand_written: Ours, as against a peer or the naive baseline.
         differentiable: Whether it honours `create_graph=True`.
         summary: One line for listings.
@@ -134,14 +248,16 @@ def register(
         'reverse'
         >>> unregister("reverse:doctest")
     """
-    mode, colon, implementation = name.partition(":")
-    if mode not in MODES or not colon or not implementation:
-        raise ValueError(f"a method is named mode:implementation with mode one of {', '.join(MODES)}; got {name!r}")
+    quantity, short = split(name)
+    mode, colon, implementation = short.partition(":")
+    modes = MODES if quantity == JACOBIAN else tuple(find_quantity(quantity).modes)
+    if mode not in modes or not colon or not implementation:
+        raise ValueError(f"a method is named mode:implementation with mode one of {', '.join(modes)}; got {name!r}")
     if name in _METHODS:
         raise ValueError(f"method {name!r} is already registered; choose another implementation name")
 
     def decorate(prepare: Prepare) -> Prepare:
-        _METHODS[name] = Method(mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device)
+        _METHODS[name] = Method(mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device, quantity)
         return prepare
 
     return decorate
@@ -156,24 +272,53 @@ def unregister(name: str) -> None:
     _METHODS.pop(name, None)
 
 
-def methods(pattern: str = "*") -> tuple[Method, ...]:
+def split(name: str) -> tuple[str, str]:
+    """Take the name of a method apart.
+
+    Args:
+        name: `mode:implementation`, or `quantity/mode:implementation`.
+
+    Returns:
+        Quantity, and `mode:implementation`.
+
+    Example:
+        >>> split("gradient/reverse:native"), split("reverse:native")
+        (('gradient', 'reverse:native'), ('jacobian', 'reverse:native'))
+    """
+    quantity, slash, short = name.rpartition("/")
+    return (quantity, short) if slash else (JACOBIAN, name)
+
+
+def methods(pattern: str = "*", quantity: str | None = None) -> tuple[Method, ...]:
     """Return the registered methods in a fixed order: the readable ones, the other hand-written ones, the rest; each by name.
 
     Args:
-        pattern: A glob over names, e.g. `"reverse:*"`.
+        pattern: A glob over names, e.g. `"reverse:*"` of the Jacobian, `"gradient/*"`, or `"*/*:native"` of everything else.
+        quantity: The quantity whose methods are meant; that of the pattern by default.
 
     Returns:
         The methods whose names match.
+
+    Example:
+        >>> [method.name for method in methods("*:eager")]
+        ['forward:eager', 'mixed:eager', 'reverse:eager']
+        >>> [method.name for method in methods("*:eager", quantity="gradient")]
+        ['gradient/reverse:eager']
     """
-    chosen = [method for name, method in _METHODS.items() if fnmatchcase(name, pattern)]
-    return tuple(sorted(chosen, key=lambda m: (not m.hand_written, m.implementation != "eager", m.implementation, m.mode)))
+    of, short = split(pattern)
+    wanted = quantity or of
+    chosen = [m for m in _METHODS.values() if fnmatchcase(m.short, short) and fnmatchcase(m.quantity, wanted)]
+    if wanted != JACOBIAN:  # whose methods have no quantity in their names for a glob to match
+        chosen = [m for m in chosen if m.quantity != JACOBIAN]
+    return tuple(sorted(chosen, key=lambda m: (m.quantity, not m.hand_written, m.implementation != "eager", m.implementation, m.mode)))
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str, quantity: str = JACOBIAN) -> Method:
     """Return the method called `name`; a bare mode means its readable `eager` implementation.
 
     Args:
-        name: A full name such as `"reverse:torch.func"`, or `"forward"`, `"reverse"`.
+        name: A full name such as `"reverse:torch.func"`, or a mode such as `"forward"`; with or without the quantity in front.
+        quantity: The quantity, where the name has none in front.
 
     Returns:
         The method.
@@ -184,9 +329,16 @@ def find_method(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise TypeError(f"method must be a name, got {type(name).__name__}; choose 'auto' or one of {', '.join(_METHODS)}")
-    found = _METHODS.get(name) or _METHODS.get(f"{name}:eager")
-    if found is None:
-        bare = [mode for mode in MODES if f"{mode}:eager" in _METHODS]
-        choices = ", ".join(["auto", *bare, *(method.name for method in methods())])
-        raise ValueError(f"unknown method {name!r}; choose from {choices}")
+    full = name if "/" in name or quantity == JACOBIAN else f"{quantity}/{name}"
+    found = _METHODS.get(full) or _METHODS.get(f"{full}:eager")
+    if found is None or (quantity not in {found.quantity, JACOBIAN}):
+        raise ValueError(f"unknown method {name!r}; choose from {', '.join(_choices(split(full)[0]))}")
     return found
+
+
+def _choices(quantity: str) -> Sequence[str]:
+    """List what a user may write for a method of a quantity."""
+    there = methods(quantity=quantity) or methods()
+    bare = dict.fromkeys(method.mode for method in there if method.implementation == "eager")
+    order = {mode: index for index, mode in enumerate(MODES)}
+    return ["auto", *sorted(bare, key=lambda mode: order.get(mode, 9)), *(method.name for method in there)]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import starmap
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
+from jacobians import transforms
+from jacobians.derivatives import gradient
+from jacobians.inputs import problem_of
+from jacobians.kernels.cpu.gradient import GRADIENT, Derivative, why_not
+from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
 from jacobians.quantities.gradient import Gradient
+from jacobians.registry import NotPlain
 
 
 class SGD:
@@ -25,7 +33,7 @@ class SGD:
         ValueError: A rate is negative or not finite.
 
     Example:
-        >>> from jacobians.quantities import gradient
+        >>> from jacobians import gradient
         >>> mlp = MLP([torch.tensor([[2.0]])])
         >>> x, target = torch.tensor([[1.0]]), torch.tensor([[0.0]])
         >>> SGD(mlp, lr=0.25).step(gradient(mlp, x, target))  # L = W², so W ← 2 - 0.25 · 4
@@ -43,7 +51,8 @@ class SGD:
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
         self.mlp, self.lr, self.momentum, self.weight_decay = mlp, lr, momentum, weight_decay
-        self._velocity: dict[int, Tensor] = {}  # by position of the parameter
+        self._velocity: Tensor | None = None  # of all parameters, one behind the other
+        self._kernels: dict[object, Derivative | None] = {}
 
     def step(self, gradient: Gradient) -> None:
         """Update the parameters in place.
@@ -54,22 +63,72 @@ class SGD:
         Raises:
             ValueError: The gradient is of another network.
         """
-        weights, biases = self.mlp.parameter_tuples()
-        pairs = [*zip(weights, gradient.weights, strict=False), *zip(biases, gradient.biases, strict=False)]
-        given = [(p, g) for p, g in pairs if p is not None and g is not None]
-        fits = len(gradient.weights) == len(weights) and all((p is None) == (g is None) for p, g in pairs)
-        if not fits or any(p.shape != g.shape for p, g in given):
+        parameters, derivatives = list(self.mlp.parameters()), list(gradient.parameters())
+        if [p.shape for p in parameters] != [g.shape for g in derivatives]:
             raise ValueError("the gradient is of another network: it must have the shapes of mlp.weights and mlp.biases")
         # A tensor that several layers share gets the sum of its gradients once, as autograd accumulates it.
-        shared: dict[int, tuple[Tensor, Tensor]] = {}
-        for p, g in given:
-            shared[id(p)] = (p, shared[id(p)][1] + g) if id(p) in shared else (p, g)
+        shared: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for p, g, v in zip(parameters, derivatives, self._velocities(parameters), strict=True):
+            shared[id(p)] = (p, shared[id(p)][1] + g, shared[id(p)][2]) if id(p) in shared else (p, g, v)
         with torch.no_grad():
-            for position, (p, g) in enumerate(shared.values()):
+            for p, g, v in shared.values():
                 if self.weight_decay:
                     g = g.add(p, alpha=self.weight_decay)
-                if self.momentum:
-                    before = self._velocity.get(position)
-                    g = g.clone() if before is None else before.mul_(self.momentum).add_(g)
-                    self._velocity[position] = g
-                p.add_(g, alpha=-self.lr)
+                p.add_(v.mul_(self.momentum).add_(g) if self.momentum else g, alpha=-self.lr)
+
+    def minimize(self, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> Tensor:
+        """Take one step on a batch: the gradient, and the update with it, in one call of the kernel where there is one.
+
+        Args:
+            x: Input of shape (D,) or (N, D).
+            target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
+            loss: A name with torch's defaults, or a `Loss`.
+
+        Returns:
+            The loss before the step.
+
+        Raises:
+            TypeError: An argument has the wrong type or dtype.
+            ValueError: The input or the target does not fit, or the loss is unknown.
+
+        Example:
+            >>> mlp = MLP([torch.tensor([[2.0]])])
+            >>> SGD(mlp, lr=0.25).minimize(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
+            tensor(4.)
+            >>> mlp.weights[0]
+            tensor([[1.]])
+        """
+        key = (loss, x.shape, x.dtype, x.device, target.shape, target.dtype)
+        if key not in self._kernels:
+            self._kernels[key] = self._kernel(x, target, loss_of(loss))
+        kernel, parameters = self._kernels[key], list(self.mlp.parameters())
+        plain = kernel is not None and self.lr > 0 and not transforms.active() and all([p.is_contiguous() for p in parameters])
+        if plain and len({id(p) for p in parameters}) == len(parameters):  # a shared tensor is updated once
+            assert kernel is not None
+            if self.momentum:
+                self._velocities(parameters)
+            try:
+                value = kernel.update(x, target, self.lr, self.momentum, self.weight_decay, self._velocity)
+            except NotPlain:
+                pass
+            else:
+                increment_version(parameters)  # so that autograd notices, as of any other change in place
+                return value
+        found = gradient(self.mlp, x, target, loss)
+        self.step(found)
+        return found.loss
+
+    def _kernel(self, x: Tensor, target: Tensor, loss: Loss) -> Derivative | None:
+        problem = problem_of(self.mlp, x).with_(quantity="sgd_step", loss=str(loss))
+        gradient(self.mlp, x, target, loss)  # says what does not fit
+        classes = loss.classes and not target.is_floating_point()
+        return None if why_not(problem) else Derivative(self.mlp, problem, GRADIENT, loss, classes)
+
+    def _velocities(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Return the velocity of each parameter; nothing to speak of without momentum."""
+        if not self.momentum:
+            return parameters
+        if self._velocity is None:
+            self._velocity = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+        parts = self._velocity.split([p.numel() for p in parameters])
+        return list(starmap(lambda part, p: part.view(p.shape), zip(parts, parameters, strict=True)))

@@ -57,8 +57,9 @@ def _check(names: str) -> None:
     import torch
 
     import jacobians as jac
-    from jacobians.kernels.cpu import program, runner
+    from jacobians.kernels.cpu import gradient, program, runner, tangent_kernel
     from tests.cases import network
+    from tests.jacobians.test_quantity_methods import NATIVE, check
 
     torch.set_num_threads(4)
     program.FEWEST_OPERATIONS = program.FEWEST_BYTES = 1  # threads at every size
@@ -72,6 +73,12 @@ def _check(names: str) -> None:
                     for _ in range(3):
                         _, J = runner.Runner(mlp, mode, problem, value=True, lean=lean)(x)
                     torch.testing.assert_close(J, exact, rtol=1e-4, atol=1e-5)
+    gradient.FEWEST_OPERATIONS = gradient.FEWEST_BYTES = tangent_kernel.FEWEST_OPERATIONS = 1
+    for gradient.TOGETHER_BYTES in (0, 2**60):
+        for widths, N in (((7, 31, 33, 5), 1), ((65, 33, 31, 7), 33), ((3, 130, 4), 130), ((4, 3), 70)):
+            for method in NATIVE:
+                for loss in ("mse", "cross_entropy", "bce_with_logits"):
+                    check(method, widths, N, jac.Loss(loss))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from benchmarks.workloads.checkpoint import load_mlp
 from jacobians.activations import activation
 from jacobians.cost import memory_bytes
 from jacobians.mlp import MLP
+from jacobians.plans import loss_text
 from jacobians.problem import Problem
+from jacobians.registry import JACOBIAN, find_quantity
 
 __all__ = ["Question", "answer", "as_record", "lines", "table"]
 TOP = 3  # to measure
@@ -42,6 +44,8 @@ class Question:
     activation: str = "tanh"
     device: str = "cpu"
     dtype: str | None = None
+    quantity: str = JACOBIAN
+    loss: str | None = None
 
 
 def answer(question: Question, measure_now: bool = False) -> Recommendation:
@@ -59,10 +63,20 @@ def answer(question: Question, measure_now: bool = False) -> Recommendation:
     """
     (device,) = environment.parse_devices(question.device)[:1]
     problem, mlp = _problem(question, device)
-    needed, there = memory_bytes(problem, "reverse" if problem.P < problem.D else "forward"), psutil.virtual_memory().total
+    try:
+        problem = problem.with_(quantity=question.quantity, loss=loss_text(question.quantity, question.loss))
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    quantity = find_quantity(problem.quantity)
+    if quantity.batched and problem.batch is None:
+        problem = problem.with_(batch=1)
+    mode = next(iter(quantity.modes))
+    if quantity.name == JACOBIAN:
+        mode = "reverse" if problem.P < problem.D else "forward"
+    needed, there = memory_bytes(problem, mode), psutil.virtual_memory().total
     if device == "cpu" and needed > there:
         raise BadInput(
-            f"this does not fit in memory: the network and its Jacobian take at least {byte_count(needed)}, and the machine has "
+            f"this does not fit in memory: the network and what is computed take at least {byte_count(needed)}, and the machine has "
             f"{byte_count(there)}; use smaller widths, fewer samples, or chunk="
         )
     found = recommend(problem, evidence())

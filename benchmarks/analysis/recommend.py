@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.analysis.tables import Table, duration
+from benchmarks.measure.oracle import draw_inputs
 from benchmarks.records.csv_file import OWN_RESULTS, read_csv, result_files
 from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
@@ -22,7 +23,7 @@ from jacobians.estimate import estimate
 from jacobians.machine import Ceilings
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
-from jacobians.registry import find_method
+from jacobians.registry import JACOBIAN, find_method, find_quantity, split
 
 NEARBY = 1.0  # of log2: every size within a factor of two
 
@@ -205,7 +206,11 @@ def reason(problem: Problem, method: str) -> str:
         >>> reason(Problem(widths=(1000, 1000, 1000, 1)), "reverse:native")
         'reverse mode takes 251 times fewer operations than forward mode, for P = 1 against D = 1000, in compiled C'
     """
-    mode, _, implementation = method.partition(":")
+    quantity, short = split(method)
+    mode, _, implementation = short.partition(":")
+    if quantity != JACOBIAN:
+        where = "in one call of compiled C" if implementation == "native" else "in torch operations"
+        return f"{find_quantity(quantity).modes[mode]}, {where}; {cost(problem, mode).flops:.3g} operations"
     flops = {name: cost(problem, name).flops for name in ("forward", "reverse", "mixed")}
     how = "in compiled C" if implementation == "native" else "in torch operations"
     if problem.L == 0:
@@ -241,13 +246,22 @@ def code(problem: Problem, method: str) -> str:
     options = "" if problem.activation == "tanh" else f', activation="{problem.activation}"'
     options += "" if problem.output_activation == "identity" else f', output_activation="{problem.output_activation}"'
     options += ", bias=True" if problem.bias else ""
+    calls = {
+        JACOBIAN: [f'J = jac.jacobian(mlp, x, method="{method}")'],
+        "gradient": [f'g = jac.gradient(mlp, x, target, "{problem.loss}")  # g.loss, g.weights, g.biases'],
+        "gradient_norms": [f'norms = jac.per_sample_gradient_norms(mlp, x, target, "{problem.loss}")'],
+        "ntk": ["kernel = jac.ntk(mlp, x)"],
+        "ggn": [f'Gv = jac.ggn_product(mlp, x, target, "{problem.loss}", v)  # v: a tensor per parameter'],
+        "sgd_step": ["sgd = jac.SGD(mlp, lr=0.1)", f'loss = sgd.minimize(x, target, "{problem.loss}")'],
+    }
+    last = calls.get(problem.quantity) or [f'plan = jac.plan(mlp, x, quantity="{problem.quantity}")']
     return "\n".join(
         [
             "import torch",
             "import jacobians as jac",
             f"mlp = jac.MLP.random(widths={list(problem.widths)}{options}{dtype}{device})  # or jac.MLP.from_torch(your_network)",
             f"x = {x[:-1]}{dtype}{device})",
-            f'J = jac.jacobian(mlp, x, method="{method}")',
+            *last,
         ]
     )
 
@@ -287,7 +301,16 @@ def as_record(found: Recommendation) -> dict[str, Any]:
     """
     p = found.problem
     return {
-        "problem": {"widths": list(p.widths), "N": p.N, "activation": p.activation, "bias": p.bias, "dtype": p.dtype, "device": p.device},
+        "problem": {
+            "quantity": p.quantity,
+            "loss": p.loss,
+            "widths": list(p.widths),
+            "N": p.N,
+            "activation": p.activation,
+            "bias": p.bias,
+            "dtype": p.dtype,
+            "device": p.device,
+        },
         "method": found.best.method,
         "reason": found.reason,
         "confidence": found.confidence,
@@ -337,14 +360,14 @@ def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> d
             dtype=getattr(torch, problem.dtype),
             device=problem.device,
         )
-    x = torch.randn(problem.input_shape, generator=torch.Generator().manual_seed(0)).to(dtype=mlp.dtype, device=mlp.device)
-    return dict(planner.measure(mlp, x, problem, names=names, seconds=0.2).measured)
+    return dict(planner.measure(mlp, draw_inputs(problem, 0), problem, names=names, seconds=0.2).measured)
 
 
 def _nearest(problem: Problem, rows: Sequence[Row]) -> tuple[list[Row], float]:
     """Return the rows of the nearest problem of the same device and dtype that peers were measured on, and how far it is."""
     best: tuple[float, int, list[Row]] = (math.inf, 0, [])
-    for group in groups(row for row in rows if (row.device, row.dtype) == (problem.device, problem.dtype)):
+    alike = (problem.quantity, problem.device, problem.dtype)
+    for group in groups(row for row in rows if (row.quantity, row.device, row.dtype) == alike):
         away = distance(problem, problem_of(group[0]))
         if not _same(problem, group):
             away += 1e-6  # the very problem before another of its sizes

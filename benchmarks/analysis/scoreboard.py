@@ -73,7 +73,7 @@ def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None], st
         Widths and batch to name, of those that have one.
     """
     grids = sweep.grid if sweep else []
-    return {(p["widths"], p["batch"]): grid.name for grid in grids if grid.name for p in grid.problems()}
+    return {(p["widths"], p["batch"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
 
 
 def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ from benchmarks.run import environment
 from benchmarks.run.provenance import read_provenance
 from benchmarks.workloads.cases import expand, load_sweeps
 from jacobians.modes.bracketing import known_bracketing
-from jacobians.registry import MODES
+from jacobians.registry import JACOBIAN, MODES
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -36,8 +36,11 @@ def methods() -> Table:
     Returns:
         Name, whose it is, whether it can serve here, and a summary.
     """
-    small = jac.Problem(widths=(2, 3, 2))
-    rows = [[m.name, "ours" if m.hand_written else "peer", m.unsupported(small) or "available", m.summary] for m in jac.methods()]
+    rows: list[list[str]] = []
+    for quantity in jac.quantities():
+        small = jac.Problem(widths=(2, 3, 2), batch=2, quantity=quantity.name, loss="mse" if quantity.loss else None)
+        for m in jac.methods(quantity=quantity.name):
+            rows.append([m.name, "ours" if m.hand_written else "peer", m.unsupported(small) or "available", m.summary])
     return ["method", "by", "here", "summary"], rows
 
 
@@ -84,7 +87,7 @@ def by_mode(rows: Sequence[Row]) -> Table:
     Returns:
         The table, readable at 80 columns; the device and the threads stand in the problem's name where they differ.
     """
-    found = groups(rows)
+    found = groups(row for row in rows if row.quantity == JACOBIAN)
     places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
     for group in found:
@@ -96,6 +99,42 @@ def by_mode(rows: Sequence[Row]) -> Table:
         beside = f"{library.implementation} {duration(library.median_s)}" if library else "-"
         table.append([name, *times, winning_mode(ours) if ours else "-", beside, lead])
     return BY_MODE, table
+
+
+BY_METHOD = ["problem", "best of ours", "time", "best library", "time", "faster by"]
+
+
+def by_method(rows: Sequence[Row]) -> Table:
+    """Show, per problem of any quantity but the Jacobian, the best of ours beside the best library.
+
+    Args:
+        rows: Rows of one or more sweeps.
+
+    Returns:
+        The table; the device and the threads stand in the problem's name where they differ.
+    """
+    found = groups(row for row in rows if row.quantity != JACOBIAN)
+    places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
+    table: list[list[str]] = []
+    for group in found:
+        ours, library = best_of_ours(group), best_baseline(group)
+        name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
+        mine = [short_name(ours), duration(ours.median_s)] if ours else ["-", "-"]
+        theirs = [short_name(library), duration(library.median_s)] if library else ["-", "-"]
+        table.append([name, *mine, *theirs, ratio(library, ours).short() if ours and library else "-"])
+    return BY_METHOD, table
+
+
+def short_name(row: Row) -> str:
+    """Name a method without its quantity.
+
+    Args:
+        row: Its row.
+
+    Returns:
+        `mode:implementation`.
+    """
+    return f"{row.mode}:{row.implementation}"
 
 
 def winning_mode(row: Row) -> str:

@@ -17,6 +17,7 @@ from jacobians.kernels.cpu import runner
 from jacobians.machine import Ceilings
 from jacobians.modes.bracketing import known_bracketing
 from jacobians.problem import Problem
+from jacobians.registry import JACOBIAN
 
 READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB": 2**25, "64MB": 2**26, "256MB": 2**28}
 AT_LEAST_BYTES = 2**26  # read in one timing
@@ -149,12 +150,17 @@ def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
         '1.0e-02'
     """
     work = cost(problem, mode)
+    # Between two measured sizes the faster rate: where a cache ends is not known, and a limit must not be too strict.
+    rate = next((rate for size, rate in reversed(ceilings.read) if size <= work.bytes), ceilings.read[0][1])
+    if problem.quantity != JACOBIAN:
+        fastest = max(rate for _, rate in ceilings.read)
+        near = min(work.bytes, near_bytes() if problem.device == "cpu" else 0)
+        traffic = (work.bytes - near) / rate + near / fastest
+        return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic)
     weights = work.bytes - problem.itemsize * problem.N * (problem.D + problem.P * problem.D)
     real = known_bracketing(problem.widths, problem.batch is not None, problem.scaled).mode if mode == "mixed" else mode
     again = 0 if real == "forward" else weights
     near = min(again, near_bytes() if problem.device == "cpu" else 0)
-    # Between two measured sizes the faster rate: where a cache ends is not known, and a limit must not be too strict.
-    rate = next((rate for size, rate in reversed(ceilings.read) if size <= work.bytes), ceilings.read[0][1])
     traffic = (work.bytes + again - near) / rate + near / max(rate for _, rate in ceilings.read)
     return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic)
 

@@ -21,7 +21,8 @@ TIMES_COPY = 20.0  # and this many times what a copy of the network and the inpu
 # Operations that move numbers and compute none.
 _MOVES = (
     "_to_copy alias as_strided clone contiguous copy_ detach detach_ empty empty_like empty_strided expand is_pinned lift_fresh "
-    "new_empty new_empty_strided permute reshape resolve_conj resolve_neg select slice squeeze t to transpose unsqueeze view"
+    "new_empty new_empty_strided permute reshape resolve_conj resolve_neg select slice split_with_sizes squeeze t to transpose "
+    "unflatten_dense_tensors unsqueeze view"
 )
 _ALLOWED = frozenset(_MOVES.split())
 
@@ -60,26 +61,27 @@ class Trial:
         self._computation, self._reference, self._timer = computation, reference, timer
         self._weights = [(t, t.detach().clone()) for t in reference.mlp.parameters()]
         start = timer()
-        copies = [t.detach().to("cpu", copy=True) for t in (*reference.mlp.parameters(), reference.x, reference.J)]
+        copies = [t.detach().to("cpu", copy=True) for t in (*reference.mlp.parameters(), *reference.inputs, *reference.exact)]
         self._allowed_s = FREE_S + TIMES_COPY * (timer() - start)
         del copies
-        self._x = [reference.x.clone() for _ in range(INPUTS)]
+        self._inputs = [tuple(t.clone() for t in reference.inputs) for _ in range(INPUTS)]
         self._native: list[Any] = []
         self._kept: Any = None
         self._slowest = {"convert": 0.0, "restore": 0.0}
 
-    def check_first(self) -> Tensor:
+    def check_first(self) -> Tensor | tuple[Tensor, ...]:
         """Run once at the reference's own input.
 
         Returns:
-            J.
+            The result.
 
         Raises:
             Dishonest: The conversion computes.
         """
-        native = self._watched("convert", self._computation.convert, self._reference.x)
-        _, J = self._computation.run(native)
-        return self._watched("restore", self._computation.restore, J)
+        native = self._watched("convert", self._computation.convert, _given(self._reference.inputs))
+        self._reset()
+        _, result = self._computation.run(native)
+        return self._watched("restore", self._computation.restore, result)
 
     def new_inputs(self, block: int) -> None:
         """Write new numbers into the inputs, in place, and convert them.
@@ -90,9 +92,11 @@ class Trial:
         if self._kept is not None:  # one more look at the conversion back: a busy machine makes a single one slow
             self._watched("restore", self._computation.restore, self._kept[1][1])
             self._kept = None
-        for number, x in enumerate(self._x):
-            x.copy_(self._reference.input(block * INPUTS + number))
-        self._native = [self._watched("convert", self._computation.convert, x) for x in self._x]
+        for number, inputs in enumerate(self._inputs):
+            for now, new in zip(inputs, self._reference.other_inputs(block * INPUTS + number), strict=True):
+                now.copy_(new)
+        self._native = [self._watched("convert", self._computation.convert, _given(inputs)) for inputs in self._inputs]
+        self._reset()
 
     def calls(self, count: int) -> Callable[[], None]:
         """Return the function to time; of its `count` calls the last result is kept, for `verdict`.
@@ -125,19 +129,27 @@ class Trial:
             return "the method changed the weights of the network"
         if self._kept is None:
             return "no timed result was kept to be checked"
-        which, (_, J) = self._kept
+        which, (_, result) = self._kept
         self._kept = None
+        if self._computation.reset is not None:
+            # What trains has moved thousands of steps away: judged is a step from the beginning, at the inputs of the last timed one.
+            self._reset()
+            _, result = self._computation.run(self._native[which])
         try:
-            J = self._watched("restore", self._computation.restore, J)
+            result = self._watched("restore", self._computation.restore, result)
         except Dishonest as error:
             return str(error)
-        reason = judge(J, self._reference.at(self._x[which])).reason
+        reason = judge(result, self._reference.at(self._inputs[which])).reason
         if reason is not None:
             return f"the last timed result is wrong: {reason}"
         for what, seconds in self._slowest.items():
             if seconds > self._allowed_s:
                 return f"{what} computes: it took {seconds * 1e3:.3g} ms, and copying would take {self._allowed_s * 1e3:.3g} ms at most"
         return None
+
+    def _reset(self) -> None:
+        if self._computation.reset is not None:
+            self._computation.reset()
 
     def _watched(self, what: str, function: Callable[[Any], Any], argument: Any) -> Any:
         with _operations() as seen:
@@ -150,6 +162,11 @@ class Trial:
         previous = self._slowest[what]
         self._slowest[what] = min(previous, seconds) if previous else seconds
         return result
+
+
+def _given(inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """Pass x by itself where there is nothing else."""
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The oracle: `torch.autograd.functional.jacobian` in float64, and the verdict over a method's Jacobian."""
+"""The oracle: what a quantity must be, by autograd in float64, and the verdict over what a method returned."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import jacobian
 
 import jacobians as jac
 from benchmarks.workloads.cases import Case
+from jacobians.plans import make_plan
+from jacobians.registry import JACOBIAN, Request, find_quantity
 
 BASE_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 SAFETY = 4.0  # a case's tolerance is this multiple of the error that rounding alone makes
 NO_FLOAT64 = {"mps"}
+SMALLEST_PART = 1e-3  # of the root mean square of all parts: below, the error counts against that
 RELABELLINGS = 3  # independent samples of that rounding error
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a Jacobian is right: its error, what was allowed, and what is wrong with it (`None` for nothing)."""
+    """Whether a result is right: its error, what was allowed, and what is wrong with it (`None` for nothing)."""
 
     rel_error: float | None
     tolerance: float
@@ -29,49 +31,55 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A network, an input, the float64 Jacobian there, and the error allowed."""
+    """A network, the inputs of its problem's quantity, what that is there in float64, and the error allowed."""
 
     mlp: jac.MLP
-    x: Tensor
-    J: Tensor
+    problem: jac.Problem
+    inputs: tuple[Tensor, ...]
+    exact: tuple[Tensor, ...]
     tolerance: float
 
-    def at(self, x: Tensor) -> Reference:
-        """Return the reference of the same network at another input; where rounding is amplified, with the tolerance there.
+    @property
+    def x(self) -> Tensor:
+        """The input of the network."""
+        return self.inputs[0]
+
+    def at(self, inputs: tuple[Tensor, ...]) -> Reference:
+        """Return the reference of the same network at other inputs; where rounding is amplified, with the tolerance there.
 
         Args:
-            x: The input.
+            inputs: The inputs.
 
         Returns:
             The reference.
         """
-        exact = _exact(self.mlp, x)
-        base = BASE_TOLERANCE[str(x.dtype).removeprefix("torch.")]
-        return replace(self, x=x, J=exact, tolerance=_tolerance(self.mlp, x, exact, 0) if self.tolerance > base else base)
+        exact = _exact(self.mlp, self.problem, inputs)
+        base = BASE_TOLERANCE[self.problem.dtype]
+        tolerance = _tolerance(self.mlp, self.problem, inputs, exact, 0) if self.tolerance > base else base
+        return replace(self, inputs=inputs, exact=exact, tolerance=tolerance)
 
-    def input(self, number: int) -> Tensor:
-        """Draw another input like x.
+    def other_inputs(self, number: int) -> tuple[Tensor, ...]:
+        """Draw other inputs like these.
 
         Args:
             number: Which.
 
         Returns:
-            Standard normal numbers of the same shape.
+            x of standard normal numbers, and what the quantity takes besides.
         """
-        generator = torch.Generator().manual_seed(1_000_003 + number)
-        return torch.randn(self.x.shape, generator=generator, dtype=torch.float64).to(device=self.x.device, dtype=self.x.dtype)
+        return draw_inputs(self.problem, 1_000_003 + number)
 
 
-def network_and_input(problem: jac.Problem, init: str, seed: int) -> tuple[jac.MLP, Tensor]:
-    """Draw a network and an input. The same seed means the same numbers on every device.
+def network_and_inputs(problem: jac.Problem, init: str, seed: int) -> tuple[jac.MLP, tuple[Tensor, ...]]:
+    """Draw a network and the inputs of the problem's quantity. The same seed means the same numbers on every device.
 
     Args:
         problem: Sizes, dtype and device.
         init: Weight initialisation.
-        seed: Seed; the input is drawn from `seed + 1`.
+        seed: Seed; the inputs are drawn from `seed + 1`.
 
     Returns:
-        The network, and x of shape (D,) or (N, D) with entries from N(0, 1).
+        The network and the inputs.
     """
     dtype = getattr(torch, problem.dtype)
     mlp = jac.MLP.random(
@@ -84,50 +92,53 @@ def network_and_input(problem: jac.Problem, init: str, seed: int) -> tuple[jac.M
         dtype=dtype,
         device=problem.device,
     )
-    generator = torch.Generator().manual_seed(seed + 1)
+    return mlp, draw_inputs(problem, seed + 1)
+
+
+def draw_inputs(problem: jac.Problem, seed: int) -> tuple[Tensor, ...]:
+    """Draw the inputs of a problem's quantity.
+
+    Args:
+        problem: The problem.
+        seed: Seed.
+
+    Returns:
+        x of shape (D,) or (N, D) with entries from N(0, 1), and what the quantity takes besides.
+    """
+    generator = torch.Generator().manual_seed(seed)
     x = torch.randn(problem.input_shape, generator=generator, dtype=torch.float64)
-    return mlp, x.to(device=problem.device, dtype=dtype)
+    drawn = (x, *find_quantity(problem.quantity).draw(problem, generator))
+    dtype = getattr(torch, problem.dtype)
+    return tuple(t.to(device=problem.device, dtype=dtype if t.is_floating_point() else t.dtype) for t in drawn)
 
 
-def exact_jacobian(mlp: jac.MLP, x: Tensor) -> Tensor:
-    """Differentiate with autograd, in the dtype of the arguments.
+def relative_error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...], per_sample: bool) -> float:
+    """Return the relative error `‖f - f64‖ / ‖f64‖`, computed in float64, of the worst part f of a result.
 
-    Samples do not meet in an MLP, so the gradient of `f(x).sum(0)` with respect to sample n is that sample's own.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-
-    Returns:
-        J of shape (P, D) or (N, P, D).
-    """
-    if x.ndim == 1:
-        return jacobian(mlp, x, vectorize=True)  # pyright: ignore[reportReturnType]
-    summed = jacobian(lambda x: mlp(x).sum(0), x, vectorize=True)  # (P, N, D)
-    return summed.movedim(0, 1)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def relative_error(J: Tensor, exact: Tensor) -> float:
-    """Return `‖J_n - J64_n‖ / ‖J64_n‖` in the Frobenius norm, computed in float64, of the worst sample n.
-
-    A batch is judged sample by sample: one that is wrong would vanish in the norm of thousands. A sample whose own Jacobian is a
-    thousand times smaller than the batch's root mean square is measured against that, for there rounding is all there is.
+    Parts are the samples of a batch where there is a row for each, else the tensors: one that is wrong would vanish in the norm of
+    thousands. A part that is itself a thousand times smaller than the root mean square of all is measured against that, for there
+    rounding is all there is.
 
     Args:
-        J: The Jacobian to judge, (P, D) or (N, P, D).
-        exact: The float64 Jacobian.
+        found: The result to judge.
+        exact: The float64 result.
+        per_sample: Whether there is a row for each sample; a tensor without a batch counts as one.
 
     Returns:
-        The relative error; the absolute one where the exact Jacobian is zero. NaN or infinite where J is.
+        The relative error; the absolute one where the exact result is zero. NaN or infinite where the result is.
     """
-    batch = exact.reshape(-1, *exact.shape[-2:])
-    if not len(batch):
+    errors, norms = [], []
+    for one, other in zip(found, exact, strict=True):
+        parts = other.shape[0] if per_sample else 1
+        if not other.numel():
+            continue
+        errors.append(torch.linalg.vector_norm((one.to(other.device).to(other.dtype) - other).reshape(parts, -1), dim=1))
+        norms.append(torch.linalg.vector_norm(other.reshape(parts, -1), dim=1))
+    if not errors:
         return 0.0
-    errors = torch.linalg.matrix_norm(J.to(exact.device).to(exact.dtype).reshape(batch.shape) - batch)
-    norms = torch.linalg.matrix_norm(batch)
-    floor = 1e-3 * norms.square().mean().sqrt()
-    scale = norms.clamp_min(floor)
-    return torch.where(scale > 0, errors / scale, errors).max().item()
+    error, norm = torch.cat(errors), torch.cat(norms)
+    scale = norm.clamp_min(SMALLEST_PART * norm.square().mean().sqrt())
+    return torch.where(scale > 0, error / scale, error).max().item()
 
 
 @lru_cache(maxsize=2)  # the methods of a problem come one after the other; a twin may sit between
@@ -147,45 +158,61 @@ def reference(problem: jac.Problem, init: str, seed: int) -> Reference:
     Returns:
         Network, input, Jacobian and tolerance.
     """
-    mlp, x = network_and_input(problem, init, seed)
-    exact = _exact(mlp, x)
-    return Reference(mlp, x, exact, _tolerance(mlp, x, exact, seed))
+    mlp, inputs = network_and_inputs(problem, init, seed)
+    exact = _exact(mlp, problem, inputs)
+    return Reference(mlp, problem, inputs, exact, _tolerance(mlp, problem, inputs, exact, seed))
 
 
-def _tolerance(mlp: jac.MLP, x: Tensor, exact: Tensor, seed: int) -> float:
+def _tolerance(mlp: jac.MLP, problem: jac.Problem, inputs: tuple[Tensor, ...], exact: tuple[Tensor, ...], seed: int) -> float:
+    quantity = find_quantity(problem.quantity)
     generator = torch.Generator().manual_seed(seed + 2)
-    unavoidable = max(relative_error(exact_jacobian(_relabel(mlp, generator), x), exact) for _ in range(RELABELLINGS))
-    return max(BASE_TOLERANCE[str(x.dtype).removeprefix("torch.")], SAFETY * unavoidable)
+    worst = 0.0
+    for _ in range(RELABELLINGS):
+        relabelled = _relabel(mlp, generator)
+        # Where the result has a place for each parameter, it is another one for the relabelled network.
+        right = exact if quantity.relabelled else _exact(relabelled, problem, inputs)
+        worst = max(worst, _error(quantity.exact(relabelled, problem, inputs), right, problem))
+    return max(BASE_TOLERANCE[problem.dtype], SAFETY * worst)
 
 
-def _exact(mlp: jac.MLP, x: Tensor) -> Tensor:
-    # Some accelerators have no float64: there the exact Jacobian is computed on the CPU.
-    home = torch.device("cpu") if x.device.type in NO_FLOAT64 else x.device
-    return exact_jacobian(mlp.to(device=home).to(dtype=torch.float64), x.to(home).double())
+def _error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...], problem: jac.Problem) -> float:
+    return relative_error(found, exact, find_quantity(problem.quantity).per_sample and problem.batch is not None)
 
 
-def judge(J: Tensor, ref: Reference) -> Verdict:
-    """Compare a Jacobian with the reference.
+def _exact(mlp: jac.MLP, problem: jac.Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # Some accelerators have no float64: there the exact result is computed on the CPU.
+    home = torch.device("cpu") if inputs[0].device.type in NO_FLOAT64 else inputs[0].device
+    exactly = tuple(t.to(home).double() if t.is_floating_point() else t.to(home) for t in inputs)
+    return find_quantity(problem.quantity).exact(mlp.to(device=home).to(dtype=torch.float64), problem, exactly)
+
+
+def judge(result: Tensor | tuple[Tensor, ...], ref: Reference) -> Verdict:
+    """Compare a result with the reference.
 
     Args:
-        J: What the method returned.
+        result: What the method returned.
         ref: What it must be.
 
     Returns:
         The verdict.
     """
-    if J.shape != ref.J.shape:
-        return Verdict(None, ref.tolerance, f"J has shape {tuple(J.shape)}, expected {tuple(ref.J.shape)}")
-    if J.dtype != ref.x.dtype:
-        return Verdict(None, ref.tolerance, f"J is {J.dtype}, expected {ref.x.dtype}")
-    if not bool(torch.isfinite(J).all()):
-        return Verdict(None, ref.tolerance, "J has entries that are not finite")
-    error = relative_error(J, ref.J)
+    found = result if isinstance(result, tuple) else (result,)
+    name = "J" if ref.problem.quantity == JACOBIAN else "the result"
+    if len(found) != len(ref.exact):
+        return Verdict(None, ref.tolerance, f"there are {len(found)} tensors, expected {len(ref.exact)}")
+    for one, exact in zip(found, ref.exact, strict=True):
+        if one.shape != exact.shape:
+            return Verdict(None, ref.tolerance, f"{name} has shape {tuple(one.shape)}, expected {tuple(exact.shape)}")
+        if one.dtype != ref.x.dtype:
+            return Verdict(None, ref.tolerance, f"{name} is {one.dtype}, expected {ref.x.dtype}")
+        if not bool(torch.isfinite(one).all()):
+            return Verdict(None, ref.tolerance, f"{name} has entries that are not finite")
+    error = _error(found, ref.exact, ref.problem)
     wrong = not error <= ref.tolerance
     return Verdict(error, ref.tolerance, f"relative error {error:.3g} exceeds the tolerance {ref.tolerance:.3g}" if wrong else None)
 
 
-def check(case: Case, J: Tensor) -> Verdict:
+def check(case: Case, result: Tensor | tuple[Tensor, ...]) -> Verdict:
     """Check a method on a case: on the case's own network, and where that says little, on a well-conditioned twin.
 
     Where rounding alone makes an error of the order of J, no tolerance on J can tell a wrong sign from noise. The same
@@ -193,18 +220,18 @@ def check(case: Case, J: Tensor) -> Verdict:
 
     Args:
         case: The case.
-        J: What the case's method returned for the case's network and input.
+        result: What the case's method returned for the case's network and inputs.
 
     Returns:
         The verdict; `rel_error` and `tolerance` are those of the case's own network.
     """
     problem = case.problem
     ref = reference(problem, case.init, case.seed)
-    own = judge(J, ref)
+    own = judge(result, ref)
     if own.reason is not None or ref.tolerance <= BASE_TOLERANCE[problem.dtype]:
         return own
     twin = reference(problem, "xavier", case.seed)
-    verdict = judge(jac.plan(twin.mlp, twin.x, case.method)(twin.x), twin)
+    verdict = judge(make_plan(twin.mlp, twin.inputs, problem, Request(), case.method)(*twin.inputs), twin)
     if verdict.reason is None:
         return own
     return Verdict(own.rel_error, own.tolerance, f"on a xavier network of the same shape: {verdict.reason}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from benchmarks.analysis.statistics import Ratio, paired_ratio, ratio_of_medians
 from benchmarks.records.rows import Row, ok_rows
 from jacobians.problem import Problem
-from jacobians.registry import find_method
+from jacobians.registry import find_method, find_quantity
 
 NAIVE = "dense"  # explicit diagonal matrices: what course notebooks write, and no library offers
 
@@ -52,12 +52,14 @@ def problem_of(row: Row) -> Problem:
     activation, _, output = row.activation.partition(" > ")
     return Problem(
         widths=tuple(int(width) for width in row.widths.split("-")),
-        batch=None if row.N == 1 else row.N,
+        batch=None if row.N == 1 and not find_quantity(row.quantity).batched else row.N,
         activation=activation,
         output_activation=output or "identity",
         bias=bool(row.bias),
         dtype=row.dtype,
         device=row.device,
+        quantity=row.quantity,
+        loss=row.loss,
     )
 
 
@@ -74,6 +76,7 @@ def title(row: Row) -> str:
     more = [
         f"N={row.N}" if row.N != 1 else "",
         row.activation if row.activation != "tanh" else "",
+        row.loss or "",
         "biases" if row.bias else "",
         f"{row.init} weights" if row.init == "normal" else "",
         row.dtype if row.dtype != "float32" else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ import jacobians as jac
 from benchmarks.errors import BadInput
 from benchmarks.workloads.names import SWEEPS_FILE, suggest
 from jacobians.activations import RULES, activation
+from jacobians.losses import RULES as LOSSES
+from jacobians.losses import loss_of
 from jacobians.mlp import INITS
 from jacobians.problem import DTYPES, uniform_widths
+from jacobians.registry import JACOBIAN, find_quantity, quantities
 
 Sizes = int | list[int]
 
@@ -38,6 +42,16 @@ class Grid(BaseModel):
     bias: bool = False
     init: str = "xavier"
     dtype: str = "float32"
+    loss: str | None = None
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else str(loss_of(text))
+        except ValueError as error:
+            name = (text or "").partition("(")[0]
+            raise BadInput(str(error) if name in LOSSES else suggest("loss", name, list(LOSSES))) from None
 
     @field_validator("activation", "output_activation")
     @classmethod
@@ -71,16 +85,20 @@ class Grid(BaseModel):
             raise ValueError("give either widths or all of L, D, K, P")
         return self
 
-    def problems(self) -> Iterator[dict[str, Any]]:
+    def problems(self, quantity: str = JACOBIAN) -> Iterator[dict[str, Any]]:
         """Expand the product.
+
+        Args:
+            quantity: What is computed; a loss is `mse` where the quantity has one and the grid names none.
 
         Yields:
             Keyword arguments of `jacobians.Problem`, without the device.
         """
         common = {name: getattr(self, name) for name in ("activation", "output_activation", "bias", "dtype")}
+        common |= {"quantity": quantity, "loss": self.loss or ("mse" if find_quantity(quantity).loss else None)}
         for N in _as_list(self.N):
             # N = 1 is a single x of shape (D,): what a user with one point would write.
-            batch = None if N == 1 else N
+            batch = None if N == 1 and not find_quantity(quantity).batched else N
             if self.widths is not None:
                 yield {"widths": tuple(self.widths), "batch": batch, **common}
                 continue
@@ -96,19 +114,38 @@ class Sweep(BaseModel):
 
     name: str
     title: str
+    quantity: str = Field(JACOBIAN, description="what is computed")
     seconds: float = Field(2.0, gt=0, description="measuring time of a case")
     exclude: list[str] = Field(
         default_factory=lambda: ["*:torch.compile"], description="globs of methods left out; torch.compile takes many seconds a case"
     )
     grid: list[Grid] = Field(min_length=1)
 
-    @field_validator("exclude")
+    @field_validator("quantity")
     @classmethod
-    def _known_methods(cls, patterns: list[str]) -> list[str]:
-        for pattern in patterns:
-            if not jac.methods(pattern):
-                raise BadInput(suggest("method", pattern, [method.name for method in jac.methods()]))
-        return patterns
+    def _known_quantity(cls, name: str) -> str:
+        known = [quantity.name for quantity in quantities()]
+        if name not in known:
+            raise BadInput(suggest("quantity", name, known))
+        return name
+
+    @model_validator(mode="after")
+    def _known_methods(self) -> Sweep:
+        for pattern in self.exclude:
+            if not jac.methods(pattern, self.quantity) and "exclude" in self.model_fields_set:
+                raise BadInput(f"exclude: {suggest('method', pattern, [method.short for method in jac.methods(quantity=self.quantity)])}")
+        return self
+
+    def problems(self, grid: Grid) -> Iterator[dict[str, Any]]:
+        """Expand one of its grids.
+
+        Args:
+            grid: The grid.
+
+        Yields:
+            Keyword arguments of `jacobians.Problem`, without the device.
+        """
+        yield from grid.problems(self.quantity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +165,9 @@ class Case:
         p = self.problem
         sizes = f"{'-'.join(map(str, p.widths))} N{p.N}"
         output = "" if p.output_activation == "identity" else f">{p.output_activation}"
+        loss = f" {p.loss}" if p.loss else ""
         bias = "bias" if p.bias else "nobias"
-        return f"{sizes} {p.activation}{output} {bias} {self.init} seed{self.seed} {p.dtype}/{p.device}/{self.method}"
+        return f"{sizes} {p.activation}{output} {bias} {self.init} seed{self.seed} {p.dtype}{loss}/{p.device}/{self.method}"
 
     @property
     def id(self) -> str:
@@ -164,7 +202,7 @@ def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
         try:
             sweep = Sweep.model_validate({"name": name, **table})
             for grid in sweep.grid:
-                for problem in grid.problems():
+                for problem in sweep.problems(grid):
                     jac.Problem(**problem)
         except ValidationError as error:
             raise BadInput(f"{path}, table [{name}]: {_complaint(error)}") from None
@@ -237,14 +275,14 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     Raises:
         BadInput: A pattern matches no method.
     """
-    chosen = select_methods(patterns)
-    made_for = {method.name: method.device for method in jac.methods()}
-    left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern)}
+    chosen = select_methods(patterns, sweep.quantity)
+    made_for = {method.name: method.device for method in jac.methods(quantity=sweep.quantity)}
+    left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern, sweep.quantity)}
     cases: list[Case] = []
     seen: set[str] = set()
     for device in devices:
         for grid in sweep.grid:
-            for sizes in grid.problems():
+            for sizes in sweep.problems(grid):
                 problem = jac.Problem(device=device, **sizes)
                 for method in chosen:
                     case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)
@@ -254,11 +292,12 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     return cases
 
 
-def select_methods(patterns: Sequence[str]) -> list[str]:
+def select_methods(patterns: Sequence[str], quantity: str = JACOBIAN) -> list[str]:
     """Resolve method globs.
 
     Args:
-        patterns: Globs of full names; all methods when empty.
+        patterns: Globs of names, with or without the quantity in front; all methods when empty.
+        quantity: The quantity whose methods are meant.
 
     Returns:
         Names in the registry's order.
@@ -266,16 +305,16 @@ def select_methods(patterns: Sequence[str]) -> list[str]:
     Raises:
         BadInput: A pattern matches no method.
     """
-    everything = [method.name for method in jac.methods()]
+    everything = jac.methods(quantity=quantity)
     if not patterns:
-        return everything
+        return [method.name for method in everything]
     wanted: set[str] = set()
     for pattern in patterns:
-        matched = {method.name for method in jac.methods(pattern)}
+        matched = {method.name for method in everything if fnmatchcase(method.name, pattern) or fnmatchcase(method.short, pattern)}
         if not matched:
-            raise BadInput(suggest("method", pattern, everything))
+            raise BadInput(suggest("method", pattern, [method.name for method in everything]))
         wanted |= matched
-    return [name for name in everything if name in wanted]
+    return [method.name for method in everything if method.name in wanted]
 
 
 def _as_list(sizes: Sizes) -> list[int]:

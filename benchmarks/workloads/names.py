@@ -102,7 +102,7 @@ def methods(given: Sequence[str]) -> tuple[str, ...]:
     known = _registered() if "jacobians" in sys.modules else list(_scanned())
     patterns = [f"{pattern}:eager" if pattern in MODES else pattern for pattern in split(given)]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not any(fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern) for name in known):
             raise BadInput(suggest("method", pattern, known))
     return tuple(patterns)
 
@@ -140,6 +140,35 @@ def activation(given: str) -> None:
     for one in given.split(";"):
         if one.partition("(")[0] not in known:
             raise BadInput(suggest("activation", one.partition("(")[0], known))
+
+
+def quantity(given: str) -> None:
+    """Check the name of a quantity.
+
+    Args:
+        given: The name.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _scanned() if "/" in name)]
+    if given not in known:
+        raise BadInput(suggest("quantity", given, known))
+
+
+def loss(given: str) -> None:
+    """Check the name of a loss; its settings are checked later.
+
+    Args:
+        given: A name, or its text with reduction and scale.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    source = (ROOT / "jacobians" / "losses.py").read_text(encoding="utf-8")
+    known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
+    if given.partition("(")[0] not in known:
+        raise BadInput(suggest("loss", given.partition("(")[0], known))
 
 
 def widths(given: str) -> tuple[int, ...]:
@@ -196,7 +225,7 @@ def results(given: Sequence[Path]) -> list[Path]:
 def _registered() -> list[str]:
     import jacobians
 
-    return [method.name for method in jacobians.methods()]
+    return [method.name for quantity in jacobians.quantities() for method in jacobians.methods(quantity=quantity.name)]
 
 
 @lru_cache

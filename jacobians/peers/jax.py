@@ -21,7 +21,15 @@ from jacobians.registry import Computation, Prepare, Request, register
 INSTALL = "JAX is not installed; install it with: pip install 'jacobians[jax]'"
 
 
-def _supports(problem: Problem) -> str | None:
+def why_not(problem: Problem) -> str | None:
+    """Say why this library cannot serve a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason, or `None` where it can.
+    """
     if importlib.util.find_spec("jax") is None:
         return INSTALL
     if problem.dtype == "bfloat16":
@@ -101,5 +109,5 @@ def _prepare(transform_name: str) -> Prepare:
     return prepare
 
 
-register("reverse:jax", summary="jit(jacrev), under vmap for batches", supports=_supports, runtime="jax")(_prepare("jacrev"))
-register("forward:jax", summary="jit(jacfwd), under vmap for batches", supports=_supports, runtime="jax")(_prepare("jacfwd"))
+register("reverse:jax", summary="jit(jacrev), under vmap for batches", supports=why_not, runtime="jax")(_prepare("jacrev"))
+register("forward:jax", summary="jit(jacfwd), under vmap for batches", supports=why_not, runtime="jax")(_prepare("jacfwd"))

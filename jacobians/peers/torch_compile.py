@@ -18,7 +18,15 @@ from jacobians.problem import Problem
 from jacobians.registry import Computation, Prepare, Request, register
 
 
-def _supports(problem: Problem) -> str | None:
+def why_not(problem: Problem) -> str | None:
+    """Say why this library cannot serve a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason, or `None` where it can.
+    """
     if problem.N == 0:
         return "vmap refuses an empty batch"
     if problem.device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
@@ -45,9 +53,5 @@ def _prepare(transform: Callable[..., Callable[..., object]]) -> Prepare:
     return prepare
 
 
-register("reverse:torch.compile", supports=_supports, summary="torch.compile of torch.func.jacrev, under vmap for batches")(
-    _prepare(jacrev)
-)
-register("forward:torch.compile", supports=_supports, summary="torch.compile of torch.func.jacfwd, under vmap for batches")(
-    _prepare(jacfwd)
-)
+register("reverse:torch.compile", supports=why_not, summary="torch.compile of torch.func.jacrev, under vmap for batches")(_prepare(jacrev))
+register("forward:torch.compile", supports=why_not, summary="torch.compile of torch.func.jacfwd, under vmap for batches")(_prepare(jacfwd))

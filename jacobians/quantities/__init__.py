@@ -1,7 +1,5 @@
-"""What is computed besides the input Jacobian, one file each, in readable torch."""
+"""WHAT is computed, one file each: its cost, its oracle, and the readable method in torch. Importing this registers them."""
 
-from jacobians.quantities.gradient import Gradient, PerSampleGradients, gradient, per_sample_gradients
-from jacobians.quantities.ntk import ntk
-from jacobians.quantities.parameter_jacobian import ParameterJacobian, parameter_jacobian
+from jacobians.quantities import ggn, gradient, jacobian, ntk, parameter_jacobian, per_sample, sgd_step
 
-__all__ = ["Gradient", "ParameterJacobian", "PerSampleGradients", "gradient", "ntk", "parameter_jacobian", "per_sample_gradients"]
+__all__ = ["ggn", "gradient", "jacobian", "ntk", "parameter_jacobian", "per_sample", "sgd_step"]

@@ -2,119 +2,156 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from jacobians.losses import Loss, loss_of
+from jacobians.losses import Loss
 from jacobians.mlp import MLP
-from jacobians.quantities.pullback import described, pull, tape_of
+from jacobians.problem import Problem
+from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.pullback import pull, tape_of
+from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 
-@dataclass(frozen=True, eq=False)
-class Gradient:
-    """A loss and its derivatives, of the shapes of the parameters.
+class Parts(NamedTuple):
+    """A gradient as one vector, of which the derivatives by the parameters are views.
 
     Attributes:
-        loss: The loss, a scalar; with reduction `none` all its values, whose sum is differentiated.
-        weights: `∂L/∂W_l`, each (out, in).
-        biases: `∂L/∂b_l`, each (out,), or `None` where there is no bias.
-        x: `∂L/∂x`, of the shape of x, where it was asked for.
+        loss: The loss.
+        vector: All derivatives, in the order of `mlp.parameters()`.
+        like: A tensor of the shape of each parameter.
+        x: `∂L/∂x`, or `None`.
     """
 
     loss: Tensor
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor | None, ...]
-    x: Tensor | None = None
+    vector: Tensor
+    like: Sequence[Tensor]
+    x: Tensor | None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it is there."""
+        views = torch._C._nn.unflatten_dense_tensors(self.vector, self.like)  # pyright: ignore[reportAttributeAccessIssue]
+        return (self.loss, *views) if self.x is None else (self.loss, *views, self.x)
 
 
-@dataclass(frozen=True, eq=False)
-class PerSampleGradients:
-    """The gradients of every sample's own loss.
+class Gradient:
+    """A loss and its derivatives, of the shapes of the parameters.
+
+    Args:
+        mlp: The network.
+        given: `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it was asked for; or the same as one vector.
+        inputs: Whether `∂L/∂x` is there.
 
     Attributes:
-        weights: Per layer (N, out, in).
-        biases: Per layer (N, out), or `None`.
+        loss: The loss, a scalar; with reduction `none` all its values, whose sum is differentiated.
+        x: `∂L/∂x`, of the shape of x, where it was asked for, else `None`.
     """
 
-    weights: tuple[Tensor, ...]
-    biases: tuple[Tensor | None, ...]
+    __slots__ = ("_biased", "_given", "_parameters", "loss", "x")
+
+    def __init__(self, mlp: MLP, given: tuple[Tensor, ...] | Parts, inputs: bool) -> None:
+        self._biased = mlp.biases
+        self._given = given
+        self._parameters: tuple[Tensor, ...] | None = None
+        self.loss = given[0]
+        self.x = given[-1] if inputs else None
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Return `∂L/∂W_1, ∂L/∂b_1, ∂L/∂W_2, …`, in the order of `mlp.parameters()`."""
+        if self._parameters is None:
+            # Views of one vector are made when they are asked for: each takes about a microsecond.
+            tensors = self._given.tensors() if isinstance(self._given, Parts) else self._given
+            self._parameters = tensors[1:] if self.x is None else tensors[1:-1]
+        return self._parameters
+
+    @property
+    def vector(self) -> Tensor:
+        """All derivatives by the parameters in one vector, in that order."""
+        if isinstance(self._given, Parts):
+            return self._given.vector
+        return torch.cat([t.reshape(-1) for t in self.parameters()])
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """`∂L/∂W_l`, each (out, in)."""
+        return tuple(W for W, _ in self._pairs())
+
+    @property
+    def biases(self) -> tuple[Tensor | None, ...]:
+        """`∂L/∂b_l`, each (out,), or `None` where there is no bias."""
+        return tuple(b for _, b in self._pairs())
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor | None]]:
+        rest = iter(self.parameters())
+        return [(next(rest), None if b is None else next(rest)) for b in self._biased]
 
 
-def gradient(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse", *, inputs: bool = False) -> Gradient:
+def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = False) -> tuple[Tensor, ...]:
     """Compute the gradient of a loss by hand: `∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]`, `∂L/∂b_l = Σ_n C_l[n]`.
 
     Args:
         mlp: The network.
         x: Input of shape (D,) or (N, D).
-        target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
-        loss: A name with torch's defaults, or a `Loss` with its reduction and scale.
+        target: As the loss takes it.
+        loss: The loss.
         inputs: Whether to return `∂L/∂x` too.
 
     Returns:
-        The loss and its derivatives.
-
-    Raises:
-        TypeError: An argument has the wrong type or dtype.
-        ValueError: The input or the target does not fit, or the loss is unknown.
-
-    Example:
-        >>> mlp = MLP([torch.tensor([[2.0]])])
-        >>> g = gradient(mlp, torch.tensor([[3.0]]), torch.tensor([[5.0]]))  # L = (2·3 - 5)², ∂L/∂W = 2 (6 - 5) 3
-        >>> g.loss, g.weights[0]
-        (tensor(1.), tensor([[6.]]))
+        `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it is wanted.
 
     Source:
         Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323 (1986).
     """
-    rule = loss_of(loss)
-    described(mlp, x)
-    with torch.no_grad():
-        batch = x[None] if x.ndim == 1 else x
-        y, steps = tape_of(mlp, batch)
-        own = y[0] if x.ndim == 1 else y
-        value = rule.value(own, target)
-        C = rule.cotangent(own, target).reshape(y.shape)
-        weights: list[Tensor] = [C] * len(steps)
-        biases: list[Tensor | None] = [None] * len(steps)
-        for index, C_l, entering in pull(steps, C):
-            weights[index] = C_l.mT @ steps[index].entering
-            biases[index] = None if mlp.biases[index] is None else C_l.sum(0)
-            C = entering
-        return Gradient(value, tuple(weights), tuple(biases), C.reshape(x.shape) if inputs else None)
+    batch = x[None] if x.ndim == 1 else x
+    y, steps = tape_of(mlp, batch)
+    own = y[0] if x.ndim == 1 else y
+    value = loss.value(own, target)
+    C = loss.cotangent(own, target).reshape(y.shape)
+    found: list[Tensor] = []
+    for index, C_l, entering in pull(steps, C):
+        found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
+        C = entering
+    return (value, *found, C.reshape(x.shape)) if inputs else (value, *found)
 
 
-def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:
-    """Compute the gradient of every sample's own loss, as if it were a batch of one: `C_l[n] ⊗ h_{l-1}[n]`.
+def _cost(problem: Problem, mode: str) -> Cost:
+    """Count: evaluation, pullback to all layers but the first, and one outer product a weight, each `2 N Σ in out`; two a slope."""
+    s = sizes(problem)
+    flops = problem.N * (2 * s.weights + 2 * s.weights + 2 * (s.weights - s.first) + 3 * s.neurons)
+    return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * (problem.D + problem.P)))
 
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-        target: Of the shape of y, or class indices (N,).
-        loss: A name, or a `Loss`.
 
-    Returns:
-        The gradients; N times the size of the parameters.
+def _memory_bytes(problem: Problem, mode: str) -> int:
+    s = sizes(problem)
+    return problem.itemsize * (2 * s.parameters + problem.N * (problem.D + problem.P))
 
-    Raises:
-        TypeError: An argument has the wrong type or dtype.
-        ValueError: The input or the target does not fit, x is a single sample, or the loss is unknown.
 
-    Example:
-        >>> mlp = MLP.random(L=1, D=2, K=3, P=1)
-        >>> s = per_sample_gradients(mlp, torch.zeros(5, 2), torch.ones(5, 1))
-        >>> [tuple(W.shape) for W in s.weights]
-        [(5, 3, 2), (5, 1, 3)]
-    """
-    rule = loss_of(loss)
-    if described(mlp, x).batch is None:
-        raise ValueError(f"per-sample gradients need a batch, got x of shape {tuple(x.shape)}; pass x[None] and target[None]")
-    with torch.no_grad():
-        y, steps = tape_of(mlp, x)
-        weights: list[Tensor] = [y] * len(steps)
-        biases: list[Tensor | None] = [None] * len(steps)
-        for index, C_l, _ in pull(steps, rule.cotangent_of_each(y, target)):
-            weights[index] = C_l[:, :, None] * steps[index].entering[:, None, :]
-            biases[index] = None if mlp.biases[index] is None else C_l
-        return PerSampleGradients(tuple(weights), tuple(biases))
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    x, target = inputs
+    with torch.enable_grad():
+        network, parameters = leaves_of(mlp)
+        loss = torch_loss(loss_in(problem), network(x), target)
+        return (loss.detach(), *torch.autograd.grad(loss, parameters))
+
+
+register_quantity(
+    Quantity(
+        "gradient",
+        "Gradient of a loss in the parameters",
+        {"reverse": "C_{L+1} = ∂L/∂y S_{L+1},  C_l = C_{l+1} W_{l+1} S_l,  ∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]"},
+        _cost,
+        _exact,
+        _memory_bytes,
+        draw=lambda problem, generator: (draw_target(problem, generator),),
+        loss=True,
+    )
+)
+
+
+@register("gradient/reverse:eager", hand_written=True, differentiable=True, summary="the cotangent of the loss pulled back, in torch")
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    loss = loss_in(problem)
+    return Computation(run=lambda inputs: (None, gradient_of(mlp, inputs[0], inputs[1], loss, request.inputs)))

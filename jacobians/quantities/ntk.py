@@ -6,46 +6,102 @@ import torch
 from torch import Tensor
 
 from jacobians.mlp import MLP
-from jacobians.quantities.parameter_jacobian import parameter_jacobian
+from jacobians.problem import Problem
+from jacobians.quantities.parameter_jacobian import factors_of
+from jacobians.quantities.parameters import each_layer, leaves_of, sizes
+from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
+
+TILE_BYTES = 2**24  # of the result, that are computed at a time: what is added up stays in the caches
 
 
-def ntk(mlp: MLP, x1: Tensor, x2: Tensor | None = None, *, trace: bool = False) -> Tensor:
-    """Compute the neural tangent kernel `Θ(x, x') = Σ_l (C_l C_l'ᵀ) (h_{l-1} · h'_{l-1} + 1)`, the 1 where a layer has a bias.
+def kernel_of(mlp: MLP, x1: Tensor, x2: Tensor | None = None, trace: bool = False, tile_bytes: int = TILE_BYTES) -> Tensor:
+    """Compute `Θ(x, x') = Σ_l (C_l C_l'ᵀ) (h_{l-1} · h'_{l-1} + 1)`, the 1 where a layer has a bias, some rows at a time.
 
     Args:
         mlp: The network.
         x1: Inputs (N1, D).
-        x2: Inputs (N2, D); x1 by default, and the kernel is then symmetric.
-        trace: Whether to sum over equal outputs; the mean over outputs is left to you.
+        x2: Inputs (N2, D); x1 by default.
+        trace: Whether to sum over equal outputs.
+        tile_bytes: How much of the result is computed at a time, at most; one sample of x1 at least.
 
     Returns:
-        (N1, N2, P, P): the inner products of the rows of the parameter Jacobians; (N1, N2) with `trace`.
-
-    Raises:
-        TypeError: An argument has the wrong type or dtype.
-        ValueError: An input does not fit.
-
-    Example:
-        >>> mlp = MLP([torch.tensor([[1.0, 2.0]])])
-        >>> ntk(mlp, torch.tensor([[3.0, 4.0]]))  # y = W x, so the kernel is x · x
-        tensor([[[[25.]]]])
+        (N1, N2, P, P), or (N1, N2) with `trace`.
 
     Source:
         Jacot, Gabriel & Hongler (2018); by structure: Novak, Sohl-Dickstein & Schoenholz, Fast Finite Width NTK (2022).
     """
-    F1 = parameter_jacobian(mlp, x1)
-    F2 = F1 if x2 is None else parameter_jacobian(mlp, x2)
-    total: Tensor | None = None
-    with torch.no_grad():
-        for index, biased in enumerate(F1.biased):
-            (C1, h1), (C2, h2) = F1.layer(index), F2.layer(index)
-            inner = h1 @ h2.mT + (1.0 if biased else 0.0)  # (N1, N2)
+    F1 = factors_of(mlp, x1)
+    F2 = F1 if x2 is None else factors_of(mlp, x2)
+    N1, N2, P = len(x1), len(x1 if x2 is None else x2), mlp.P
+    each = N2 * (1 if trace else P * P) * x1.element_size()
+    step = max(1, tile_bytes // max(1, each))
+    tiles: list[Tensor] = []
+    for first in range(0, max(N1, 1), step):
+        rows = slice(first, first + step)
+        total: Tensor | None = None
+        for (C1, h1), (C2, h2), biased in zip(F1.layers(), F2.layers(), F1.biased, strict=True):
+            inner = h1[rows] @ h2.mT + (1.0 if biased else 0.0)  # (n, N2)
             if trace:
-                part = inner * (C1.flatten(1) @ C2.flatten(1).mT)
+                part = inner * (C1[rows].flatten(1) @ C2.flatten(1).mT)
             else:
-                N1, P, out = C1.shape
-                part = (C1.reshape(-1, out) @ C2.reshape(-1, out).mT).unflatten(0, (N1, P)).unflatten(2, (-1, P))  # (N1, P, N2, P)
+                out = C1.shape[-1]
+                part = (C1[rows].reshape(-1, out) @ C2.reshape(-1, out).mT).unflatten(0, (-1, P)).unflatten(2, (N2, P))  # (n, P, N2, P)
                 part = part.transpose(1, 2) * inner[:, :, None, None]
             total = part if total is None else total + part
-    assert total is not None
-    return total
+        assert total is not None
+        tiles.append(total)
+    return tiles[0] if len(tiles) == 1 else torch.cat(tiles)
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    """Count: the factors, and the products of one half of the pairs of samples, for the other half is the same."""
+    s, P, N = sizes(problem), problem.P, problem.N
+    factors = N * (2 * s.weights + P * 2 * (s.weights - s.first))
+    pairs = N * (N + 1) // 2
+    if mode == "structured":
+        each = P * P * 2 * s.neurons + 2 * (s.neurons - P + problem.D) + 2 * P * P * (problem.L + 1)
+    else:
+        each = P * P * 2 * s.parameters
+    return Cost(factors + pairs * each, problem.itemsize * (s.parameters + N * problem.D + (N * P) ** 2))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """By autograd: derivatives by the values before each activation; the dense Jacobian of a large network would not fit in memory."""
+    (x,) = inputs
+    batch = x.reshape(-1, problem.D)
+    with torch.enable_grad():
+        network, _ = leaves_of(mlp)
+        *layers, (y, _) = each_layer(network, batch)
+        rows = [torch.autograd.grad(y[:, p].sum(), [z for _, z in layers], retain_graph=True) for p in range(problem.P)]
+    total = batch.new_zeros(len(batch), len(batch), problem.P, problem.P)
+    for index, ((h, _), b) in enumerate(zip(layers, mlp.biases, strict=True)):
+        C = torch.stack([row[index] for row in rows], dim=1)  # (N, P, out)
+        h = h.detach()
+        total += torch.einsum("npo,mqo->nmpq", C, C) * (h @ h.mT + (b is not None))[:, :, None, None]
+    return (total,)
+
+
+register_quantity(
+    Quantity(
+        "ntk",
+        "Tangent kernel",
+        {
+            "structured": "Θ = Σ_l (C_l C_l'ᵀ) ∘ (h_{l-1}·h'_{l-1} + 1)",
+            "contraction": "Θ = F Fᵀ with the dense parameter Jacobian F",
+            "products": "columns of Θ by a VJP and a JVP each",
+        },
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        relabelled=True,
+        batched=True,
+    )
+)
+
+
+@register("ntk/structured:eager", hand_written=True, differentiable=True, summary="products of the factors, some rows at a time, in torch")
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    def run(inputs: Tensor | tuple[Tensor, ...]) -> tuple[None, tuple[Tensor]]:
+        return None, (kernel_of(mlp, *(inputs if isinstance(inputs, tuple) else (inputs,)), trace=request.trace),)
+
+    return Computation(run)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jacobians.mlp import MLP
-from jacobians.quantities.pullback import described, pull, tape_of
+from jacobians.quantities.pullback import pull, tape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,14 @@ class ParameterJacobian:
             C (N, P, out) and h (N, in): `∂y_p/∂W[o, i] = C[n, p, o] h[n, i]`, `∂y_p/∂b[o] = C[n, p, o]`.
         """
         return self.cotangents[index], self.entering[index]
+
+    def layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go over the layers.
+
+        Yields:
+            The two factors of each, first to last.
+        """
+        yield from zip(self.cotangents, self.entering, strict=True)
 
     def __matmul__(self, v: Sequence[Tensor] | Tensor) -> Tensor:
         """Push a tangent of the parameters forward: `(F v)[n, p] = Σ_l C_l[n, p] · (V_l h_{l-1}[n] + v_l)`.
@@ -131,32 +139,20 @@ class _Transposed:
         return tuple(found)
 
 
-def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
+def factors_of(mlp: MLP, x: Tensor) -> ParameterJacobian:
     """Compute the Jacobian with respect to the parameters, as its factors.
 
     Args:
         mlp: The network.
-        x: Input of shape (D,) or (N, D); a single x counts as a batch of one.
+        x: Input of shape (N, D).
 
     Returns:
         The factors: `N Σ (P out_l + in_l)` numbers instead of `N P Σ out_l in_l`.
-
-    Raises:
-        TypeError: An argument has the wrong type or dtype.
-        ValueError: The input does not fit.
-
-    Example:
-        >>> mlp = MLP.random(L=2, D=3, K=8, P=2, bias=True)
-        >>> F = parameter_jacobian(mlp, torch.ones(5, 3))
-        >>> F.shape, tuple((F @ torch.zeros(F.shape[-1])).shape)
-        ((5, 2, 122), (5, 2))
     """
-    problem = described(mlp, x)
-    with torch.no_grad():
-        y, steps = tape_of(mlp, x.reshape(problem.N, problem.D))
-        seeds = torch.eye(problem.P, dtype=y.dtype, device=y.device).expand(problem.N, -1, -1)
-        cotangents: list[Tensor] = [seeds] * len(steps)
-        for index, C_l, _ in pull(steps, seeds):
-            cotangents[index] = C_l
-        biased = tuple(b is not None for b in mlp.biases)
-        return ParameterJacobian(tuple(cotangents), tuple(step.entering for step in steps), biased)
+    y, steps = tape_of(mlp, x)
+    seeds = torch.eye(mlp.P, dtype=y.dtype, device=y.device).expand(len(x), -1, -1)
+    cotangents: list[Tensor] = [seeds] * len(steps)
+    for index, C_l, _ in pull(steps, seeds):
+        cotangents[index] = C_l
+    biased = tuple(b is not None for b in mlp.biases)
+    return ParameterJacobian(tuple(cotangents), tuple(step.entering for step in steps), biased)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from jacobians.inputs import problem_of
 from jacobians.mlp import MLP
-from jacobians.plans import problem_of
 from jacobians.problem import Problem
 
 
@@ -79,3 +79,29 @@ def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         entering = C @ W
         yield index, C, entering
         C = entering
+
+
+def split_parameters(mlp: MLP, v: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """Take a vector of all parameters apart.
+
+    Args:
+        mlp: The network.
+        v: As many numbers as it has parameters, in the order of `mlp.parameters()`.
+
+    Returns:
+        Per layer what belongs to its weight, (out, in), and to its bias, (out,) or `None`.
+
+    Raises:
+        ValueError: v has another shape.
+    """
+    parts: list[tuple[Tensor, Tensor | None]] = []
+    count = sum(p.numel() for p in mlp.parameters())
+    if v.shape != (count,):
+        raise ValueError(f"v must have shape ({count},), a number for each parameter, got {tuple(v.shape)}")
+    at = 0
+    for W, b in zip(mlp.weights, mlp.biases, strict=True):
+        V = v[at : at + W.numel()].reshape(W.shape)
+        at += W.numel()
+        parts.append((V, None if b is None else v[at : at + len(b)]))
+        at += 0 if b is None else len(b)
+    return parts

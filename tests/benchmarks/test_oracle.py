@@ -8,7 +8,7 @@ from benchmarks.measure import oracle
 from benchmarks.workloads.cases import Case, expand, load_sweeps
 from jacobians import registry
 from jacobians.cost import cost
-from jacobians.registry import Computation
+from jacobians.registry import Computation, find_quantity
 from tests import oracles
 
 
@@ -23,7 +23,7 @@ def sample(sweep):
     return list(dict.fromkeys([cases[0], max(cases, key=flops.__getitem__), cases[-1]]))
 
 
-CASES = [case for sweep in load_sweeps().values() for case in sample(sweep)]
+CASES = [case for sweep in load_sweeps().values() if sweep.quantity == "jacobian" for case in sample(sweep)]
 
 
 def chain(mlp, x, *, sign=1.0, skip_slope=None, swap=False):
@@ -112,18 +112,56 @@ def test_verdicts(spoil, reason):
     ref = oracle.reference(jac.Problem(widths=(3, 5, 4)), "xavier", 0)
     import re
 
-    assert re.search(reason, oracle.judge(spoil(ref.J.float()), ref).reason)
+    assert re.search(reason, oracle.judge(spoil(ref.exact[0].float()), ref).reason)
 
 
 def test_the_oracle_is_float64_autograd():
     problem = jac.Problem(widths=(3, 5, 5, 4), batch=6, bias=True, output_activation="sigmoid")
     ref = oracle.reference(problem, "orthogonal", 3)
-    assert ref.J.dtype == torch.float64
-    assert oracles.relative_error(ref.J, oracles.autograd(ref.mlp, ref.x)) < 1e-14
+    assert ref.exact[0].dtype == torch.float64
+    assert oracles.relative_error(ref.exact[0], oracles.autograd(ref.mlp, ref.x)) < 1e-14
 
 
 def test_relabelling_changes_only_the_rounding():
-    mlp, x = oracle.network_and_input(jac.Problem(widths=(3, 50, 40, 4), dtype="float64", bias=True), "xavier", 0)
+    mlp, (x,) = oracle.network_and_inputs(jac.Problem(widths=(3, 50, 40, 4), dtype="float64", bias=True), "xavier", 0)
     other = oracle._relabel(mlp, torch.Generator().manual_seed(1))
     assert not torch.equal(mlp.weights[0], other.weights[0])
     torch.testing.assert_close(other(x), mlp(x))
+
+
+@pytest.mark.parametrize("name", [quantity.name for quantity in jac.quantities() if quantity.name != "jacobian"])
+class TestQuantities:
+    """The verdict over tensors of any quantity, on a network whose layers differ in size."""
+
+    def reference(self, name):
+        loss = "cross_entropy" if find_quantity(name).loss else None
+        return oracle.reference(jac.Problem(widths=(6, 9, 7, 3), batch=8, bias=True, quantity=name, loss=loss), "xavier", 0)
+
+    def test_right_results_pass(self, name):
+        ref = self.reference(name)
+        for method in jac.methods("*:eager", name):
+            computation = method.prepare(ref.mlp, ref.problem, jac.Request())
+            found = computation.run(ref.inputs[0] if len(ref.inputs) == 1 else ref.inputs)[1]
+            assert oracle.judge(tuple(t.clone() for t in found), ref).reason is None
+
+    @pytest.mark.parametrize("factor", [-1.0, 0.0, 1.001])
+    def test_one_wrong_tensor_or_sample_is_found(self, name, factor):
+        ref = self.reference(name)
+        for index in range(len(ref.exact)):
+            wrong = [t.float() for t in ref.exact]
+            place = (3, ...) if find_quantity(name).per_sample else ...
+            wrong[index][place] *= factor
+            assert "exceeds the tolerance" in oracle.judge(tuple(wrong), ref).reason
+
+    def test_other_inputs_have_other_results(self, name):
+        ref = self.reference(name)
+        other = ref.at(ref.other_inputs(1))
+        assert [t.shape for t in other.inputs] == [t.shape for t in ref.inputs]
+        assert "exceeds the tolerance" in oracle.judge(tuple(t.float() for t in ref.exact), other).reason
+
+    def test_missing_tensors_and_wrong_types(self, name):
+        ref = self.reference(name)
+        right = tuple(t.float() for t in ref.exact)
+        assert "expected" in oracle.judge(right[:-1], ref).reason
+        assert "expected torch.float32" in oracle.judge(ref.exact, ref).reason
+        assert "not finite" in oracle.judge((*right[:-1], right[-1] * float("nan")), ref).reason

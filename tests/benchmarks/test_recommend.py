@@ -194,7 +194,7 @@ def test_measuring_now(command, monkeypatch, tmp_path):
         (["--widths", "3,4", "--activation", "swish"], "unknown activation 'swish'"),
         (["--widths", "3,4", "--activation", "tahn"], "unknown activation 'tahn': did you mean 'tanh'?"),
         (["--l", "10"], "unknown option '--l': did you mean '--L'?"),
-        (["--widths", "100000000,100000000"], "this does not fit in memory: the network and its Jacobian take at least 8e+07 GB"),
+        (["--widths", "100000000,100000000"], "this does not fit in memory: the network and what is computed take at least 8e+07 GB"),
         (["--widths", "3,4", "--dtype", "int8"], "dtype must be one of"),
         (["--widths", "3,4", "--device", "tpu"], "unknown device 'tpu'"),
         (["--L", "0", "--D", "0", "--P", "1"], "--D"),

@@ -11,9 +11,9 @@ import torch
 
 import jacobians as jac
 from benchmarks.run.environment import ROOT
+from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import runner
 from jacobians.modes.chunked import LIBRARY_BYTES, layout, working_bytes
-from jacobians.plans import problem_of
 from tests import oracles
 from tests.cases import network
 

@@ -150,7 +150,7 @@ def test_an_unknown_code_is_an_error_and_never_the_identity():
     mlp, x = network((5, 8, 3), dtype=torch.float32)
     kernel = runner.Runner(mlp, "reverse", jac.plans.problem_of(mlp, x), value=False)
     kernel._kernel.program.activation[0].code = 99
-    with pytest.raises(RuntimeError, match="does not know an activation of this plan"):
+    with pytest.raises(RuntimeError, match="does not know an activation or a loss of this plan"):
         kernel(x)
     z = torch.ones(3)
     setting = program.Setting(-1, 0, 0, 1)

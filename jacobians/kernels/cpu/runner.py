@@ -18,12 +18,110 @@ from jacobians.problem import Problem
 from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 
 DTYPES = ("float32", "float64")
-NO_MEMORY, UNKNOWN_ACTIVATION = -1, -2
+NO_MEMORY, UNKNOWN_FUNCTION = -1, -2
 _PLAIN = {Tensor, nn.Parameter}
 
 
+class Addresses:
+    """Where the parameters of a network stand in memory, looked up in each call: nothing is copied, and every change is seen.
+
+    Args:
+        mlp: The network.
+        problem: What the C function was prepared for; it trusts these sizes.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem) -> None:
+        self._mlp, self._problem = mlp, problem
+        self.dtype = getattr(torch, problem.dtype)
+        self._biased = [b is not None for b in mlp.biases]
+        self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
+
+    def now(self) -> tuple[Any, Any, object]:
+        """Look the parameters up.
+
+        Returns:
+            Addresses of the weights and of the biases, and what must live until the call is over.
+
+        Raises:
+            NotPlain: A parameter is no plain tensor, whose numbers stand in memory as they are.
+            ValueError: A parameter is no longer what it was when this was prepared.
+        """
+        # The fixed tuple of a network is the same object each time; that of a module is new.
+        current = self._mlp.parameter_tuples()
+        seen, parameters, addresses, weights, biases = self._known
+        if current is not seen:
+            parameters = [t for pair in zip(*current, strict=True) for t in pair if t is not None]
+            self._check(parameters, current)
+            addresses = []
+        if not all([t.is_contiguous() for t in parameters]):
+            self._check(parameters, current)
+            copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
+            return _addresses(copies[: len(current[0])]), _addresses(copies[len(current[0]) :]), copies
+        if (now := [t.data_ptr() for t in parameters]) != addresses:
+            self._check(parameters, current)  # the C function trusts the sizes it was made for
+            weights, biases = _addresses(current[0]), _addresses(current[1])
+            self._known = (current, parameters, now, weights, biases)
+        return weights, biases, current
+
+    def _check(self, parameters: Sequence[Tensor], current: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]) -> None:
+        if [b is not None for b in current[1]] != self._biased:
+            raise ValueError("a layer had a bias when this was planned and has none now, or the other way round; make another plan")
+        expected = [(out, into) for into, out in pairwise(self._problem.widths)]
+        for W, b, shape in zip(*current, expected, strict=True):
+            for t, wanted in ((W, shape), (b, shape[:1])):
+                if t is not None and (t.shape != wanted or t.dtype != self.dtype or t.device.type != "cpu"):
+                    raise ValueError(
+                        f"a parameter was {wanted}, {self.dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
+                        f"{t.dtype}, on {t.device}; make another plan"
+                    )
+        for t in parameters:
+            if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
+                raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
+            _has_memory("a parameter", t)
+
+
+def plain(name: str, t: Tensor) -> Tensor:
+    """Return a tensor that a C function may read, one number behind the other.
+
+    Args:
+        name: What it is, for the message.
+        t: The tensor.
+
+    Returns:
+        The tensor, or a contiguous copy.
+
+    Raises:
+        NotPlain: Its numbers do not stand in memory as they are.
+        ValueError: Its memory was freed.
+    """
+    if type(t) not in _PLAIN or t.is_neg():
+        raise NotPlain(f"{name} is a {type(t).__name__} whose numbers do not stand in memory as they are")
+    if not t.is_contiguous():
+        t = t.contiguous()
+    if t.data_ptr() == 0:
+        _has_memory(name, t)
+    return t
+
+
+def done(status: int, result: str) -> None:
+    """Raise what the status of a C function means.
+
+    Args:
+        status: What it returned.
+        result: What was computed, for the message.
+
+    Raises:
+        MemoryError: There is no memory for the working set.
+        RuntimeError: The library does not know an activation or a loss.
+    """
+    if status == NO_MEMORY:
+        raise MemoryError(f"no memory for the working set of {result}; use a smaller batch")
+    if status == UNKNOWN_FUNCTION:
+        raise RuntimeError("the compiled library does not know an activation or a loss of this plan; delete the cache directory")
+
+
 class Runner:
-    """Calls the C function. It keeps no copies of weights: addresses are looked up in each call, and numbers read from there.
+    """Calls the C function for a Jacobian.
 
     Args:
         mlp: The network.
@@ -38,10 +136,8 @@ class Runner:
         self._program = ctypes.addressof(self._kernel.program)
         self._function = getattr(library(), f"jacobian_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int]
-        self._mlp, self._problem, self._value = mlp, problem, value
+        self._addresses, self._value = Addresses(mlp, problem), value
         self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
-        self._dtype = getattr(torch, problem.dtype)
-        self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Compute `(y or None, J)` at x.
@@ -58,53 +154,16 @@ class Runner:
             MemoryError: There is no memory for the working set.
             RuntimeError: The library does not know an activation of the plan.
         """
-        # The fixed tuple of a network is the same object each time; that of a module is new.
-        current = self._mlp.parameter_tuples()
-        seen, parameters, addresses, weights, biases = self._known
-        if current is not seen:
-            parameters = [t for pair in zip(*current, strict=True) for t in pair if t is not None]
-            self._check(parameters, current)
-            addresses = []
-        copies: list[Tensor | None] = []  # alive until the call is over
-        if not all([t.is_contiguous() for t in parameters]):
-            self._check(parameters, current)
-            copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
-            weights, biases = _addresses(copies[: len(current[0])]), _addresses(copies[len(current[0]) :])
-        elif (now := [t.data_ptr() for t in parameters]) != addresses:
-            self._check(parameters, current)  # the C function trusts the sizes it was made for
-            weights, biases = _addresses(current[0]), _addresses(current[1])
-            self._known = (current, parameters, now, weights, biases)
-        if type(x) not in _PLAIN or x.is_neg():
-            raise NotPlain(f"x is a {type(x).__name__} whose numbers do not stand in memory as they are")
-        if not x.is_contiguous():
-            x = x.contiguous()
-        at = x.data_ptr()
-        if at == 0:
-            _has_memory("x", x)
+        weights, biases, alive = self._addresses.now()
+        x = plain("x", x)
         J = x.new_empty(self._shape)
         y = x.new_empty(self._value_shape) if self._value else None
         threads = torch.get_num_threads() if self._kernel.threaded else 1
-        status = self._function(self._program, weights, biases, at, J.data_ptr(), None if y is None else y.data_ptr(), threads)
-        if status == NO_MEMORY:
-            raise MemoryError(f"no memory for the working set of a Jacobian of shape {self._shape}; use a smaller batch")
-        if status == UNKNOWN_ACTIVATION:
-            raise RuntimeError("the compiled library does not know an activation of this plan; delete the cache directory")
+        status = self._function(self._program, weights, biases, x.data_ptr(), J.data_ptr(), None if y is None else y.data_ptr(), threads)
+        if status:
+            done(status, f"a Jacobian of shape {self._shape}")
+        del alive
         return y, J
-
-    def _check(self, parameters: Sequence[Tensor], current: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]) -> None:
-        widths = self._problem.widths
-        expected = [(out, into) for into, out in pairwise(widths)]
-        for W, b, shape in zip(*current, expected, strict=True):
-            for t, wanted in ((W, shape), (b, shape[:1])):
-                if t is not None and (t.shape != wanted or t.dtype != self._dtype or t.device.type != "cpu"):
-                    raise ValueError(
-                        f"a parameter was {wanted}, {self._dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
-                        f"{t.dtype}, on {t.device}; make another plan"
-                    )
-        for t in parameters:
-            if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
-                raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
-            _has_memory("a parameter", t)
 
 
 def read_all(data: Tensor, passes: int, threads: int) -> float:
@@ -162,7 +221,15 @@ def available() -> bool:
     return _why_not() is None
 
 
-def _supports(problem: Problem) -> str | None:
+def supports(problem: Problem) -> str | None:
+    """Say why the kernels cannot serve a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason, or `None` where they can.
+    """
     if problem.device != "cpu":
         return f"runs on the CPU, not on {problem.device}"
     if problem.dtype not in DTYPES:
@@ -181,12 +248,12 @@ def _prepare(mode: str) -> Prepare:
     return prepare
 
 
-register("forward:native", hand_written=True, supports=_supports, device="cpu", summary="forward mode in C, compiled for this processor")(
+register("forward:native", hand_written=True, supports=supports, device="cpu", summary="forward mode in C, compiled for this processor")(
     _prepare("forward")
 )
-register("reverse:native", hand_written=True, supports=_supports, device="cpu", summary="reverse mode in C, compiled for this processor")(
+register("reverse:native", hand_written=True, supports=supports, device="cpu", summary="reverse mode in C, compiled for this processor")(
     _prepare("reverse")
 )
-register("mixed:native", hand_written=True, supports=_supports, device="cpu", summary="mixed mode in C, compiled for this processor")(
+register("mixed:native", hand_written=True, supports=supports, device="cpu", summary="mixed mode in C, compiled for this processor")(
     _prepare("mixed")
 )

@@ -139,7 +139,7 @@ static void NAME(multiply)(const NAME(Sample) * one) {
                     c[i * step->columns + j] = a[i * step->columns + j] * (rows ? rows[i] : 1) * (columns ? columns[j] : 1);
         } else {
             const REAL *b = step->b_weight >= 0 ? one->weight[step->b_weight] : one->buffers + step->b_buffer;
-            NAME(Scale) scale = {rows, columns, NULL, 0};
+            NAME(Scale) scale = {.rows = rows, .columns = columns};
             int64_t panels = (step->columns + PANEL - 1) / PANEL;
             int64_t chunks = panels % threads == 0 || panels >= 6 * threads ? 1 : threads;
             for (int64_t unit = 0; unit < panels * chunks; unit++) {
@@ -233,7 +233,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
             for (int64_t i = 0; i < P; i++) call->y[(first + s) * P + i] = h[i * side + s];
 
     NAME(Scale) by_last = {0};
-    if (p->scaled_output) by_last = (NAME(Scale)){NULL, NULL, last_slope, side};
+    if (p->scaled_output) by_last = (NAME(Scale)){.each = last_slope, .stride = side};
     if (n == 1) {
         for (int64_t s = 0; s < count; s++)
             for (int64_t i = 0; i < P; i++)
@@ -246,7 +246,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
             for (int64_t i = 0; i < width[1]; i++)
                 for (int64_t q = 0; q < side; q++) t[i * side + q] = W[0][i * D + d] * slope[i * side + q];
             for (int64_t l = 1, at = width[1]; l < n; at += width[l + 1], l++) {
-                NAME(Scale) by = {NULL, NULL, slope + at * side, side};
+                NAME(Scale) by = {.each = slope + at * side, .stride = side};
                 NAME(panel)(vectors, width[l + 1], width[l], W[l], width[l], 1, t, side, carried[l % 2], side, l < n - 1 ? &by : &by_last, 0, 0);
                 t = carried[l % 2];
             }
@@ -265,7 +265,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
                 for (int64_t q = 0; q < side; q++) g[k * side + q] *= last_slope[r * side + q];
         for (int64_t l = n - 2; l > 0; l--) {
             at -= width[l];
-            NAME(Scale) by = {NULL, NULL, slope + at * side, side};
+            NAME(Scale) by = {.each = slope + at * side, .stride = side};
             NAME(panel)(vectors, width[l], width[l + 1], W[l], 1, width[l], g, side, carried[l % 2], side, &by, 0, 0);
             g = carried[l % 2];
         }

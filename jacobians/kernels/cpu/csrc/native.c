@@ -1,4 +1,4 @@
-/* Jacobians of multilayer perceptrons for processors with vector registers. See ../program.py for the plan of it.
+/* Derivatives of multilayer perceptrons for processors with vector registers. See ../program.py for the plan of it.
  *
  * Compiled for the processor it runs on. Vectors are the compiler's (GCC and Clang), so that one text serves AVX-512, AVX2 and NEON.
  */
@@ -31,6 +31,12 @@ typedef struct {
     double a, b, scale; /* settings, in the order of activations.py */
 } Activation;
 
+/* The losses by name, likewise: those that are a sum over elements, and cross-entropy. */
+#define LOSSES(X) X(mse) X(l1) X(bce) X(bce_with_logits)
+#define CODE(name) LOSS_##name,
+enum { LOSSES(CODE) LOSS_cross_entropy, LOSS_COUNT };
+#undef CODE
+
 enum { TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS };
 
 /* One product C = A B, or with `inner` 0 a copy, of row-major matrices; A and B are weights or buffers, C a buffer or J (-1). */
@@ -51,6 +57,25 @@ typedef struct {
     const Step *step;
 } Program;
 
+enum { GRADIENT, GAUSS_NEWTON, NORMS };
+
+/* A derivative of a loss with respect to the parameters, which stand one behind the other in the result. */
+typedef struct {
+    int64_t layers;
+    const int64_t *widths;
+    const Activation *activation;
+    const int64_t *at_weight, *at_bias; /* where they begin in the result; -1 for a bias that is not there */
+    int64_t parameters, numbers, widest; /* of the result; of all widths together; of the widest layer */
+    int64_t kind, samples, block, together, loss, classes; /* together: all threads on one block */
+    int64_t work, work_of_thread;
+    double factor, rate, momentum, decay; /* of the loss; of an update, where the rate is not 0 */
+} Chain;
+
+/* A tangent kernel of `first` by `second` samples; `block_numbers` is the memory of the factors of a block, `tile` the rows of a tile. */
+typedef struct {
+    int64_t first, second, symmetric, trace, tile, block_numbers, work_of_thread;
+} Gram;
+
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define WIDEST 4
@@ -70,7 +95,8 @@ typedef struct {
 #define MIDDLE_TILE 6
 #define WIDE_TILE 6
 #endif
-enum { SPARE_ROWS = 24, MOST_ROWS = 12 };
+enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024 };
+enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 
 /* Return the code of an activation, or -1. */
 int64_t activation_code(const char *name) {
@@ -81,11 +107,22 @@ int64_t activation_code(const char *name) {
     return -1;
 }
 
+/* Return the code of a loss, or -1. */
+int64_t loss_code(const char *name) {
+#define NAMED(known) \
+    if (strcmp(name, #known) == 0) return LOSS_##known;
+    LOSSES(NAMED) NAMED(cross_entropy)
+#undef NAMED
+    return -1;
+}
+
 /* Return the size of a structure that Python fills in, so that a difference is noticed when the library is loaded. */
 int64_t size_of(const char *name) {
     if (strcmp(name, "Step") == 0) return sizeof(Step);
     if (strcmp(name, "Program") == 0) return sizeof(Program);
     if (strcmp(name, "Activation") == 0) return sizeof(Activation);
+    if (strcmp(name, "Chain") == 0) return sizeof(Chain);
+    if (strcmp(name, "Gram") == 0) return sizeof(Gram);
     return -1;
 }
 
@@ -134,6 +171,9 @@ static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 
 #include "activations.h"
 #include "products.h"
 #include "jacobian.h"
+#include "losses.h"
+#include "gradient.h"
+#include "tangent_kernel.h"
 #undef REAL
 #undef INTEGER
 #undef NAME
@@ -175,3 +215,6 @@ static const double TAYLOR_float64[] = {1 / 2.,     1 / 6.,      1 / 24.,      1
 #include "activations.h"
 #include "products.h"
 #include "jacobian.h"
+#include "losses.h"
+#include "gradient.h"
+#include "tangent_kernel.h"

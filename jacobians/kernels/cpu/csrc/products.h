@@ -6,6 +6,7 @@ typedef struct {
     const REAL *columns; /* scale column j by columns[j] */
     const REAL *each;    /* scale element (i, j) by each[i * stride + j] */
     int64_t stride;
+    int add;             /* add to what is there: ADD_SCALED the scaled product, ADD_THEN_SCALE before scaling */
 } NAME(Scale);
 
 /* C[0:ROWS, 0:VECTORS*LANES] = A B: A(i, k) = a[i row + k step], B(k, j) = b[k ldb + j]. ROWS and VECTORS are constants where this is
@@ -23,9 +24,11 @@ INLINE void NAME(tile)(const int ROWS, const int VECTORS, int64_t inner, const R
     }
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
         VECTOR t = total[i][v];
+        if (scale->add == ADD_THEN_SCALE) t += NAME(load)(c + i * ldc + v * LANES);
         if (scale->rows) t *= scale->rows[i0 + i];
         if (scale->columns) t *= NAME(load)(scale->columns + j0 + v * LANES);
         if (scale->each) t *= NAME(load)(scale->each + (i0 + i) * scale->stride + v * LANES);
+        if (scale->add == ADD_SCALED) t += NAME(load)(c + i * ldc + v * LANES);
         NAME(store)(c + i * ldc + v * LANES, t);
     }
 }
@@ -100,10 +103,17 @@ static void NAME(product_panel)(int64_t rows, int64_t columns, int64_t inner, co
         memcpy(padded_columns, scale.columns + j0, width * sizeof(REAL));
         scale.columns = padded_columns - j0;
     }
+    int add = scale.add;
+    scale.add = 0;
     for (int64_t i = 0; i < rows; i += SPARE_ROWS) {
         int64_t some = rows - i < SPARE_ROWS ? rows - i : SPARE_ROWS;
         NAME(panel)(vectors, some, inner, a + i * row, row, step, right, ldb, spare, full, &scale, i0 + i, j0);
-        for (int64_t r = 0; r < some; r++) memcpy(c + (i + r) * ldc + j0, spare + r * full, width * sizeof(REAL));
+        for (int64_t r = 0; r < some; r++) {
+            REAL *out = c + (i + r) * ldc + j0;
+            if (add)
+                for (int64_t j = 0; j < width; j++) out[j] += spare[r * full + j];
+            else memcpy(out, spare + r * full, width * sizeof(REAL));
+        }
     }
 }
 

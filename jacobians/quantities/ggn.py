@@ -1,0 +1,92 @@
+"""Products with the Gauss-Newton matrix of a loss: a JVP in the parameters, the curvature of the loss, a VJP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jacobians.losses import Loss
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.pullback import pull, split_parameters, tape_of
+from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
+
+
+def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tuple[Tensor, ...]:
+    """Compute `G v = Fᵀ (∇²_y L) F v` with the parameter Jacobian F, which is not formed.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        target: As the loss takes it.
+        v: All parameters' tangent in one vector.
+        loss: The loss.
+
+    Returns:
+        `(W_1, b_1, W_2, …)`, of the shapes of the parameters.
+
+    Source:
+        Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002); Martens & Sutskever (2012).
+    """
+    batch = x[None] if x.ndim == 1 else x
+    y, steps = tape_of(mlp, batch)
+    tangent: Tensor | None = None
+    for step, (V, v_b) in zip(steps, split_parameters(mlp, v), strict=True):
+        pushed = step.entering @ V.mT if v_b is None else step.entering @ V.mT + v_b
+        if tangent is not None:
+            pushed = pushed + tangent @ step.weight.mT
+        tangent = pushed if step.slope is None else pushed * step.slope
+    assert tangent is not None
+    own = y[0] if x.ndim == 1 else y
+    C = loss.curvature(own, target, tangent.reshape(own.shape)).reshape(y.shape)
+    found: list[Tensor] = []
+    for index, C_l, _ in pull(steps, C):
+        found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
+    return tuple(found)
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    s = sizes(problem)
+    flops = problem.N * (2 * s.weights + 2 * (2 * s.weights - s.first) + 2 * (s.weights - s.first) + 2 * s.weights + 5 * s.neurons)
+    return Cost(flops, problem.itemsize * (3 * s.parameters + problem.N * (problem.D + problem.P)))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """By autograd alone: a JVP as the derivative of a VJP by its cotangent, the loss differentiated twice, a VJP."""
+    x, target, v = inputs
+    with torch.enable_grad():
+        network, parameters = leaves_of(mlp)
+        y = network(x)
+        u = torch.zeros_like(y, requires_grad=True)
+        pulled = torch.autograd.grad(y, parameters, u, create_graph=True)
+        tangents = [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in parameters]), parameters, strict=True)]
+        (pushed,) = torch.autograd.grad(pulled, u, tangents, retain_graph=True)
+        at = y.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(torch_loss(loss_in(problem), at, target), at, create_graph=True)
+        # The slope of |y - t| is a constant, and autograd does not record it.
+        curved = torch.autograd.grad(slope, at, pushed)[0] if slope.requires_grad else torch.zeros_like(at)
+        return torch.autograd.grad(y, parameters, curved)
+
+
+register_quantity(
+    Quantity(
+        "ggn",
+        "Gauss-Newton product",
+        {"products": "G v = Fᵀ (∇²_y L) F v by a JVP and a VJP"},
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        draw=lambda problem, generator: (
+            draw_target(problem, generator),
+            torch.randn(sizes(problem).parameters, generator=generator, dtype=torch.float64),
+        ),
+        loss=True,
+    )
+)
+
+
+@register("ggn/products:eager", hand_written=True, differentiable=True, summary="tangents pushed and cotangents pulled by hand, in torch")
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    loss = loss_in(problem)
+    return Computation(run=lambda inputs: (None, product_of(mlp, inputs[0], inputs[1], inputs[2], loss)))

@@ -1,0 +1,134 @@
+"""What the derivatives with respect to parameters share: counts of operations, and evaluations that autograd can differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jacobians.losses import Loss, loss_of
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+
+# torch's own losses: the oracle and the torch peers use them, our methods do not.
+TORCH = {
+    "mse": F.mse_loss,
+    "l1": F.l1_loss,
+    "bce": F.binary_cross_entropy,
+    "bce_with_logits": F.binary_cross_entropy_with_logits,
+    "cross_entropy": F.cross_entropy,
+}
+
+
+class Sizes(NamedTuple):
+    """Numbers that the costs are made of.
+
+    Attributes:
+        weights: Elements of all weights.
+        first: Of the first one.
+        parameters: Of weights and biases.
+        neurons: Hidden and output neurons.
+    """
+
+    weights: int
+    first: int
+    parameters: int
+    neurons: int
+
+
+def sizes(problem: Problem) -> Sizes:
+    """Count the parameters and neurons of a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The counts.
+    """
+    widths = problem.widths
+    weights = sum(i * o for i, o in pairwise(widths))
+    neurons = sum(widths[1:])
+    return Sizes(weights, widths[0] * widths[1], weights + (neurons if problem.bias else 0), neurons)
+
+
+def loss_in(problem: Problem) -> Loss:
+    """Return the loss of a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        Its loss; `mse` where it names none.
+    """
+    return loss_of(problem.loss or "mse")
+
+
+def torch_loss(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
+    """Evaluate a loss by torch's own function, for autograd to differentiate.
+
+    Args:
+        loss: The loss.
+        y: Outputs.
+        target: Targets.
+
+    Returns:
+        The loss; the sum of all values with reduction `none`, for that is what is differentiated.
+    """
+    value = loss.scale * TORCH[loss.name](y, target, reduction="sum" if loss.reduction == "none" else loss.reduction)
+    return value
+
+
+def leaves_of(mlp: MLP) -> tuple[MLP, list[Tensor]]:
+    """Return the network on parameters that autograd follows, and these parameters.
+
+    Args:
+        mlp: The network.
+
+    Returns:
+        A network that shares the numbers, and `W_1, b_1, W_2, …`.
+    """
+    weights = [W.detach().requires_grad_() for W in mlp.weights]
+    biases = [None if b is None else b.detach().requires_grad_() for b in mlp.biases]
+    copy = MLP(weights, biases, mlp.activations[:-1], mlp.activations[-1])
+    return copy, list(copy.parameters())
+
+
+def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
+    """Draw a target for the loss of a problem.
+
+    Args:
+        problem: The problem.
+        generator: Source of randomness.
+
+    Returns:
+        Class indices for `cross_entropy`, probabilities for the binary ones, normal numbers otherwise.
+    """
+    loss = loss_in(problem)
+    shape = (problem.P,) if problem.batch is None else (problem.N, problem.P)
+    if loss.classes:
+        return torch.randint(problem.P, shape[:-1], generator=generator)
+    if loss.name.startswith("bce"):
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def each_layer(mlp: MLP, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Evaluate with autograd's record, yielding what enters each layer and the values before its activation.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+
+    Yields:
+        `(h_{l-1}, z_l)`; the last one is followed by the output, as h of a pair of twice the same.
+    """
+    h = x
+    for W, b, rule in zip(mlp.weights, mlp.biases, mlp.activations, strict=True):
+        z = F.linear(h, W, b)
+        yield h, z
+        h = rule.value(z)
+    yield h, h

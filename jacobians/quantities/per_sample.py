@@ -1,0 +1,128 @@
+"""The gradient of every sample's own loss, and its norm without forming it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jacobians.losses import Loss
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.quantities.parameters import draw_target, each_layer, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.pullback import pull, tape_of
+from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
+
+
+@dataclass(frozen=True, eq=False)
+class PerSampleGradients:
+    """The gradients of every sample's own loss.
+
+    Attributes:
+        weights: Per layer (N, out, in).
+        biases: Per layer (N, out), or `None`.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
+
+
+def gradients_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> PerSampleGradients:
+    """Compute `C_l[n] ⊗ h_{l-1}[n]`, the gradient of every sample's own loss as if it were a batch of one.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+        target: As the loss takes it.
+        loss: The loss.
+
+    Returns:
+        The gradients.
+    """
+    y, steps = tape_of(mlp, x)
+    weights: list[Tensor] = [y] * len(steps)
+    biases: list[Tensor | None] = [None] * len(steps)
+    for index, C_l, _ in pull(steps, loss.cotangent_of_each(y, target)):
+        weights[index] = C_l[:, :, None] * steps[index].entering[:, None, :]
+        biases[index] = None if mlp.biases[index] is None else C_l
+    return PerSampleGradients(tuple(weights), tuple(biases))
+
+
+def norms_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    """Compute the norms of every sample's own gradient: `‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)`, the 1 where a layer has a bias.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+        target: As the loss takes it.
+        loss: The loss.
+
+    Returns:
+        (N,).
+
+    Source:
+        Goodfellow, Efficient per-example gradient computations, arXiv 1510.01799 (2015).
+    """
+    y, steps = tape_of(mlp, x)
+    total = y.new_zeros(y.shape[0])
+    for index, C_l, _ in pull(steps, loss.cotangent_of_each(y, target)):
+        h = steps[index].entering
+        total = total + C_l.square().sum(-1) * (h.square().sum(-1) + (0.0 if mlp.biases[index] is None else 1.0))
+    return total.sqrt()
+
+
+def own_loss(loss: Loss) -> Loss:
+    """Return the loss whose sum over samples has every sample's own gradient: a mean over elements is one over a sample's.
+
+    Args:
+        loss: The loss.
+
+    Returns:
+        The loss, to be evaluated one sample at a time.
+    """
+    return Loss(loss.name, "sum" if loss.reduction == "none" else loss.reduction, loss.scale)
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    s = sizes(problem)
+    flops = problem.N * (2 * s.weights + 2 * (s.weights - s.first) + 2 * (problem.D + 2 * s.neurons) + 3 * s.neurons)
+    return Cost(flops, problem.itemsize * (s.parameters + problem.N * (problem.D + problem.P + 1)))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """By autograd: the derivatives by the values before each activation, and their outer products' norms, sample by sample."""
+    x, target = inputs
+    loss = own_loss(loss_in(problem))
+    with torch.enable_grad():
+        network, _ = leaves_of(mlp)
+        *layers, (y, _) = each_layer(network, x)
+        total = torch.stack([torch_loss(loss, y[n : n + 1], target[n : n + 1]) for n in range(len(x))]).sum()
+        cotangents = torch.autograd.grad(total, [z for _, z in layers])
+    squares = x.new_zeros(len(x))
+    for C, (h, _), b in zip(cotangents, layers, mlp.biases, strict=True):
+        squares = squares + (C.square().sum(-1) * (h.detach().square().sum(-1) + (b is not None)))
+    return (squares.sqrt(),)
+
+
+register_quantity(
+    Quantity(
+        "gradient_norms",
+        "Norms of per-sample gradients",
+        {"reverse": "‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)", "dense": "every sample's gradient is formed, then its norm"},
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        draw=lambda problem, generator: (draw_target(problem, generator),),
+        per_sample=True,
+        relabelled=True,
+        loss=True,
+        batched=True,
+    )
+)
+
+
+@register("gradient_norms/reverse:eager", hand_written=True, differentiable=True, summary="from the norms of both factors, in torch")
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    loss = loss_in(problem)
+    return Computation(run=lambda inputs: (None, (norms_of_each(mlp, inputs[0], inputs[1], loss),)))
