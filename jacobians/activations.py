@@ -1,4 +1,4 @@
-"""Elementary functions: one aligned table, name -> value, slope, torch module, JAX function, settings.
+"""Elementary functions and softmax: one aligned table each, name -> value, slope, torch module, JAX function, settings.
 
 A row holds everything about its activation: `MLP`, `from_torch`, `to_torch`, the JAX peer and the C kernels (by name) derive from it.
 Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0).
@@ -115,6 +115,44 @@ RULES: dict[str, Rule] = {
 # fmt: on
 
 
+class Coupled(NamedTuple):
+    """A row of the table of outputs whose slope is no diagonal matrix: each y depends on every z.
+
+    Attributes:
+        value: `(z, dim) -> y`.
+        push: `(y, T) -> S T` with `S = ∂y/∂z`, for T of shape (..., P, m).
+        pull: `(y, C) -> Sᵀ C` for C of shape (..., P).
+        module: The torch module.
+        jax: JAX's own function below `jax`, called with z and dim.
+    """
+
+    value: Callable[..., Tensor]
+    push: Callable[[Tensor, Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor], Tensor]
+    module: Callable[..., nn.Module]
+    jax: str
+    slope: None = None
+    settings: Mapping[str, float | str] = {"dim": -1}
+
+
+def _softmax_push(y: Tensor, T: Tensor) -> Tensor:
+    p = y[..., :, None]
+    return p * T - p * (p * T).sum(-2, keepdim=True)
+
+
+def _log_softmax_push(y: Tensor, T: Tensor) -> Tensor:
+    return T - (y.exp()[..., :, None] * T).sum(-2, keepdim=True)
+
+
+# fmt: off
+OUTPUTS: dict[str, Coupled] = {
+    #                       value            push                pull
+    "softmax":     Coupled(F.softmax,       _softmax_push,      lambda y, C: y * C - y * (y * C).sum(-1, keepdim=True),    nn.Softmax,    "nn.softmax"),
+    "log_softmax": Coupled(F.log_softmax,   _log_softmax_push,  lambda y, C: C - y.exp() * C.sum(-1, keepdim=True),        nn.LogSoftmax, "nn.log_softmax"),
+}
+# fmt: on
+
+
 class Activation:
     """An activation with its settings: `h = scale · φ(z)`. Immutable; equal ones compare equal.
 
@@ -139,10 +177,11 @@ class Activation:
     def __init__(self, name: str, *, scale: float = 1.0, **settings: float | str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"activation must be a name or an Activation, got {type(name).__name__}; choose from {', '.join(RULES)}")
-        if name not in RULES:
-            raise ValueError(f"unknown activation {name!r}; choose from {', '.join(RULES)}")
+        if name not in RULES and name not in OUTPUTS:
+            raise ValueError(f"unknown activation {name!r}; choose from {', '.join((*RULES, *OUTPUTS))}")
         self.name = name
-        self._rule = rule = RULES[name]
+        self._rule: Rule | Coupled = RULES[name] if name in RULES else OUTPUTS[name]
+        rule = self._rule
         unknown = [key for key in settings if key not in rule.settings]
         if unknown:
             known = ", ".join(rule.settings) or "none"
@@ -158,7 +197,44 @@ class Activation:
     @property
     def linear(self) -> bool:
         """Whether this is the identity, whose slope is one: nothing is multiplied by it."""
-        return self._rule.slope is None and self.scale == 1
+        return self._rule.slope is None and self.scale == 1 and not self.coupled
+
+    @property
+    def coupled(self) -> bool:
+        """Whether each value depends on all of its layer, as of softmax: an activation for outputs alone."""
+        return isinstance(self._rule, Coupled)
+
+    def push(self, y: Tensor, T: Tensor) -> Tensor:
+        """Return `S T` with `S = ∂y/∂z`, of a coupled activation: `diag(p) - p pᵀ` for softmax.
+
+        Args:
+            y: Its value, (..., P).
+            T: (..., P, m).
+
+        Returns:
+            Of the shape of T.
+
+        Example:
+            >>> softmax = Activation("softmax")
+            >>> softmax.push(softmax.value(torch.zeros(2)), torch.eye(2))
+            tensor([[ 0.2500, -0.2500],
+                    [-0.2500,  0.2500]])
+        """
+        assert isinstance(self._rule, Coupled)
+        return self._rule.push(y, T) if self.scale == 1 else self.scale * self._rule.push(y / self.scale, T)
+
+    def pull(self, y: Tensor, C: Tensor) -> Tensor:
+        """Return `Sᵀ C` with `S = ∂y/∂z`, of a coupled activation.
+
+        Args:
+            y: Its value, (..., P).
+            C: (..., P).
+
+        Returns:
+            Of the shape of C.
+        """
+        assert isinstance(self._rule, Coupled)
+        return self._rule.pull(y, C) if self.scale == 1 else self.scale * self._rule.pull(y / self.scale, C)
 
     def value(self, z: Tensor) -> Tensor:
         """Return `h = scale · φ(z)`."""
@@ -176,7 +252,7 @@ class Activation:
             The slope, of the shape of `z`.
         """
         if self._rule.slope is None:
-            return None if self.scale == 1 else torch.full_like(z, self.scale)
+            return None if self.scale == 1 or self.coupled else torch.full_like(z, self.scale)
         s = self._rule.slope(z, h if self.scale == 1 else h / self.scale, **self.settings)
         return s if self.scale == 1 else self.scale * s
 
@@ -209,7 +285,7 @@ class Activation:
         Returns:
             The activation with the module's settings, or `None` where it is none of the table.
         """
-        for name, rule in RULES.items():
+        for name, rule in (RULES | OUTPUTS).items():
             if type(module) is rule.module:
                 return cls(name, **{key: getattr(module, key) for key in rule.settings})
         return None
@@ -280,6 +356,10 @@ def _parse(text: str) -> Activation:
 
 
 def _setting(name: str, key: str, value: Any, default: float | str) -> float | str:
+    if key == "dim":
+        if value not in (-1, 1):
+            raise ValueError(f"{name}: dim must be that of the outputs, -1 or 1, got {value!r}")
+        return -1
     if not isinstance(default, str):
         return _number(name, key, value)
     if value not in {"none", "tanh"}:  # of GELU, the one setting that is a word
@@ -321,13 +401,20 @@ def per_layer(given: str | Activation | Sequence[str | Activation], layers: int)
     if isinstance(given, str) and SEPARATOR in given:
         given = given.split(SEPARATOR)
     if isinstance(given, str | Activation):
-        return (activation(given),) * layers
+        return (_hidden(given),) * layers
     if not isinstance(given, Sequence):
-        return (activation(given),) * layers  # refuses it by its type
-    each = tuple(activation(one) for one in given)
+        return (_hidden(given),) * layers  # refuses it by its type
+    each = tuple(_hidden(one) for one in given)
     if len(each) != layers:
         raise ValueError(f"got {len(each)} activations for {layers} hidden layers; pass one for all, or one per hidden layer")
     return each
+
+
+def _hidden(given: str | Activation) -> Activation:
+    rule = activation(given)
+    if rule.coupled:
+        raise ValueError(f"{rule.name} couples all neurons of a layer, and can only be the output activation")
+    return rule
 
 
 def text_of(activations: Sequence[Activation], otherwise: str = "tanh") -> str:

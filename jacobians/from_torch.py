@@ -322,4 +322,7 @@ def _refuse_training(where: str, layer: nn.Module) -> None:
 
 def _supported() -> str:
     kinds = ", ".join(rule.module.__name__ for rule in RULES.values())
-    return f"supported are Linear, Sequential, Flatten first, Dropout and BatchNorm1d in eval mode, and the activations {kinds}"
+    return (
+        f"supported are Linear, Sequential, Flatten first, Dropout and BatchNorm1d in eval mode, the activations {kinds}, "
+        "and Softmax or LogSoftmax last"
+    )

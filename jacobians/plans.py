@@ -304,6 +304,9 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -
     problem = problem_of(mlp, x)
     if not is_integer(chunk) or chunk < 1:
         raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    psi = mlp.activations[-1]
+    if psi.coupled:
+        raise ValueError(f"chunk cannot bound J behind {psi.name}, for which rows of J are not computed by themselves; leave out chunk")
     if create_graph:
         raise ValueError("chunk cannot bound a J that is differentiated again: its graph holds every piece; leave out chunk")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]

@@ -100,6 +100,10 @@ def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
         A, B = (A * s[..., None, :], B) if A.shape[-2] <= B.shape[-1] else (A, B * s[..., :, None])
     if tape[-1].slope is not None:
         A = A * tape[-1].slope[..., :, None]
+    y = tape[-1].value
+    if mlp.activations[-1].coupled:
+        assert y is not None
+        A = mlp.activations[-1].push(y, A.expand(*y.shape[:-1], *A.shape[-2:]))
     # A factor without a slope inside is a bare weight: it must be neither shared with the caller nor without its batch.
     A, B = (M.expand(*x.shape[:-1], *M.shape[-2:]) for M in (A, B))
     return FactoredJacobian(*(M.clone() if M.untyped_storage().data_ptr() in _storages(mlp) else M for M in (A, B)))

@@ -52,6 +52,10 @@ def forward(mlp: MLP, x: Tensor, *, value: bool = False, columns: slice = _ALL) 
         if s is not None:
             T = scale(T, s[..., None, :])
     assert T is not None
+    psi = mlp.activations[-1]
+    if psi.coupled:
+        assert y is not None
+        return (y if value else None), psi.push(y, T.mT)
     return (y if value else None), T.mT
 
 

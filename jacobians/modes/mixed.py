@@ -51,6 +51,9 @@ def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, T
     last = tape[-1]
     if last.slope is not None:
         J = scale(J, last.slope[..., :, None])  # ψ' scales the rows
+    if mlp.activations[-1].coupled:
+        assert last.value is not None
+        J = mlp.activations[-1].push(last.value, J)
     return (last.value if value else None), J
 
 

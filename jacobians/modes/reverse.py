@@ -44,6 +44,10 @@ def reverse(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None,
             C = C * s[..., None, :] if C is tape[-1].weight else scale(C, s[..., None, :])
         # (N, P, out) x (out, in): one product of N·P rows with the shared weight
         C = C @ W if C.ndim == 2 else (C.flatten(0, 1) @ W).unflatten(0, C.shape[:2])
+    psi = mlp.activations[-1]
+    if psi.coupled:  # here and not at the seed, which is W_{L+1} and shared by the batch
+        assert y is not None
+        C = psi.push(y, C if C.ndim == y.ndim + 1 else C.expand(*y.shape[:-1], *C.shape))
     return (y if value else None), C
 
 

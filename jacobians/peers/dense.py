@@ -22,7 +22,12 @@ def _diagonals(mlp: MLP, x: Tensor) -> tuple[Tensor | None, list[tuple[Tensor, T
     return y, chain
 
 
-@register("forward:dense", differentiable=True, summary="explicit diagonal matrices, multiplied from the input side")
+def _supports(problem: Problem) -> str | None:
+    psi = problem.activations[-1]
+    return f"the slope of {psi.name} is no diagonal matrix" if psi.coupled else None
+
+
+@register("forward:dense", supports=_supports, differentiable=True, summary="explicit diagonal matrices, multiplied from the input side")
 def _forward(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
         y, chain = _diagonals(mlp, x)
@@ -35,7 +40,7 @@ def _forward(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run)
 
 
-@register("reverse:dense", differentiable=True, summary="explicit diagonal matrices, multiplied from the output side")
+@register("reverse:dense", supports=_supports, differentiable=True, summary="explicit diagonal matrices, multiplied from the output side")
 def _reverse(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
         y, chain = _diagonals(mlp, x)

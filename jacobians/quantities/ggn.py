@@ -36,7 +36,7 @@ def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tu
         pushed = step.entering @ V.mT if v_b is None else step.entering @ V.mT + v_b
         if tangent is not None:
             pushed = pushed + tangent @ step.weight.mT
-        tangent = pushed if step.slope is None else pushed * step.slope
+        tangent = step.push(pushed)
     assert tangent is not None
     own = y[0] if x.ndim == 1 else y
     C = loss.curvature(own, target, tangent.reshape(own.shape)).reshape(y.shape)

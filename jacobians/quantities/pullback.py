@@ -7,40 +7,34 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from jacobians.inputs import problem_of
+from jacobians.activations import Activation
 from jacobians.mlp import MLP
-from jacobians.problem import Problem
 
 
 class Step(NamedTuple):
-    """One layer of the tape: its weight, the value that enters it, and the slope behind it (`None` where it is one)."""
+    """One layer of the tape: its weight, the value that enters it, the slope behind it (`None` where it is one), and a coupled output."""
 
     weight: Tensor
     entering: Tensor
     slope: Tensor | None
+    coupled: Activation | None = None
+    y: Tensor | None = None
 
+    def push(self, tangent: Tensor) -> Tensor:
+        """Push tangents (N, out) through the activation."""
+        if self.coupled is not None:
+            assert self.y is not None
+            return self.coupled.push(self.y, tangent[..., None])[..., 0]
+        return tangent if self.slope is None else tangent * self.slope
 
-def described(mlp: MLP, x: Tensor) -> Problem:
-    """Describe a network and an input whose parameters are to be differentiated.
-
-    Args:
-        mlp: The network.
-        x: The input.
-
-    Returns:
-        The problem.
-
-    Raises:
-        TypeError: An argument has the wrong type or dtype.
-        ValueError: The input does not fit, or batch norms are multiplied into the weights.
-    """
-    problem = problem_of(mlp, x)
-    if mlp.folded:
-        raise ValueError(
-            "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
-            "differentiate the module with torch, or leave out the BatchNorm1d layers"
-        )
-    return problem
+    def pull(self, C: Tensor) -> Tensor:
+        """Pull cotangents (N, out) or (N, m, out) through the activation."""
+        if self.coupled is not None:
+            assert self.y is not None
+            return self.coupled.pull(self.y if C.ndim == 2 else self.y[:, None, :], C)
+        if self.slope is None:
+            return C
+        return C * (self.slope if C.ndim == 2 else self.slope[:, None, :])
 
 
 def tape_of(mlp: MLP, x: Tensor) -> tuple[Tensor, list[Step]]:
@@ -59,6 +53,9 @@ def tape_of(mlp: MLP, x: Tensor) -> tuple[Tensor, list[Step]]:
         assert value is not None
         steps.append(Step(W, h, slope))
         h = value
+    psi = mlp.activations[-1]
+    if psi.coupled:
+        steps[-1] = steps[-1]._replace(coupled=psi, y=h)
     return h, steps
 
 
@@ -73,10 +70,8 @@ def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         Index of a layer, last to first; its cotangents (…, out) with respect to `z_l`; and those of the value that enters it, (…, in).
     """
     for index in range(len(steps) - 1, -1, -1):
-        W, _, slope = steps[index]
-        if slope is not None:
-            C = C * (slope if C.ndim == 2 else slope[:, None, :])
-        entering = C @ W
+        C = steps[index].pull(C)
+        entering = C @ steps[index].weight
         yield index, C, entering
         C = entering
 

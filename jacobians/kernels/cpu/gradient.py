@@ -212,7 +212,7 @@ def why_not(problem: Problem) -> str | None:
     Returns:
         The reason, or `None` where they can.
     """
-    reason = supports(problem)
+    reason = supports(problem) or _coupled(problem)
     if reason is not None:
         return reason
     loss = loss_in(problem)
@@ -221,6 +221,11 @@ def why_not(problem: Problem) -> str | None:
     if loss.reduction == "none" and problem.quantity != "gradient_norms":
         return "returns one loss, not one for each element; use the method in torch, or another reduction"
     return "has nothing to do for an empty batch" if problem.N == 0 else None
+
+
+def _coupled(problem: Problem) -> str | None:
+    psi = problem.activations[-1]
+    return f"has no {psi.name} in C; use cross_entropy on the values before it, or the method in torch" if psi.coupled else None
 
 
 def _prepare(kind: int) -> Prepare:

@@ -275,6 +275,8 @@ def assemble(mode: str, problem: Problem, lean: bool = False) -> Kernel:
     Returns:
         The program for the C function.
     """
+    if problem.activations[-1].coupled:  # whose slopes torch multiplies in, behind the kernel
+        problem = problem.with_(output_activation="identity")
     mode, tree = _tree(mode, problem)
     widths, layers = problem.widths, problem.L + 1
     threads = 1 if lean else torch.get_num_threads()

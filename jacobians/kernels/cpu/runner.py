@@ -237,13 +237,25 @@ def supports(problem: Problem) -> str | None:
     why_not = _why_not()
     if why_not is not None:
         return why_not
-    unknown = [rule.name for rule in problem.activations if library().activation_code(rule.name.encode()) < 0]
+    unknown = [rule.name for rule in problem.activations if not rule.coupled and library().activation_code(rule.name.encode()) < 0]
     return f"has no activation {unknown[0]!r} in C" if unknown else None
 
 
 def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        return Computation(run=Runner(mlp, mode, problem, request.value), records=False)
+        psi = problem.activations[-1]
+        if not psi.coupled:
+            return Computation(run=Runner(mlp, mode, problem, request.value), records=False)
+        linear = Runner(mlp, mode, problem, value=True)  # of z, the values before the output activation
+
+        def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
+            z, J = linear(x)
+            assert z is not None
+            with torch.no_grad():
+                y = psi.value(z)
+                return (y if request.value else None), psi.push(y, J)
+
+        return Computation(run, records=False)
 
     return prepare
 

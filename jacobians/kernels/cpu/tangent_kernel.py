@@ -83,6 +83,9 @@ class TangentKernel:
 
 
 def _why_not(problem: Problem) -> str | None:
+    psi = problem.activations[-1]
+    if psi.coupled:
+        return f"has no {psi.name} in C"
     return supports(problem) or ("has nothing to do for an empty batch" if problem.N == 0 else None)
 
 

@@ -1,0 +1,71 @@
+"""Softmax and log-softmax outputs, whose slope is `diag(p) - p pᵀ` and no diagonal, through every method."""
+
+import pytest
+import torch
+from torch import nn
+
+import jacobians as jac
+from jacobians.activations import OUTPUTS
+from tests.cases import ALL, network
+from tests.jacobians.test_quantity_methods import OURS, check
+from tests.oracles import autograd, relative_error
+
+
+@pytest.mark.parametrize("batch", [None, 1, 5])
+@pytest.mark.parametrize("widths", [(3, 4), (6, 5, 1, 4, 7), (3, 8, 8, 5), (12, 20, 2, 20, 12), (4, 6, 1)], ids=str)
+@pytest.mark.parametrize("output", [*OUTPUTS, "softmax(scale=3.0)"])
+@pytest.mark.parametrize("method", ALL)
+def test_every_method(method, output, widths, batch):
+    mlp, x = network(widths, batch=batch, bias=True, output_activation=output)
+    reason = jac.find_method(method).unsupported(jac.plans.problem_of(mlp, x))
+    if reason is not None:
+        assert "softmax is no diagonal" in reason or "one output" in reason
+        return
+    y, J = jac.value_and_jacobian(mlp, x, method)
+    exact = autograd(mlp, x)
+    assert J.shape == exact.shape
+    assert (J - exact).abs().max() < 1e-12  # of one output the exact J is 0
+    torch.testing.assert_close(y, mlp(x))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_factors_and_the_planner(output):
+    mlp, x = network((12, 20, 2, 20, 12), batch=5, output_activation=output)
+    assert relative_error(jac.jacobian(mlp, x, factored=True).dense(), autograd(mlp, x)) < 1e-12
+    assert relative_error(jac.jacobian(mlp, x), autograd(mlp, x)) < 1e-12
+    with pytest.raises(ValueError, match=f"chunk cannot bound J behind {output}"):
+        jac.jacobian(mlp, x, chunk=2**30)
+
+
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_derivatives_with_respect_to_parameters(monkeypatch, method, output):
+    monkeypatch.setattr("tests.jacobians.test_quantity_methods.network", lambda *a, **k: network(*a, **{**k, "output_activation": output}))
+    reason = jac.find_method(method).unsupported(jac.Problem(widths=(4, 6, 3), batch=5, output_activation=output, loss="mse"))
+    assert reason is None or f"has no {output} in C" in reason
+    if reason is None:
+        check(method, (4, 6, 5, 3), 7, jac.Loss("mse", "sum"))
+
+
+def test_the_slope_by_hand():
+    p = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    mlp = jac.MLP([torch.eye(3, dtype=torch.float64)], output_activation="softmax")
+    J = jac.jacobian(mlp, p.log())
+    torch.testing.assert_close(J, torch.diag(p) - torch.outer(p, p))
+
+
+@pytest.mark.parametrize("module", [nn.Softmax(dim=-1), nn.Softmax(dim=1), nn.LogSoftmax(dim=-1)], ids=str)
+def test_torch_modules(module):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), module)
+    mlp, x = jac.MLP.from_torch(net), torch.randn(6, 3)
+    torch.testing.assert_close(mlp(x), net(x).detach())
+    torch.testing.assert_close(jac.jacobian(mlp, x), autograd(mlp, x).float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(mlp.to_torch()(x), net(x))
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="softmax couples all neurons of a layer, and can only be the output activation"):
+        jac.MLP.random(L=1, D=2, K=3, P=2, activation="softmax")
+    with pytest.raises(ValueError, match="softmax: dim must be that of the outputs, -1 or 1, got 0"):
+        jac.MLP.from_torch(nn.Sequential(nn.Linear(3, 5), nn.Softmax(dim=0)))
