@@ -8,6 +8,7 @@ from jacobians.derivatives import ggn_product, gradient, ntk, parameter_jacobian
 from jacobians.losses import Loss
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
+from jacobians.module_gradient import ModuleGradient, module_gradient
 from jacobians.plans import Plan, jacobian, plan, value_and_jacobian
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Gradient
@@ -36,6 +37,7 @@ __all__ = [
     "Gradient",
     "Loss",
     "Method",
+    "ModuleGradient",
     "ParameterJacobian",
     "PerSampleGradients",
     "Plan",
@@ -50,6 +52,7 @@ __all__ = [
     "jacobian",
     "methods",
     "mixed",
+    "module_gradient",
     "ntk",
     "optimal_bracketing",
     "parameter_jacobian",

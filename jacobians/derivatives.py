@@ -224,7 +224,7 @@ def _described(mlp: MLP, x: Tensor, batched: str = "") -> None:
     if mlp.folded:
         raise ValueError(
             "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
-            "differentiate the module with torch, or leave out the BatchNorm1d layers"
+            "take jacobians.module_gradient for the gradient of a loss, or leave out the BatchNorm1d layers"
         )
 
 

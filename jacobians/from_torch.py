@@ -78,18 +78,24 @@ class Chain:
 
     Args:
         module: The torch module.
+        normalising: Whether batch norms may be in training mode, for who evaluates them as such.
+
+    Attributes:
+        sequence: The linear layers, batch norms and activations in their order.
 
     Raises:
         TypeError: It is no module, or a layer is of a kind that is no part of such a chain.
         ValueError: A layer stands in the wrong place or does more than its type says.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, normalising: bool = False) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"expected a torch nn.Module, got {type(module).__name__}; pass e.g. nn.Sequential(nn.Linear(3, 64), nn.Tanh(), …)"
             )
         self.module = module
+        self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
+        self._normalising = normalising
         self._watched: list[tuple[str, nn.Module, type, bool]] = []
         self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []
         self._affine: list[_Affine] = []
@@ -212,13 +218,16 @@ class Chain:
                     f"layer {where} (Linear) is on the meta device and has no numbers; materialise it with module.to_empty(device='cpu')"
                 )
             self._affine.append(_Affine(cast("nn.Linear", layer), where, before=pending[:]))
+            self.sequence.append(cast("nn.Linear", layer))
             pending.clear()
         elif kind is nn.Flatten:
             if self._affine or pending:
                 raise ValueError(f"layer {where} (Flatten) must come first; x has shape (D,) or (N, D) from there on")
         elif kind in _DROPOUT or kind is nn.BatchNorm1d:
-            _refuse_training(where, layer)
+            if kind is not nn.BatchNorm1d or not self._normalising:
+                _refuse_training(where, layer)
             if kind is nn.BatchNorm1d:
+                self.sequence.append(cast("nn.BatchNorm1d", layer))
                 unit = self._affine[-1] if self._affine else None
                 (unit.behind if unit and unit.activation is None else pending).append(cast("nn.BatchNorm1d", layer))
         elif kind is Scaled:
@@ -242,6 +251,7 @@ class Chain:
         if not self._affine or self._affine[-1].activation is not None or pending:
             raise ValueError(f"layer {where} ({shown}) must follow a Linear layer; let Linear and activation alternate")
         self._affine[-1].activation = rule
+        self.sequence.append(rule)
 
 
 def compare(mlp: MLP, module: nn.Module) -> None:
@@ -316,7 +326,8 @@ def _refuse_training(where: str, layer: nn.Module) -> None:
     if type(layer) is nn.BatchNorm1d and (layer.training or layer.running_mean is None):
         remedy = "call module.eval()" if layer.running_mean is not None else "give it track_running_stats=True"
         raise ValueError(
-            f"layer {where} (BatchNorm1d) couples the samples of a batch here, so no sample has a Jacobian of its own; {remedy}"
+            f"layer {where} (BatchNorm1d) couples the samples of a batch here, so no sample has a Jacobian of its own; {remedy}, or take "
+            "jacobians.module_gradient for the gradient of a loss"
         )
 
 

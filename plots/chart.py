@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
+from jacobians.registry import JACOBIAN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +75,19 @@ class Results:
     device: str | None = None
     several: bool = False
 
-    def rows(self, *names: str) -> list[Row]:
+    def rows(self, *names: str, quantity: str | None = JACOBIAN) -> list[Row]:
         """Return the valid rows of some sweeps, or of all.
 
         Args:
             *names: Names of sweeps; all by default.
+            quantity: What they computed; `None` for anything.
 
         Returns:
             Rows of the device.
         """
         chosen = [file for file in self.files if not names or file.name in names]
-        return [row for file in chosen for row in ok_rows(file.rows) if self.device in {None, row.device}]
+        rows = [row for file in chosen for row in ok_rows(file.rows) if self.device in {None, row.device}]
+        return [row for row in rows if quantity in {None, row.quantity}]
 
     def file(self, name: str) -> ResultFile | None:
         """Return the result of a sweep.

@@ -18,6 +18,7 @@ from benchmarks.records.problems import best_baseline, best_by_mode, best_of_our
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
+from jacobians.registry import JACOBIAN, find_quantity
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
@@ -97,7 +98,7 @@ def statements(machine: str | None = None) -> str:
         Markdown, one point per line.
     """
     files = [path for path in result_files() if path.parent == _folder(machine)]
-    rows = [row for path in files for row in ok_rows(read_csv(path)) if row.device == "cpu"]
+    rows = [row for path in files for row in ok_rows(read_csv(path)) if row.device == "cpu" and row.quantity == JACOBIAN]
     wins = duels = ahead = behind = 0
     winners: Counter[str] = Counter()
     gains: list[tuple[Ratio, Row]] = []
@@ -140,6 +141,41 @@ def statements(machine: str | None = None) -> str:
     return "\n".join(lines)
 
 
+def derivatives(machine: str | None = None) -> str:
+    """Write the shapes with names of every other quantity, and what all its problems say.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown; empty where no other quantity was measured.
+    """
+    lines = ["| what | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    every: list[Row] = []
+    for path in [path for path in result_files() if path.parent == _folder(machine)]:
+        origin = read_provenance(path)
+        if origin.sweep.quantity == JACOBIAN:
+            continue
+        rows = ok_rows(read_csv(path))
+        every += rows
+        names = set(scoreboard.names_of(origin.sweep).values())
+        columns, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
+        what = find_quantity(origin.sweep.quantity).title
+        for row in body:
+            cells = [cell.removeprefix(f"{origin.sweep.quantity}/") for cell in row[: len(columns) - 2]]
+            lines.append(f"| {what} | {' | '.join(cells)} |")
+    if not every:
+        return ""
+    leads = [ratio(library, ours) for group in groups(every) if (ours := best_of_ours(group)) and (library := best_baseline(group))]
+    faster, sure = sum(lead.value > 1 for lead in leads), sum((lead.low or 0) > 1 for lead in leads)
+    slower = sum((lead.high or math.inf) < 1 for lead in leads)
+    end = (
+        f"Over all {len(leads)} problems of these sweeps, growth with N, K, P and L included, ours is the fastest on {faster}; the whole "
+        f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {disturbed(every).capitalize()}."
+    )
+    return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
+
+
 TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", "dense")
 
 
@@ -164,7 +200,7 @@ def text() -> str:
     Returns:
         Markdown.
     """
-    return f"{modes()}\n\n{statements()}\n\n{scores()}\n\n{table()}"
+    return "\n\n".join(filter(None, (modes(), statements(), scores(), table(), derivatives())))
 
 
 def replace_between(path: Path, start: str, end: str, text: str) -> None:

@@ -20,16 +20,24 @@ class Parts(NamedTuple):
     """A gradient as one vector, of which the derivatives by the parameters are views.
 
     Attributes:
-        loss: The loss.
-        vector: All derivatives, in the order of `mlp.parameters()`.
+        all: All derivatives, in the order of `mlp.parameters()`, and behind them the loss.
         like: A tensor of the shape of each parameter.
         x: `∂L/∂x`, or `None`.
     """
 
-    loss: Tensor
-    vector: Tensor
+    all: Tensor
     like: Sequence[Tensor]
     x: Tensor | None
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss."""
+        return self.all[-1]
+
+    @property
+    def vector(self) -> Tensor:
+        """All derivatives."""
+        return self.all[:-1]
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it is there."""
@@ -46,18 +54,21 @@ class Gradient:
         inputs: Whether `∂L/∂x` is there.
 
     Attributes:
-        loss: The loss, a scalar; with reduction `none` all its values, whose sum is differentiated.
         x: `∂L/∂x`, of the shape of x, where it was asked for, else `None`.
     """
 
-    __slots__ = ("_biased", "_given", "_parameters", "loss", "x")
+    __slots__ = ("_biased", "_given", "_parameters", "x")
 
     def __init__(self, mlp: MLP, given: tuple[Tensor, ...] | Parts, inputs: bool) -> None:
         self._biased = mlp.biases
         self._given = given
         self._parameters: tuple[Tensor, ...] | None = None
-        self.loss = given[0]
         self.x = given[-1] if inputs else None
+
+    @property
+    def loss(self) -> Tensor:
+        """The loss, a scalar; with reduction `none` all its values, whose sum is differentiated."""
+        return self._given.loss if isinstance(self._given, Parts) else self._given[0]
 
     def parameters(self) -> tuple[Tensor, ...]:
         """Return `∂L/∂W_1, ∂L/∂b_1, ∂L/∂W_2, …`, in the order of `mlp.parameters()`."""

@@ -1,6 +1,6 @@
 """The figures, one a file: its data and its drawing. Importing this registers them."""
 
-from plots.charts import devices, dots, lines, memory, mixed_gain, published, regret, roofline, saturation, speedups, winners
+from plots.charts import devices, dots, lines, memory, mixed_gain, published, quantities, regret, roofline, saturation, speedups, winners
 
 __all__ = [
     "devices",
@@ -9,6 +9,7 @@ __all__ = [
     "memory",
     "mixed_gain",
     "published",
+    "quantities",
     "regret",
     "roofline",
     "saturation",

@@ -12,6 +12,7 @@ from benchmarks.analysis.scoreboard import names_of
 from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, fastest, groups, is_baseline, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
+from jacobians.registry import JACOBIAN, find_quantity
 from plots import style
 from plots.axes import canvas, error, legend
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
@@ -24,6 +25,11 @@ LIBRARIES = {  # implementation -> what its users call it; the faster one of eac
     "autograd-loop": "torch.autograd",
     "autograd-vectorized": "torch.autograd",
     "sum-trick": "torch.autograd",
+    "autograd": "torch.autograd",
+    "numpy": "NumPy",
+    "backpack": "BackPACK",
+    "opacus": "Opacus",
+    "curvlinops": "curvlinops",
 }
 
 
@@ -44,13 +50,14 @@ def speedups(results: Results) -> Iterator[Exhibit]:
         yield Exhibit("Against every library", chart, ("workloads",))
 
 
-def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None) -> SpeedupChart | None:
+def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantity: str = JACOBIAN) -> SpeedupChart | None:
     """Compare the best of ours with every library on each problem.
 
     Args:
         rows: Valid rows of one sweep and device.
         stem: File name.
         sweep: Where the problems have their names.
+        quantity: What was computed; of any but the Jacobian only problems with a name are shown.
 
     Returns:
         The chart, the largest lead over the best library on top; `None` where ours and libraries never meet.
@@ -62,13 +69,16 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None) -> Spee
         if ours is None or best is None:
             continue
         problem = problem_of(ours)
+        name = names.get((problem.widths, problem.batch))
+        if quantity != JACOBIAN and name is None:
+            continue
         of: dict[str, tuple[float, float, float]] = {}
-        for name in dict.fromkeys(LIBRARIES.values()):
-            row = fastest(r for r in group if is_baseline(r) and LIBRARIES.get(r.implementation) == name)
+        for library in dict.fromkeys(LIBRARIES.values()):
+            row = fastest(r for r in group if is_baseline(r) and LIBRARIES.get(r.implementation) == library)
             if row:
                 lead = ratio(row, ours)
-                of[name] = (lead.value, lead.low or lead.value, lead.high or lead.value)
-        scored.append((ratio(best, ours).value, names.get((problem.widths, problem.batch)) or title(ours), of))
+                of[library] = (lead.value, lead.low or lead.value, lead.high or lead.value)
+        scored.append((ratio(best, ours).value, name or title(ours), of))
     if not scored:
         return None
     scored.sort(key=lambda item: -item[0])
@@ -77,10 +87,12 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None) -> Spee
         for name, (value, low, high) in of.items():
             series.setdefault(name, []).append((index, value, low, high))
     leads = [lead for lead, _, _ in scored]
+    what = "F" if quantity == JACOBIAN else f"{find_quantity(quantity).title}: f"  # …aster
     middle = sorted(leads)[len(leads) // 2]
     return SpeedupChart(
         stem=stem,
-        title=f"Faster than every library on {sum(lead > 1 for lead in leads)} of {len(leads)} workloads, {middle:.2g} times in the median",
+        title=f"{what}aster than every library on {sum(lead > 1 for lead in leads)} of {len(leads)} workloads, "
+        f"{middle:.2g} times in the median",
         topic="Time of each library over the best of ours",
         subtitle=hardware(rows),
         caption=f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}. "

@@ -14,7 +14,7 @@ from benchmarks.run.provenance import Provenance
 from jacobians import estimate
 from jacobians.kernels.cpu import program
 from jacobians.modes import bracketing
-from jacobians.registry import MODES, methods
+from jacobians.registry import JACOBIAN, MODES, methods
 
 CONSTANTS: dict[str, Any] = {
     "PER_SAMPLE": bracketing.PER_SAMPLE,
@@ -58,7 +58,7 @@ def machines(loaded: Sequence[tuple[Sequence[Row], Provenance]]) -> list[dict[st
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for rows, origin in loaded:
         for device, rates in origin.rates.items():
-            here = [row for row in ok_rows(rows) if row.device == device and row.dtype == "float32"]
+            here = [row for row in ok_rows(rows) if (row.quantity, row.device, row.dtype) == (JACOBIAN, device, "float32")]
             if not here:
                 continue
             ours = [m.implementation for m in methods() if m.hand_written and m.unsupported(problem_of(here[0])) is None]

@@ -13,23 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks.analysis import scoreboard
-from benchmarks.analysis.tables import by_mode, duration, place
+from benchmarks.analysis.tables import by_method, by_mode, duration, place
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, write_atomically
 from benchmarks.records.problems import best_of_ours, disturbed, groups, key_of, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
-from jacobians.registry import methods
+from jacobians.registry import methods, quantities
 from plots import figures
 from plots.chart import Exhibit, ResultFile, exhibits
 from plots.report import explorer, summary
 
-FORMULAS = {
-    "forward": "T_1 = S_1 W_1,  T_l = S_l (W_l T_{l-1}),  J = W_{L+1} T_L",
-    "reverse": "C = W_{L+1},  C ← (C S_l) W_l for l = L … 1,  J = C",
-    "mixed": "J = W_{L+1} S_L W_L … S_1 W_1 in the order with the fewest operations",
-}
 COLUMNS = ("sweep", "problem", "device", "method", "status", "median", "low", "high", "ceiling", "error", "memory", "flags", "reason")
 
 
@@ -112,8 +107,9 @@ def _modes(loaded: list[_Loaded]) -> list[dict[str, Any]]:
     """Make the first tables: per sweep our modes beside the best library; the shortest first, which the page shows open."""
     tables = []
     for result in loaded:
-        columns, rows = by_mode(result.rows)
-        if rows:
+        for columns, rows in (by_mode(result.rows), by_method(result.rows)):
+            if not rows:
+                continue
             tables.append({"title": f"{result.path.stem}, {result.rows[0].device_name}", "columns": columns, "rows": rows})
     return sorted(tables, key=lambda table: len(table["rows"]))
 
@@ -185,10 +181,11 @@ def _methods(rows: list[Row]) -> list[dict[str, str]]:
             "name": m.name,
             "by": "ours" if m.hand_written else "peer",
             "summary": m.summary,
-            "formula": FORMULAS[m.mode],
+            "formula": quantity.modes[m.mode],
             "measured": "yes" if m.name in measured else "no",
         }
-        for m in methods()
+        for quantity in quantities()
+        for m in methods(quantity=quantity.name)
     ]
 
 

@@ -23,7 +23,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     wrong = sum(row.status == "invalid" for row in rows)
     measured = groups(rows)
     checked = (
-        f"{len(valid)} measurements on {len(measured)} problems, each after its Jacobian was checked against float64 autograd"
+        f"{len(valid)} measurements on {len(measured)} problems, each after its result was checked against float64 autograd"
         f" ({wrong} failed the check)."
     )
     leads: list[tuple[float, str]] = []

@@ -302,6 +302,17 @@ class TestCalls:
         whole = jac.ntk(mlp, x, method="structured:native")
         assert torch.equal(whole, whole.permute(1, 0, 3, 2))
 
+    @pytest.mark.parametrize("dtype", TOLERANCE)
+    @pytest.mark.parametrize("N", [1, 16, 17, 31, 32, 33, 48, 49, 63, 64, 65, 129])
+    @pytest.mark.parametrize("P", [1, 3])
+    def test_symmetric_kernels_of_any_size(self, P, N, dtype):
+        mlp, (x,), _ = case("ntk", (3, 9, 5, P), N, jac.Loss("mse"), dtype=dtype)
+        native, eager = jac.ntk(mlp, x, method="structured:native"), jac.ntk(mlp, x, method="structured:eager")
+        torch.testing.assert_close(native, eager)
+        assert torch.equal(native, native.permute(1, 0, 3, 2))
+        torch.testing.assert_close(jac.ntk(mlp, x, trace=True), torch.einsum("abpp->ab", eager))
+        torch.testing.assert_close(jac.ntk(mlp, x, x[: N // 2 + 1], method="structured:native"), eager[:, : N // 2 + 1])
+
     def test_the_readable_kernel_in_tiles(self):
         from jacobians.quantities.ntk import kernel_of
 

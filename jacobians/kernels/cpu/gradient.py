@@ -93,7 +93,9 @@ class Derivative:
         self._at = ctypes.addressof(chain)
         self._function = getattr(library(), f"gradient_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 10 + [ctypes.c_int]
-        self._result, self._outputs = chain.parameters if kind != NORMS else N, P
+        self._outputs, self._itemsize = P, problem.itemsize
+        # The loss stands behind a gradient: one tensor is allocated instead of two.
+        self._result = {GRADIENT: chain.parameters + 1, GAUSS_NEWTON: chain.parameters, NORMS: N}[kind]
 
     @property
     def working_bytes(self) -> int:
@@ -120,14 +122,16 @@ class Derivative:
         weights, biases, alive = self._addresses.now()
         x, target = plain("x", x), plain("target", target)
         out = x.new_empty(self._result)
+        at = out.data_ptr()
         if self._kind != GRADIENT:
-            self._call(weights, biases, x, target, None if v is None else plain("v", v), out, None, None, None)
+            v = None if v is None else plain("v", v)
+            self._call(weights, biases, x.data_ptr(), target.data_ptr(), None if v is None else v.data_ptr(), at, None, None, None)
             return out
-        loss = x.new_empty(())
         gx = torch.empty_like(x) if self._inputs else None
-        self._call(weights, biases, x, target, None, out, gx, loss, None)
+        loss = at + (self._result - 1) * self._itemsize
+        self._call(weights, biases, x.data_ptr(), target.data_ptr(), None, at, None if gx is None else gx.data_ptr(), loss, None)
         del alive
-        return Parts(loss, out, self.like, gx)
+        return Parts(out, self.like, gx)
 
     def update(self, x: Tensor, target: Tensor, rate: float, momentum: float, decay: float, velocity: Tensor | None) -> Tensor:
         """Compute the gradient and take a step of gradient descent with it, in one call; the gradient itself is not kept.
@@ -153,13 +157,13 @@ class Derivative:
         if isinstance(alive, list):  # copies would be updated in their place
             raise NotPlain("a parameter is not contiguous, and cannot be updated where it stands")
         x, target, loss = plain("x", x), plain("target", target), x.new_empty(())
-        self._call(weights, biases, x, target, None, None, None, loss, velocity)
+        at_velocity = None if velocity is None else velocity.data_ptr()
+        self._call(weights, biases, x.data_ptr(), target.data_ptr(), None, None, None, loss.data_ptr(), at_velocity)
         del alive
         return loss
 
-    def _call(self, weights: Any, biases: Any, *tensors: Tensor | None) -> None:
-        threads = torch.get_num_threads() if self._threaded else 1
-        status = self._function(self._at, weights, biases, *[None if t is None else t.data_ptr() for t in tensors], threads)
+    def _call(self, *addresses: Any) -> None:
+        status = self._function(self._at, *addresses, torch.get_num_threads() if self._threaded else 1)
         if status == BAD_CLASS:
             raise ValueError(f"class indices must lie in 0 … {self._outputs - 1}")
         if status:
@@ -232,8 +236,10 @@ def _prepare(kind: int) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         loss, by_classes = loss_in(problem), {}
 
+        takes_classes = loss.classes
+
         def run(inputs: tuple[Tensor, ...]) -> tuple[None, Any]:
-            classes = loss.classes and not inputs[1].is_floating_point()
+            classes = takes_classes and not inputs[1].is_floating_point()
             derivative = by_classes.get(classes)
             if derivative is None:
                 derivative = by_classes[classes] = Derivative(mlp, problem, kind, loss, classes, request.inputs)

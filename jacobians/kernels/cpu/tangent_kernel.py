@@ -66,7 +66,7 @@ class TangentKernel:
         while tile > 1 and outputs * outputs * tile * panel > TILE_NUMBERS:
             tile //= 2
         hidden = chain.numbers - self._problem.D - P
-        tile_numbers = (outputs * outputs + 1) * tile * panel
+        tile_numbers = outputs * outputs * (tile * panel + panel) + tile * panel
         work = max(chain.numbers * panel + panel, tile_numbers)
         gram = Gram(N1, N2, int(x2 is None), int(self._trace), tile, (chain.numbers + P + P * hidden) * panel, -(-work // 16) * 16)
         out = x1.new_empty((N1, N2) if self._trace else (N1, N2, P, P))

@@ -76,6 +76,13 @@ typedef struct {
     int64_t first, second, symmetric, trace, tile, block_numbers, work_of_thread;
 } Gram;
 
+/* Stores past the caches are not ordered with those that follow, but for this. */
+#if defined(__AVX512F__)
+#define STREAMED() _mm_sfence()
+#else
+#define STREAMED() ((void)0)
+#endif
+
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define WIDEST 4

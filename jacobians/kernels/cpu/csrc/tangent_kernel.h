@@ -53,47 +53,67 @@ static void NAME(factors_of_block)(const NAME(Tiles) * t, const REAL *x, int64_t
     }
 }
 
-/* Rows i0 … of block `i` against all of block `j`. */
+/* Rows i0 … of block `i` against block `j`; against itself, a symmetric kernel, only from the diagonal on, as far as whole panels allow. */
 static void NAME(one_tile)(const NAME(Tiles) * t, int64_t i, int64_t i0, int64_t rows, int64_t j, REAL *work) {
     const Chain *p = t->chain;
     const Gram *g = t->gram;
     const int64_t *width = p->widths, n = p->layers, P = width[n], outputs = g->trace ? 1 : P;
-    int64_t count = NAME(count_in_block)(g->second, j), side1 = NAME(lanes_for)(NAME(count_in_block)(g->first, i)), side = NAME(lanes_for)(count);
-    int64_t vectors = NAME(vectors_for)(side), area = rows * side, hidden = p->numbers - width[0] - P, N2 = g->second;
+    int64_t side1 = NAME(lanes_for)(NAME(count_in_block)(g->first, i)), side2 = NAME(lanes_for)(NAME(count_in_block)(g->second, j));
+    int diagonal = g->symmetric && i == j;
+    int64_t skip = diagonal ? side2 - NAME(vectors_for)(side2 - i0) * LANES : 0;
+    int64_t count = NAME(count_in_block)(g->second, j) - skip, side = side2 - skip, own = diagonal ? i0 - skip : 0;
+    /* Tiles of the pairs of outputs lie a line more than their size apart: at a distance of 4 kB all would be in one set of the cache. */
+    int64_t vectors = NAME(vectors_for)(side), filled = rows * side, area = filled + LANES, hidden = p->numbers - width[0] - P, N2 = g->second;
     const REAL *f1 = t->factors1 + i * g->block_numbers, *f2 = t->factors2 + j * g->block_numbers;
     const REAL *C1 = f1 + (p->numbers + P) * PANEL, *C2 = f2 + (p->numbers + P) * PANEL;
-    REAL *total = work, *inner = total + outputs * outputs * g->tile * PANEL;
+    REAL *total = work, *inner = total + outputs * outputs * (g->tile * PANEL + LANES);
     if (n == 1) memset(total, 0, outputs * outputs * area * sizeof(REAL));
     for (int64_t l = 0, at = 0, cotangents = 0; l < n; at += width[l], cotangents += width[l + 1], l++) {
         NAME(Scale) none = {0};
-        NAME(panel)(vectors, rows, width[l], f1 + at * side1 + i0, 1, side1, f2 + at * side, side, inner, side, &none, 0, 0);
-        for (int64_t q = 0; q < area && t->bias[l]; q += LANES) NAME(store)(inner + q, NAME(load)(inner + q) + 1);
+        NAME(panel)(vectors, rows, width[l], f1 + at * side1 + i0, 1, side1, f2 + at * side2 + skip, side2, inner, side, &none, 0, 0);
+        for (int64_t q = 0; q < filled && t->bias[l]; q += LANES) NAME(store)(inner + q, NAME(load)(inner + q) + 1);
         if (l == n - 1) break;
         for (int64_t a = 0; a < P; a++)
             for (int64_t b = g->trace ? a : 0; b < (g->trace ? a + 1 : P); b++) {
                 NAME(Scale) by = {.each = inner, .stride = side, .add = l > 0 || (g->trace && a > 0) ? ADD_SCALED : REPLACE};
                 NAME(panel)(vectors, rows, width[l + 1], C1 + a * hidden * PANEL + cotangents * side1 + i0, 1, side1,
-                            C2 + b * hidden * PANEL + cotangents * side, side, g->trace ? total : total + (a * P + b) * area, side, &by, 0, 0);
+                            C2 + b * hidden * PANEL + cotangents * side2 + skip, side2, g->trace ? total : total + (a * P + b) * area, side, &by, 0, 0);
             }
     }
     for (int64_t a = 0; a < P; a++) { /* the last layer: each output has a cotangent of its own alone */
-        const REAL *s1 = f1 + p->numbers * PANEL + a * side1 + i0, *s2 = f2 + p->numbers * PANEL + a * side;
+        const REAL *s1 = f1 + p->numbers * PANEL + a * side1 + i0, *s2 = f2 + p->numbers * PANEL + a * side2 + skip;
         REAL *to = g->trace ? total : total + (a * P + a) * area;
         for (int64_t r = 0; r < rows; r++)
             for (int64_t q = 0; q < side; q += LANES)
                 NAME(store)(to + r * side + q,
                             NAME(load)(to + r * side + q) + s1[r] * NAME(load)(s2 + q) * NAME(load)(inner + r * side + q));
     }
-    int64_t pairs = outputs * outputs, first = i * PANEL + i0;
+    int64_t pairs = outputs * outputs, first = i * PANEL + i0, second = j * PANEL + skip;
+    int64_t mirrored = !g->symmetric ? count : diagonal ? own + rows : 0; /* from this column on */
+    if (pairs == 1) {
+        for (int64_t r = 0; r < rows; r++) {
+            REAL *to = t->out + (first + r) * N2 + second;
+            int64_t c = own;
+            for (; c + LANES <= count; c += LANES) NAME(stream)(to + c, NAME(load)(total + r * side + c));
+            for (; c < count; c++) to[c] = total[r * side + c];
+        }
+        for (int64_t c = mirrored; c < count; c++) {
+            REAL column[PANEL], *to = t->out + (second + c) * N2 + first;
+            for (int64_t r = 0; r < rows; r++) column[r] = total[r * side + c];
+            int64_t r = 0;
+            for (; r + LANES <= rows; r += LANES) NAME(stream)(to + r, NAME(load)(column + r));
+            for (; r < rows; r++) to[r] = column[r];
+        }
+        return;
+    }
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < count; c++) {
-            REAL *to = t->out + ((first + r) * N2 + j * PANEL + c) * pairs;
+        for (int64_t c = own; c < count; c++) {
+            REAL *to = t->out + ((first + r) * N2 + second + c) * pairs;
             for (int64_t q = 0; q < pairs; q++) to[q] = total[q * area + r * side + c];
         }
-    if (!g->symmetric || i == j) return;
-    for (int64_t c = 0; c < count; c++)
+    for (int64_t c = mirrored; c < count; c++)
         for (int64_t r = 0; r < rows; r++) {
-            REAL *to = t->out + ((j * PANEL + c) * N2 + first + r) * pairs;
+            REAL *to = t->out + ((second + c) * N2 + first + r) * pairs;
             for (int64_t b = 0; b < outputs; b++)
                 for (int64_t a = 0; a < outputs; a++) to[b * outputs + a] = total[(a * outputs + b) * area + r * side + c];
         }
@@ -120,6 +140,7 @@ static void NAME(tiles)(void *argument, int thread, int threads) {
         if ((g->symmetric && i > j) || i0 >= count) continue;
         NAME(one_tile)(t, i, i0, count - i0 < g->tile ? count - i0 : g->tile, j, work);
     }
+    STREAMED(); /* before the other threads are told that this one is done */
 }
 
 /* Return 0, -1 where there is no memory, or -2 where an activation is unknown. The tile divides PANEL. x2 is null where it is x1. */

@@ -8,6 +8,16 @@ typedef INTEGER NAME(integers) __attribute__((vector_size(VECTOR_BYTES)));
 
 INLINE VECTOR NAME(load)(const REAL *p) { return *(const NAME(in_memory) *)p; }
 INLINE void NAME(store)(REAL *p, VECTOR v) { *(NAME(in_memory) *)p = v; }
+/* Store past the caches what is not read again soon; only where p is at the start of a vector, else as usual. */
+INLINE void NAME(stream)(REAL *p, VECTOR v) {
+#if defined(__AVX512F__)
+    if (((uintptr_t)p & (VECTOR_BYTES - 1)) == 0) {
+        _mm512_stream_si512((__m512i *)p, (__m512i)v);
+        return;
+    }
+#endif
+    NAME(store)(p, v);
+}
 INLINE VECTOR NAME(all)(REAL a) { return a - (VECTOR){0}; }
 INLINE VECTOR NAME(choose)(INTEGERS mask, VECTOR yes, VECTOR no) { return (VECTOR)(((INTEGERS)yes & mask) | ((INTEGERS)no & ~mask)); }
 INLINE VECTOR NAME(absolute)(VECTOR v) { return NAME(choose)(v < 0, -v, v); }

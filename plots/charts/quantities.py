@@ -1,0 +1,116 @@
+"""Quantities other than the Jacobian: the shapes with names against every library, and the growth with each size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, groups, ratio
+from benchmarks.records.rows import Row
+from jacobians.registry import JACOBIAN, find_quantity
+from plots import style
+from plots.axes import WIDTH, error, sizes_axis, time_axis, titles
+from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.charts.speedups import chart_of
+from plots.families import VARIABLES, families, hardware, make_trace, point
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthChart(Chart):
+    """One panel per size that alone varies: the best of ours and the best library."""
+
+    panels: tuple[tuple[str, tuple[Trace, ...]], ...]  # label of the x axis, lines
+
+
+@figure(15)
+def quantities(results: Results) -> Iterator[Exhibit]:
+    """Make the charts of every sweep of another quantity than the Jacobian."""
+    for file in results.files:
+        rows = results.rows(file.name, quantity=None)
+        if not rows or rows[0].quantity == JACOBIAN:
+            continue
+        section = "Derivatives that share the chain"
+        named = chart_of(rows, results.stem(f"speedups-{file.name}"), file.sweep, quantity=rows[0].quantity)
+        if named:
+            yield Exhibit(section, named, (file.name,))
+        grown = growth_of(rows, results.stem(f"growth-{file.name}"))
+        if grown:
+            yield Exhibit(section, grown, (file.name,))
+
+
+def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
+    """Set the best of ours beside the best library against every size that alone varies.
+
+    Args:
+        rows: Valid rows of one sweep and device.
+        stem: File name.
+
+    Returns:
+        The chart; `None` where no size varies, or no library was measured.
+    """
+    panels: list[tuple[str, tuple[Trace, ...]]] = []
+    leads: list[float] = []
+    for variable, label in VARIABLES.items():
+        family = max(families(rows, variable), key=len, default=None)
+        if family is None:
+            continue
+        ours, theirs = [], []
+        for value in sorted({getattr(row, variable) for row in family}):
+            here = [row for row in family if getattr(row, variable) == value]
+            mine, library = best_of_ours(here), best_baseline(here)
+            if mine and library:
+                ours.append(point(value, mine))
+                theirs.append(point(value, library))
+                leads.append(ratio(library, mine).value)
+        if ours:
+            traces = (make_trace("reverse:native", "best of ours", ours), make_trace("library:best", "best library", theirs))
+            panels.append((label, traces))
+    if not panels:
+        return None
+    quantity = find_quantity(rows[0].quantity)
+    wins = sum(lead > 1 for lead in leads)
+    return GrowthChart(
+        stem=stem,
+        title=f"{quantity.title}: faster than every library at {wins} of {len(leads)} sizes, {min(leads):.2g} to {max(leads):.2g} times",
+        topic="Time as one size grows",
+        subtitle=hardware(rows),
+        caption=f"Medians with 95 % intervals, tanh networks with biases; {disturbed([row for group in groups(rows) for row in group])}.",
+        panels=tuple(panels),
+    )
+
+
+@draw.register
+def _(chart: GrowthChart) -> Figure:
+    down = -(-len(chart.panels) // 2)
+    drawing = Figure(figsize=(WIDTH, 1.2 + 2.3 * down), layout="constrained")
+    titles(drawing, chart)
+    places = drawing.subplots(down, 2 if len(chart.panels) > 1 else 1, sharey=True, squeeze=False)
+    for index, axes in enumerate(places.flat):
+        if index >= len(chart.panels):
+            axes.set_visible(False)
+            continue
+        label, traces = chart.panels[index]
+        axes.set_yscale("log")
+        sizes_axis(axes, sorted({x for trace in traces for x in trace.x}), label)
+        for trace in traces:
+            look = style.of_trace(trace.method)
+            axes.errorbar(
+                trace.x,
+                trace.y,
+                yerr=error(trace),
+                label=trace.label,
+                color=look.colour,
+                marker=look.marker,
+                linestyle=look.line,
+                linewidth=look.width,
+                markersize=look.size,
+                capsize=2,
+                elinewidth=0.8,
+                zorder=look.layer,
+            )
+        time_axis(axes.yaxis, "time per call" if index % 2 == 0 else "", axes.set_ylabel)
+    places.flat[0].legend(loc="upper left")
+    places.flat[0].set_title(chart.subtitle, loc="left", fontsize=8, color=style.MUTED)
+    return drawing
