@@ -55,7 +55,7 @@ report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html
 
 sweeps: $(READY)
-	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect --out results/$(MACHINE)
+	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn --out results/$(MACHINE)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak

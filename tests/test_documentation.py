@@ -95,6 +95,24 @@ def test_adding_a_method_works_as_written(tmp_path):
     subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
 
 
+def test_adding_a_quantity_works_as_written(tmp_path):
+    code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "register_quantity" in block)
+    (tmp_path / "square_quantity.py").write_text(code, encoding="utf-8")
+    sweep = '[mine]\ntitle = "Mine"\nquantity = "square"\ngrid = [{ widths = [3, 4, 2], N = 5 }]\n'
+    (tmp_path / "mine.toml").write_text(sweep, encoding="utf-8")
+    check = (
+        "import sys; sys.path[:0] = [sys.argv[1], '.']\n"
+        "import torch, pathlib, jacobians as jac, square_quantity\n"
+        "from benchmarks.measure import oracle\nfrom benchmarks.workloads.cases import expand, load_sweeps\n"
+        "(case,) = expand(load_sweeps(pathlib.Path(sys.argv[1], 'mine.toml'))['mine'], ['cpu'])\n"
+        "ref = oracle.reference(case.problem, 'xavier', 0)\n"
+        "plan = jac.plan(ref.mlp, ref.x, quantity='square')\n"
+        "assert plan.method == case.method == 'square/direct:eager'\n"
+        "assert oracle.judge(plan(ref.x), ref).reason is None\n"
+    )
+    subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
+
+
 def test_adding_a_figure_works_as_written(tmp_path):
     code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "CountChart" in block)
     (tmp_path / "counts_figure.py").write_text(code, encoding="utf-8")

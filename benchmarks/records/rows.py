@@ -40,7 +40,7 @@ class Row(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema", description="version of these columns")
     sweep: str = Field(description="name of the sweep in benchmarks/sweeps.toml")
     case: str = Field(
-        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, device, method"
+        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss, device, method"
     )
     L: Count = Field(description="hidden layers")
     D: Size = Field(description="input width")
@@ -53,15 +53,15 @@ class Row(BaseModel):
     device: str = Field(description="torch device type")
     device_name: str = Field(description="model of the processor or accelerator")
     machine: str = Field(description="slug of the machine: processor and cores, never a host name")
-    method: str = Field(description="full method name, mode:implementation")
-    mode: str = Field(description="forward, reverse or mixed")
+    method: str = Field(description="full method name, mode:implementation, with quantity/ in front where it is not the Jacobian")
+    mode: str = Field(description="forward, reverse or mixed; of another quantity one of its modes")
     implementation: str = Field(description="what carries the mode out")
     status: Status = Field(
-        description="ok; invalid (wrong or non-finite J, its time is never plotted); oom; timeout; crashed; unsupported; skipped"
+        description="ok; invalid (wrong or non-finite, its time is never plotted); oom; timeout; crashed; unsupported; skipped"
     )
     reason: str | None = Field(None, description="why the status is not ok")
     rel_error: float | None = Field(
-        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, of the worst sample; empty where J is not finite"
+        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, of the worst sample or tensor; empty where not finite"
     )
     tolerance: float | None = Field(None, gt=0, description="largest rel_error accepted for this case")
     rounds: Count | None = Field(None, description="timed rounds")

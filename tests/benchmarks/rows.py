@@ -6,6 +6,7 @@ from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance
 from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
+from jacobians.registry import split
 
 RATES = Ceilings(
     tuple(zip([2**18, 2**20, 2**22, 2**24, 2**25, 2**26, 2**28], [2.3e11, 2.2e11, 1.9e11, 1.9e11, 6e10, 3.1e10, 2.9e10], strict=True)),
@@ -49,14 +50,15 @@ def write_result(rows, path, **changes):
 
 def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=1e-4, spread=0.02, sweep="quick", device="cpu", **changes):
     """Make a valid row; the interval of its median is ± `spread`."""
-    mode, implementation = method.split(":", 1)
+    quantity, short = split(method)
+    mode, implementation = short.split(":", 1)
     widths = "-".join(map(str, (D, *[K] * L, P)))
     values = {
         "sweep": sweep,
         "case": f"{widths} N{N} tanh nobias xavier seed0 float32/{device}/{method}",
         **{"L": L, "D": D, "K": K, "P": P, "N": N, "widths": widths},
         **{"activation": "tanh", "dtype": "float32", "device": device, "device_name": f"Some {device}", "machine": "some-machine-2-cores"},
-        **{"method": method, "mode": mode, "implementation": implementation, "status": status},
+        **{"quantity": quantity, "method": method, "mode": mode, "implementation": implementation, "status": status},
         "reason": None if status == "ok" else "a reason",
         **{"init": "xavier", "bias": False, "seed": 0, "run": "2026-01-01T00:00:00Z"},
         **{"flops": 1000, "bytes": 2000, "threads": 2, "torch": "2.13.0", "commit": "abc", "started_at": "2026-01-01T00:00:00+00:00"},

@@ -9,7 +9,7 @@ from benchmarks.errors import BadInput
 from benchmarks.workloads.cases import Sweep
 from plots import figures, style
 from plots.chart import ResultFile, exhibits
-from plots.charts import devices, dots, lines, memory, mixed_gain, published, regret, roofline, saturation, speedups, winners
+from plots.charts import devices, dots, lines, memory, mixed_gain, published, quantities, regret, roofline, saturation, speedups, winners
 from plots.families import crossings
 from tests.benchmarks.rows import RATES, row
 
@@ -265,3 +265,37 @@ def test_two_devices_get_figures_of_their_own_and_one_together(tmp_path):
     files = [ResultFile(tmp_path / "width.csv", [*slow, *fast], {"cpu": RATES, "cuda": RATES})]
     stems = {exhibit.chart.stem for exhibit in exhibits(files)}
     assert {"width-cpu", "width-cuda", "roofline-cpu", "roofline-cuda", "devices-width"} <= stems
+
+
+class TestQuantities:
+    """Rows of a gradient: figures of their own, and none of the Jacobian's."""
+
+    def rows(self):
+        found = []
+        for N in (1, 4, 16, 64):
+            common = {"N": N, "loss": "mse", "sweep": "gradients"}
+            found += [row("gradient/reverse:native", median=N * 1e-6, **common), row("gradient/reverse:eager", median=N * 4e-6, **common)]
+            found += [row("gradient/reverse:jax", median=N * 3e-6, **common), row("gradient/reverse:autograd", median=N * 5e-6, **common)]
+        return found
+
+    def sweep(self):
+        grid = [{"name": "the named one", "L": 2, "D": 3, "K": 5, "P": 4, "N": 64}]
+        return Sweep.model_validate({"name": "gradients", "title": "t", "quantity": "gradient", "grid": grid})
+
+    def test_growth_and_leads(self):
+        chart = quantities.growth_of(self.rows(), "growth")
+        assert chart.title == "Gradient of a loss in the parameters: faster than every library at 4 of 4 sizes, 3 to 3 times"
+        assert [(label, [t.label for t in traces]) for label, traces in chart.panels] == [("samples N", ["best of ours", "best library"])]
+        assert figures.render(chart, "svg")
+        assert quantities.growth_of(self.rows()[:4], "growth") is None
+
+    def test_only_named_problems_stand_beside_the_libraries(self):
+        chart = speedups.chart_of(self.rows(), "named", self.sweep(), quantity="gradient")
+        assert chart.problems == ("the named one",)
+        assert {trace.label: trace.y for trace in chart.series} == {"JAX jit": (3.0,), "torch.autograd": (5.0,)}
+        assert chart.title.startswith("Gradient of a loss in the parameters: faster than every library on 1 of 1 workloads")
+
+    def test_no_chart_of_the_jacobian_shows_them(self, tmp_path):
+        file = ResultFile(tmp_path / "gradients.csv", self.rows(), {"cpu": RATES}, self.sweep())
+        stems = [exhibit.chart.stem for exhibit in exhibits([file]) if exhibit.sources]
+        assert stems == ["speedups-gradients", "growth-gradients"]

@@ -94,6 +94,7 @@ class Derivative:
         self._function = getattr(library(), f"gradient_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 10 + [ctypes.c_int]
         self._outputs, self._itemsize = P, problem.itemsize
+        self._rates = (0.0, 0.0, 0.0)  # of an update
         # The loss stands behind a gradient: one tensor is allocated instead of two.
         self._result = {GRADIENT: chain.parameters + 1, GAUSS_NEWTON: chain.parameters, NORMS: N}[kind]
 
@@ -151,8 +152,8 @@ class Derivative:
             NotPlain: A tensor's numbers do not stand in memory as they are.
             ValueError: A class index is out of range, or a parameter is no longer what it was.
         """
-        chain = self._chain
-        chain.rate, chain.momentum, chain.decay = rate, momentum, decay
+        if self._rates != (rate, momentum, decay):
+            self._rates = self._chain.rate, self._chain.momentum, self._chain.decay = rate, momentum, decay
         weights, biases, alive = self._addresses.now()
         if isinstance(alive, list):  # copies would be updated in their place
             raise NotPlain("a parameter is not contiguous, and cannot be updated where it stands")
