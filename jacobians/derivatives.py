@@ -5,6 +5,7 @@ Plans are kept with the network, as for the Jacobian, so a second call of the sa
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from jacobians import transforms
 from jacobians.inputs import problem_of
+from jacobians.kernels.cpu import gradient as native
 from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
 from jacobians.plans import look, loss_text, make_plan
-from jacobians.quantities.gradient import Gradient
+from jacobians.problem import is_integer
+from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
-from jacobians.registry import Request, find_method
+from jacobians.registry import NotPlain, Request, find_method
 
 
 def gradient(
@@ -30,6 +33,7 @@ def gradient(
     *,
     inputs: bool = False,
     create_graph: bool = False,
+    chunk: int | None = None,
 ) -> Gradient:
     """Compute the gradient of a loss by hand: `∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]`, `∂L/∂b_l = Σ_n C_l[n]`.
 
@@ -41,13 +45,14 @@ def gradient(
         method: `"auto"`, `"reverse"`, or a full method name.
         inputs: Whether to return `∂L/∂x` too.
         create_graph: Whether the gradient can be back-propagated through.
+        chunk: Bound in bytes of the memory used beyond the result: samples are taken a few at a time.
 
     Returns:
         The loss and its derivatives.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
-        ValueError: The input or the target does not fit, or the loss or the method is unknown.
+        ValueError: The input or the target does not fit, the loss or the method is unknown, or the bound is too low or cannot be kept.
 
     Example:
         >>> mlp = MLP([torch.tensor([[2.0]])])
@@ -58,8 +63,37 @@ def gradient(
     Source:
         Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323 (1986).
     """
-    found = _compute(mlp, "gradient", (x, target), loss, method, Request(inputs=inputs, create_graph=create_graph), raw=True)
-    return Gradient(mlp, found, inputs)
+    request = Request(inputs=inputs, create_graph=create_graph)
+    if chunk is not None:
+        return Gradient(mlp, _bounded(mlp, x, target, loss_of(loss), method, request, chunk), inputs)
+    return Gradient(mlp, _compute(mlp, "gradient", (x, target), loss, method, request, raw=True), inputs)
+
+
+def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, chunk: int) -> tuple[Tensor, ...] | Parts:
+    """Keep to a bound of memory: by the kernel with its smallest blocks, else by pieces of the readable method."""
+    if not is_integer(chunk) or chunk < 1:
+        raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    if request.create_graph:
+        raise ValueError("chunk cannot bound a gradient that is differentiated again: its graph holds every piece; leave out chunk")
+    if loss.reduction == "none":
+        raise ValueError("chunk bounds the gradient of one loss, not of one for each element; use reduction 'sum' or 'mean'")
+    _described(mlp, x)
+    _check_target(mlp, x, target, loss)
+    problem = problem_of(mlp, x).with_(quantity="gradient", loss=str(loss))
+    if method == "auto" or find_method(method, "gradient").implementation == "native":
+        if native.why_not(problem) is None and not transforms.active():
+            classes = loss.classes and not target.is_floating_point()
+            for lean in (False, True):
+                kernel = native.Derivative(mlp, problem, native.GRADIENT, loss, classes, request.inputs, lean)
+                if kernel.working_bytes <= chunk:
+                    with suppress(NotPlain):  # then by the readable method
+                        found = kernel(x, target)
+                        assert isinstance(found, Parts)
+                        return found
+    if method != "auto" and find_method(method, "gradient").implementation != "eager":
+        raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto' or 'reverse'")
+    with torch.no_grad():
+        return gradient_in_pieces(mlp, x, target, loss, problem, request.inputs, chunk)
 
 
 def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jacobians.losses import Loss
 from jacobians.mlp import MLP
+from jacobians.modes.chunked import ALLOCATOR, LIBRARY_BYTES
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
 from jacobians.quantities.pullback import pull, tape_of
@@ -126,6 +127,47 @@ def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = 
         found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
         C = entering
     return (value, *found, C.reshape(x.shape)) if inputs else (value, *found)
+
+
+def gradient_in_pieces(
+    mlp: MLP, x: Tensor, target: Tensor, loss: Loss, problem: Problem, inputs: bool, most_bytes: int
+) -> tuple[Tensor, ...]:
+    """Compute the gradient of a loss a few samples at a time: the sum over all samples is that of the pieces' sums.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        target: As the loss takes it.
+        loss: The loss, reduced by `mean` or `sum`.
+        problem: The problem.
+        inputs: Whether to return `∂L/∂x` too.
+        most_bytes: Bound of the memory beyond the result.
+
+    Returns:
+        As `gradient_of`.
+
+    Raises:
+        ValueError: Not even one sample at a time fits.
+    """
+    widths = problem.widths
+    each = int(ALLOCATOR * problem.itemsize * (3 * sum(widths) + 4 * max(widths)))  # values, slopes, and two cotangents of a sample
+    fixed = LIBRARY_BYTES + int(ALLOCATOR * problem.itemsize * sizes(problem).parameters)  # the derivatives of a piece
+    samples = (most_bytes - fixed) // each
+    if samples < 1:
+        raise ValueError(f"chunk={most_bytes} bytes is too little for a gradient of this network; it needs at least {fixed + each}")
+    batch, targets = (x[None], target[None]) if x.ndim == 1 else (x, target)
+    count = (len(batch) if loss.per_sample else len(batch) * problem.P) if loss.reduction == "mean" else 1
+    own = Loss(loss.name, "sum", loss.scale / max(1, count))
+    total = [x.new_zeros(()), *(torch.zeros_like(p) for p in mlp.parameters())]
+    gx = torch.empty_like(batch) if inputs else None
+    for first in range(0, len(batch), samples):
+        piece = slice(first, first + samples)
+        found = gradient_of(mlp, batch[piece], targets[piece], own, inputs)
+        for sum_, part in zip(total, found, strict=False):
+            sum_.add_(part)
+        if gx is not None:
+            gx[piece] = found[-1]
+    return (*total, gx.reshape(x.shape)) if gx is not None else tuple(total)
 
 
 def _cost(problem: Problem, mode: str) -> Cost:

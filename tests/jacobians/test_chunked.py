@@ -13,6 +13,7 @@ import jacobians as jac
 from benchmarks.run.environment import ROOT
 from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import runner
+from jacobians.losses import loss_of
 from jacobians.modes.chunked import LIBRARY_BYTES, layout, working_bytes
 from tests import oracles
 from tests.cases import network
@@ -69,6 +70,16 @@ for widths, batch in SHAPES:
             found.append((str(widths), method, chunk, None if peak is None else peak - output))
         except ValueError as error:
             found.append((str(widths), method, chunk, str(error)))
+for widths, batch in (((784, 256, 128, 10), 4096), ((3, 64, 64, 1), 50000), ((20, 1000, 1000, 4), 64)):
+    mlp, x = network(widths, batch=batch, dtype=torch.float32)
+    target = torch.zeros(batch, widths[-1])
+    output = 4 * sum(p.numel() for p in mlp.parameters())
+    for method, chunk in (("auto", 2**22), ("reverse:native", 2**20), ("reverse:eager", 2**25)):
+        try:
+            peak = peak_bytes(lambda: jac.gradient(mlp, x, target, method=method, chunk=chunk), "cpu")
+            found.append((f"gradient {widths}", method, chunk, None if peak is None else peak - output))
+        except ValueError as error:
+            found.append((f"gradient {widths}", method, chunk, str(error)))
 mlp, x = network((400, 500, 500, 20), batch=64, dtype=torch.float32)
 found.append(("unbounded", "forward:eager", None, peak_bytes(lambda: jac.jacobian(mlp, x, method="forward:eager"), "cpu")))
 print(json.dumps(found))
@@ -86,7 +97,10 @@ def test_the_resident_memory_stays_under_the_bound_or_the_bound_is_refused():
     kept = [case for case in bounded if isinstance(case[3], int)]
     assert [case for case in kept if case[3] > case[2] + PAGES] == []
     refused = [case for case in bounded if isinstance(case[3], str)]
-    assert all("is too little for" in message for *_, message in refused)
+    assert all("is too little for" in message or "cannot keep to chunk" in message for *_, message in refused)
+    assert any(case[0].startswith("gradient") for case in kept)
+    bounded = [case for case in bounded if not case[0].startswith("gradient")]
+    kept = [case for case in kept if not case[0].startswith("gradient")]
     if runner.available():  # the lean technique serves every shape
         assert {case[0] for case in kept if case[2] == 2**20} == {case[0] for case in bounded}
 
@@ -105,3 +119,30 @@ def test_bad_bounds():
         jac.jacobian(mlp, x, chunk=10**9, create_graph=True)
     with pytest.raises(ValueError, match=r"'reverse:torch\.func' cannot keep to chunk"):
         jac.jacobian(mlp, x, method="reverse:torch.func", chunk=10**9)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1(reduction=sum, scale=0.5)", "cross_entropy"])
+@pytest.mark.parametrize("batch", [None, 1, 100])
+def test_any_bound_gives_the_same_gradient(batch, loss):
+    mlp, x = network((6, 9, 9, 5), batch=batch, bias=True)
+    rule = loss_of(loss)
+    target = torch.zeros(x.shape[:-1], dtype=torch.int64) if rule.classes else torch.ones(*x.shape[:-1], 5, dtype=x.dtype)
+    exact = jac.gradient(mlp, x, target, rule, inputs=True)
+    for method, bound in (("auto", 10**6), ("auto", LIBRARY_BYTES + 10_000), ("reverse", LIBRARY_BYTES + 10_000), ("reverse", 10**9)):
+        g = jac.gradient(mlp, x, target, rule, method, inputs=True, chunk=bound)
+        torch.testing.assert_close((g.loss, g.x, *g.parameters()), (exact.loss, exact.x, *exact.parameters()))
+
+
+def test_bad_bounds_of_a_gradient():
+    mlp, x = network((6, 9, 5), batch=4)
+    target = torch.ones(4, 5, dtype=x.dtype)
+    with pytest.raises(ValueError, match=r"chunk=10 bytes is too little for a gradient of this network; it needs at least \d+"):
+        jac.gradient(mlp, x, target, chunk=10)
+    with pytest.raises(ValueError, match="chunk must be a positive number of bytes"):
+        jac.gradient(mlp, x, target, chunk=1.5)
+    with pytest.raises(ValueError, match="chunk cannot bound a gradient that is differentiated again"):
+        jac.gradient(mlp, x, target, chunk=10**9, create_graph=True)
+    with pytest.raises(ValueError, match=r"'reverse:torch\.func' cannot keep to chunk"):
+        jac.gradient(mlp, x, target, method="reverse:torch.func", chunk=10**9)
+    with pytest.raises(ValueError, match="chunk bounds the gradient of one loss"):
+        jac.gradient(mlp, x, target, jac.Loss("mse", "none"), chunk=10**9)

@@ -6,14 +6,7 @@ import torch.nn.functional as F
 
 import jacobians as jac
 from jacobians.losses import REDUCTIONS, RULES, loss_of
-
-TORCH = {
-    "mse": F.mse_loss,
-    "l1": F.l1_loss,
-    "bce": F.binary_cross_entropy,
-    "bce_with_logits": F.binary_cross_entropy_with_logits,
-    "cross_entropy": F.cross_entropy,
-}
+from jacobians.quantities.parameters import TORCH
 
 
 def sample(name, shape=(7, 5), dtype=torch.float64, indices=False):

@@ -56,16 +56,17 @@ class Derivative:
         loss: The loss, reduced by `mean` or `sum`.
         classes: Whether targets are class indices.
         inputs: Whether `∂L/∂x` is wanted too.
+        lean: Whether to take the fewest samples at a time, on one thread.
     """
 
-    def __init__(self, mlp: MLP, problem: Problem, kind: int, loss: Loss, classes: bool, inputs: bool = False) -> None:
+    def __init__(self, mlp: MLP, problem: Problem, kind: int, loss: Loss, classes: bool, inputs: bool = False, lean: bool = False) -> None:
         self._addresses, self._loss, self._inputs, self._kind = Addresses(mlp, problem), loss, inputs, kind
         N, P = problem.N, problem.P
         chain, self._keep = chain_of(mlp, problem)
         self._chain = chain
         self.like = [torch.empty_like(p) for p in mlp.parameters()]
         panel = getattr(library(), f"panel_width_{problem.dtype}")()
-        self._threaded = is_worth_threads(problem)
+        self._threaded = not lean and is_worth_threads(problem)
         threads = torch.get_num_threads() if self._threaded else 1
         stored = chain.parameters * problem.itemsize
         together = (
@@ -74,7 +75,7 @@ class Derivative:
         if together:
             block = min(-(-N // panel) * panel, TOGETHER_SAMPLES)
         else:
-            block = next((size for size in (panel // 4, panel // 2) if size * threads >= N), panel)
+            block = panel // 4 if lean else next((size for size in (panel // 4, panel // 2) if size * threads >= N), panel)
         numbers, widest = chain.numbers, chain.widest
         chain.kind, chain.samples, chain.block, chain.together = kind, N, block, int(together)
         chain.loss, chain.classes = library().loss_code(loss.name.encode()), int(classes)

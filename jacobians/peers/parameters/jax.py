@@ -45,6 +45,14 @@ def evaluate(
     return h, entering
 
 
+LOSSES = ("mse", "l1", "bce", "bce_with_logits", "cross_entropy")
+
+
+def _supports(problem: Problem) -> str | None:
+    loss = None if problem.loss is None else loss_in(problem).name
+    return why_not(problem) or (None if loss is None or loss in LOSSES else f"the JAX code here knows {', '.join(LOSSES)}, not {loss}")
+
+
 def value_of(jax: Any, loss: Loss, y: Any, target: Any) -> Any:
     """Evaluate a loss by JAX's own functions.
 
@@ -207,13 +215,13 @@ def _ggn(jax: Any, problem: Problem) -> Compute:
     return product
 
 
-register("gradient/reverse:jax", summary="jit(value_and_grad)", supports=why_not, runtime="jax")(_prepare(_gradient))
-register("sgd_step/reverse:jax", summary="value_and_grad and the update under one jit", supports=why_not, runtime="jax")(
+register("gradient/reverse:jax", summary="jit(value_and_grad)", supports=_supports, runtime="jax")(_prepare(_gradient))
+register("sgd_step/reverse:jax", summary="value_and_grad and the update under one jit", supports=_supports, runtime="jax")(
     _prepare(_step, state=True)
 )
-register("gradient_norms/dense:jax", summary="jit(vmap(grad)), then the norms", supports=why_not, runtime="jax")(_prepare(_norms))
-register("gradient_norms/reverse:jax", summary="from the norms of both factors, written in JAX", supports=why_not, runtime="jax")(
+register("gradient_norms/dense:jax", summary="jit(vmap(grad)), then the norms", supports=_supports, runtime="jax")(_prepare(_norms))
+register("gradient_norms/reverse:jax", summary="from the norms of both factors, written in JAX", supports=_supports, runtime="jax")(
     _prepare(_structured_norms)
 )
-register("ntk/structured:jax", summary="the structured formula written in JAX", supports=why_not, runtime="jax")(_prepare(_kernel))
-register("ggn/products:jax", summary="jit of jvp, jvp of grad, vjp", supports=why_not, runtime="jax")(_prepare(_ggn))
+register("ntk/structured:jax", summary="the structured formula written in JAX", supports=_supports, runtime="jax")(_prepare(_kernel))
+register("ggn/products:jax", summary="jit of jvp, jvp of grad, vjp", supports=_supports, runtime="jax")(_prepare(_ggn))
