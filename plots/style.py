@@ -44,9 +44,9 @@ _LIBRARIES = {
     "torch.func":     Look(SKY,    "s", ":", 1.4, 4.5, 2),
     "torch.autograd": Look(PURPLE, "v", ":", 1.4, 4.5, 2),
     "NumPy":          Look(BLUE,   "X", ":", 1.4, 4.5, 2),
-    "BackPACK":       Look(GREEN,  "D", ":", 1.4, 4.5, 2),
+    "BackPACK":       Look(GREEN,  "<", ":", 1.4, 4.5, 2),
     "Opacus":         Look(VERMILION, "p", ":", 1.4, 4.5, 2),
-    "curvlinops":     Look(GREEN,  "D", ":", 1.4, 4.5, 2),
+    "curvlinops":     Look(GREEN,  ">", ":", 1.4, 4.5, 2),
     "operations":     Look(GREY,   "x", ":", 1.4, 4.5, 2),
 }
 # fmt: on
