@@ -22,7 +22,7 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "csrc"
 # -fno-trapping-math and -fno-math-errno let the compiler use vector blends; NaN and infinity keep their meaning.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math")
-PATIENCE_S = 60.0  # a compiler that has not ended by then is given up
+PATIENCE_S = 120.0  # a compiler that has not ended by then is given up; it takes twenty on an idle machine
 
 _log = logging.getLogger("jacobians")
 
@@ -118,7 +118,7 @@ def _trusted(target: Path) -> bool:
 
 
 def _compile(command: str, target: Path) -> None:
-    _log.warning("compiling the kernels for this processor: once, about ten seconds")
+    _log.warning("compiling the kernels for this processor: once, about twenty seconds")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / "native.so"
         arguments = [command, *FLAGS, "-o", str(built), str(SOURCES / "native.c"), "-lm"]
