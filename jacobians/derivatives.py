@@ -21,7 +21,7 @@ from jacobians.problem import is_integer
 from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
-from jacobians.registry import NotPlain, Request, find_method
+from jacobians.registry import NotPlain, Request, find_method, find_quantity
 
 
 def gradient(
@@ -265,6 +265,8 @@ def _described(mlp: MLP, x: Tensor, batched: str = "") -> None:
 def _compute(
     mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], loss: str | Loss | None, method: str, request: Request, raw: bool = False
 ) -> Any:
+    if loss is not None and not isinstance(loss, str):
+        loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
     transformed = transforms.active()
     key = (quantity, method, loss, request, *map(look, inputs))
     cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]
@@ -275,8 +277,7 @@ def _compute(
             _check_target(mlp, inputs[0], inputs[1], loss_of(text))
         problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=text)
         if transforms.tracing():  # there nothing can be planned: what is traced is the readable method
-            mode = find_method("reverse" if quantity == "gradient" else method, quantity).mode if method != "auto" else None
-            mode = mode or {"ntk": "structured", "ggn": "products"}.get(quantity, "reverse")
+            mode = next(iter(find_quantity(quantity).modes))
             run = find_method(f"{mode}:eager", quantity).prepare(mlp, problem, request).run
             return run(inputs[0] if len(inputs) == 1 else inputs)[1]
         cached = make_plan(mlp, inputs, problem, request, method)

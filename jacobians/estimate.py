@@ -27,10 +27,8 @@ ROW_S = 2.5e-9  # of summing up the lanes of one row
 LAYER_S = 0.4e-6  # of two threads meeting after a layer
 NUMBER_S = 0.4e-9  # of a number that is scaled, moved or activated
 EFFICIENCY = 0.85  # of the ceiling of products
-LARGE_BYTES, LARGE_EFFICIENCY = (
-    2**22,
-    0.5,
-)  # weights beyond this pass through memory, and products of ours wait for them more than a library's
+LARGE_BYTES = 2**22  # of weights, beyond which they pass through memory in each product
+LARGE_EFFICIENCY = 0.65  # of ours there
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 

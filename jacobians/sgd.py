@@ -15,6 +15,7 @@ from jacobians.inputs import problem_of
 from jacobians.kernels.cpu.gradient import GRADIENT, Derivative, why_not
 from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
+from jacobians.plans import look
 from jacobians.quantities.gradient import Gradient
 from jacobians.registry import NotPlain
 
@@ -98,7 +99,7 @@ class SGD:
             >>> mlp.weights[0]
             tensor([[1.]])
         """
-        key = (loss, x.shape, x.dtype, x.device, target.shape, target.dtype)
+        key = (loss if isinstance(loss, str) else loss_of(loss), look(x), look(target))
         if key not in self._kernels:
             self._kernels[key] = self._kernel(x, target, loss_of(loss))
         kernel, parameters = self._kernels[key], list(self.mlp.parameters())

@@ -65,7 +65,7 @@ class Derivative:
         chain, self._keep = chain_of(mlp, problem)
         self._chain = chain
         self.like = [torch.empty_like(p) for p in mlp.parameters()]
-        panel = getattr(library(), f"panel_width_{problem.dtype}")()
+        panel, lanes = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("panel", "vector"))
         self._threaded = not lean and is_worth_threads(problem)
         threads = torch.get_num_threads() if self._threaded else 1
         stored = chain.parameters * problem.itemsize
@@ -75,7 +75,8 @@ class Derivative:
         if together:
             block = min(-(-N // panel) * panel, TOGETHER_SAMPLES)
         else:
-            block = panel // 4 if lean else next((size for size in (panel // 4, panel // 2) if size * threads >= N), panel)
+            # Samples fill whole vectors: one, two, or a panel of two or four, as the registers allow.
+            block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= N), panel)
         numbers, widest = chain.numbers, chain.widest
         chain.kind, chain.samples, chain.block, chain.together = kind, N, block, int(together)
         chain.loss, chain.classes = library().loss_code(loss.name.encode()), int(classes)
@@ -84,7 +85,7 @@ class Derivative:
             count = N if loss.reduction == "mean" and kind != NORMS else 1
         chain.factor = loss.scale / max(1, count)
         if kind == GRADIENT and N == 1:
-            chain.work, chain.work_of_thread = 2 * numbers + 3 * panel + widest, widest + P * panel
+            chain.work, chain.work_of_thread = 2 * numbers + 3 * panel + widest, widest + 4 * P * lanes
         else:
             shared = ((3 if kind == GAUSS_NEWTON else 2) * numbers + 3 * widest + 1) * block
             own = (_SPARE_ROWS + _SAMPLES_AT_ONCE) * panel

@@ -62,7 +62,7 @@ class TangentKernel:
         P, chain, panel = self._problem.P, self._chain, self._panel
         N1, N2 = len(x1), len(x1 if x2 is None else x2)
         outputs = 1 if self._trace else P
-        tile = TILE
+        tile = min(TILE, panel)
         while tile > 1 and outputs * outputs * tile * panel > TILE_NUMBERS:
             tile //= 2
         hidden = chain.numbers - self._problem.D - P

@@ -312,8 +312,9 @@ int NAME(elementary)(const Activation *activation, REAL *z, REAL *s, int64_t n) 
     return 0;
 }
 
-/* The most samples of a block. */
+/* The most samples of a block, and the numbers of a vector. */
 int NAME(panel_width)(void) { return PANEL; }
+int NAME(vector_width)(void) { return LANES; }
 
 typedef struct {
     const REAL *p;
