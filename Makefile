@@ -62,6 +62,7 @@ soak: $(READY)
 
 sanitize: $(READY)
 	$(BIN)/python -m tests.sanitize address
+	$(BIN)/python -m tests.sanitize narrow
 	$(BIN)/python -m tests.sanitize thread
 
 wheel: $(READY)

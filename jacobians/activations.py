@@ -1,4 +1,4 @@
-"""Elementary functions and softmax: one aligned table each, name -> value, slope, torch module, JAX function, settings.
+"""Elementary functions: one aligned table, name -> value, slope, torch module, JAX function, settings.
 
 A row holds everything about its activation: `MLP`, `from_torch`, `to_torch`, the JAX peer and the C kernels (by name) derive from it.
 Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0).
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from jacobians.coupled import OUTPUTS, Coupled
 
 _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
@@ -111,44 +113,6 @@ RULES: dict[str, Rule] = {
     "softsign":   Rule(F.softsign,                       lambda z, h: 1 / (1 + z.abs()) ** 2,                   nn.Softsign,  "nn.soft_sign"),
     "exp":        Rule(torch.exp,                        lambda z, h: h,                                        Exp,          "numpy.exp"),
     "identity":   Rule(lambda z: z,                      None,                                                  nn.Identity,  "numpy.asarray"),
-}
-# fmt: on
-
-
-class Coupled(NamedTuple):
-    """A row of the table of outputs whose slope is no diagonal matrix: each y depends on every z.
-
-    Attributes:
-        value: `(z, dim) -> y`.
-        push: `(y, T) -> S T` with `S = ∂y/∂z`, for T of shape (..., P, m).
-        pull: `(y, C) -> Sᵀ C` for C of shape (..., P).
-        module: The torch module.
-        jax: JAX's own function below `jax`, called with z and dim.
-    """
-
-    value: Callable[..., Tensor]
-    push: Callable[[Tensor, Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor], Tensor]
-    module: Callable[..., nn.Module]
-    jax: str
-    slope: None = None
-    settings: Mapping[str, float | str] = {"dim": -1}
-
-
-def _softmax_push(y: Tensor, T: Tensor) -> Tensor:
-    p = y[..., :, None]
-    return p * T - p * (p * T).sum(-2, keepdim=True)
-
-
-def _log_softmax_push(y: Tensor, T: Tensor) -> Tensor:
-    return T - (y.exp()[..., :, None] * T).sum(-2, keepdim=True)
-
-
-# fmt: off
-OUTPUTS: dict[str, Coupled] = {
-    #                       value            push                pull
-    "softmax":     Coupled(F.softmax,       _softmax_push,      lambda y, C: y * C - y * (y * C).sum(-1, keepdim=True),    nn.Softmax,    "nn.softmax"),
-    "log_softmax": Coupled(F.log_softmax,   _log_softmax_push,  lambda y, C: C - y.exp() * C.sum(-1, keepdim=True),        nn.LogSoftmax, "nn.log_softmax"),
 }
 # fmt: on
 

@@ -69,6 +69,7 @@ class Quantity:
         relabelled: Whether the result stays the same where hidden neurons change places.
         loss: Whether it is one of a loss.
         batched: Whether it is one of a batch alone: no single x of shape (D,).
+        call: Python lines that compute it, with `{method}` and `{loss}`, behind lines that make `mlp`, `x` and `target`.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Quantity:
     relabelled: bool = False
     loss: bool = False
     batched: bool = False
+    call: str = ""
 
 
 def _same(x: Any) -> Any:

@@ -77,6 +77,31 @@ def error(trace: Trace) -> list[list[float]]:
     return [below, [max(0.0, high - y) for y, high in zip(trace.y, trace.high, strict=True)]]
 
 
+def line(axes: Axes, trace: Trace) -> None:
+    """Draw a trace with its intervals, in its own look.
+
+    Args:
+        axes: The axes.
+        trace: The trace.
+    """
+    look = style.of_trace(trace.method)
+    axes.errorbar(
+        trace.x,
+        trace.y,
+        yerr=error(trace),
+        label=trace.label,
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.line,
+        linewidth=look.width,
+        markersize=look.size,
+        markerfacecolor=look.colour if look.filled else style.PAPER,
+        capsize=2,
+        elinewidth=0.8,
+        zorder=look.layer,
+    )
+
+
 def clip(set_limits: Callable[[float, float], object], values: Sequence[float], margin: float = 1.6) -> None:
     """Fit a logarithmic axis to the values: an interval that reaches far beyond is cut off at the edge.
 

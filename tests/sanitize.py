@@ -1,6 +1,7 @@
 """The kernels under a sanitizer: `make sanitize`. Runs itself again with the sanitizer's library loaded first.
 
 python -m tests.sanitize address    # AddressSanitizer and UndefinedBehaviorSanitizer
+python -m tests.sanitize narrow     # the same two on registers of 256 bits, where this processor has wider ones
 python -m tests.sanitize thread     # ThreadSanitizer, over the pool of threads
 """
 
@@ -12,8 +13,9 @@ import sys
 import tempfile
 
 KINDS = {
-    "address": ("libasan.so", "address,undefined"),
-    "thread": ("libtsan.so", "thread"),
+    "address": ("libasan.so", "address,undefined", ()),
+    "narrow": ("libasan.so", "address,undefined", ("-mno-avx512f",)),
+    "thread": ("libtsan.so", "thread", ()),
 }
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
@@ -38,22 +40,29 @@ def main() -> int:
         The exit status.
     """
     kind = sys.argv[1]
-    library, names = KINDS[kind]
+    library, names, flags = KINDS[kind]
     if os.environ.get("JACOBIANS_SANITIZED") != kind:
         path = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True, check=True).stdout.strip()
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, **OPTIONS, "LD_PRELOAD": path, "JACOBIANS_SANITIZED": kind, "JACOBIANS_CACHE": cache}
             return subprocess.run([sys.executable, "-m", "tests.sanitize", kind], env=environment, check=False).returncode
-    _check(names)
+    _check(names, flags)
     print(f"{kind}: nothing found")
     return 0
 
 
-def _check(names: str) -> None:
+def _check(names: str, flags: tuple[str, ...]) -> None:
     from jacobians.kernels.cpu import compiler
 
     os.environ.pop("LD_PRELOAD")  # not for the compiler
-    compiler.FLAGS = (*(flag for flag in compiler.FLAGS if flag != "-O3"), "-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={names}")
+    compiler.FLAGS = (
+        *(flag for flag in compiler.FLAGS if flag != "-O3"),
+        "-O1",
+        "-g",
+        "-fno-omit-frame-pointer",
+        f"-fsanitize={names}",
+        *flags,
+    )
     import torch
 
     import jacobians as jac

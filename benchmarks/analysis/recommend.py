@@ -20,6 +20,7 @@ from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians import machine, planner
 from jacobians.cost import cost
 from jacobians.estimate import estimate
+from jacobians.losses import loss_of
 from jacobians.machine import Ceilings
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
@@ -246,15 +247,15 @@ def code(problem: Problem, method: str) -> str:
     options = "" if problem.activation == "tanh" else f', activation="{problem.activation}"'
     options += "" if problem.output_activation == "identity" else f', output_activation="{problem.output_activation}"'
     options += ", bias=True" if problem.bias else ""
-    calls = {
-        JACOBIAN: [f'J = jac.jacobian(mlp, x, method="{method}")'],
-        "gradient": [f'g = jac.gradient(mlp, x, target, "{problem.loss}")  # g.loss, g.weights, g.biases'],
-        "gradient_norms": [f'norms = jac.per_sample_gradient_norms(mlp, x, target, "{problem.loss}")'],
-        "ntk": ["kernel = jac.ntk(mlp, x)"],
-        "ggn": [f'Gv = jac.ggn_product(mlp, x, target, "{problem.loss}", v)  # v: a tensor per parameter'],
-        "sgd_step": ["sgd = jac.SGD(mlp, lr=0.1)", f'loss = sgd.minimize(x, target, "{problem.loss}")'],
-    }
-    last = calls.get(problem.quantity) or [f'plan = jac.plan(mlp, x, quantity="{problem.quantity}")']
+    quantity = find_quantity(problem.quantity)
+    target: list[str] = []
+    if quantity.loss:
+        some = (problem.P,) if problem.batch is None else (problem.N, problem.P)
+        classes = loss_of(problem.loss or "mse").classes
+        given = f"torch.randint({problem.P}, {some[:-1]})" if classes else f"torch.rand({some}{dtype})"
+        target = [f"target = {given}"]
+    call = quantity.call or f'found = jac.plan(mlp, x, quantity="{quantity.name}")(x)'
+    last = [*target, *call.format(method=method, loss=problem.loss).splitlines()]
     return "\n".join(
         [
             "import torch",

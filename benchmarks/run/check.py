@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from benchmarks.measure.conditions import load_before
 from benchmarks.run import environment
 from jacobians import machine
 from jacobians.kernels.cpu import compiler, runner
-from jacobians.registry import Method
+from jacobians.plans import make_plan
+from jacobians.registry import Method, Request, find_quantity
 
 PROBLEMS = (jac.Problem(widths=(6, 33, 33, 5), batch=17, bias=True), jac.Problem(widths=(6, 33, 33, 1)))
 SLOW = ("torch.compile",)  # half a minute a network: left to the sweeps
@@ -66,7 +68,8 @@ def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
             items.append(Item(f"device {device}", "absent", f"torch finds no {device} device here"))
             continue
         items.append(Item(f"device {device}", "ok", environment.device_name(device)))
-        items += [_method(method, device) for method in jac.methods() if method.device in {None, device}]
+        everything = [method for quantity in jac.quantities() for method in jac.methods(quantity=quantity.name)]
+        items += [_method(method, device) for method in everything if method.device in {None, device}]
         items.append(_ceiling(device))
     if module is not None:
         items += list(_module(module))
@@ -152,15 +155,21 @@ def _method(method: Method, device: str) -> Item:
     if method.implementation in SLOW:
         return Item(f"{method.name}, {device}", "left out", "it compiles for half a minute; run a sweep with it")
     reasons = []
+    quantity = find_quantity(method.quantity)
     for problem in PROBLEMS:
-        here = problem.with_(device=device)
+        here = problem.with_(device=device, quantity=quantity.name, loss="mse" if quantity.loss else None)
+        if quantity.batched and here.batch is None:
+            continue
         reason = method.unsupported(here)
         if reason is not None:
             reasons.append(reason)
             continue
         ref = oracle.reference(here, "xavier", 0)
         try:
-            error = oracle.judge(jac.jacobian(ref.mlp, ref.x, method.name), ref)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries about themselves
+                result = make_plan(ref.mlp, ref.inputs, here, Request(), method.name)(*ref.inputs)
+            error = oracle.judge(result, ref)
         except Exception as failure:  # whatever a library does on this machine is the answer
             return Item(
                 f"{method.name}, {device}", "wrong", f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"

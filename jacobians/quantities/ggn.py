@@ -82,6 +82,7 @@ register_quantity(
             torch.randn(sizes(problem).parameters, generator=generator, dtype=torch.float64),
         ),
         loss=True,
+        call='v = [torch.randn_like(p) for p in mlp.parameters()]\nGv = jac.ggn_product(mlp, x, target, "{loss}", v, method="{method}")',
     )
 )
 

@@ -200,6 +200,7 @@ register_quantity(
         _memory_bytes,
         draw=lambda problem, generator: (draw_target(problem, generator),),
         loss=True,
+        call='g = jac.gradient(mlp, x, target, "{loss}", method="{method}")  # g.loss, g.weights, g.biases',
     )
 )
 

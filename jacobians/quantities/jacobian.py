@@ -103,5 +103,6 @@ register_quantity(
         memory_bytes,
         per_sample=True,
         relabelled=True,
+        call='J = jac.jacobian(mlp, x, method="{method}")',
     )
 )

@@ -95,6 +95,7 @@ register_quantity(
         lambda problem, mode: _cost(problem, mode).bytes,
         relabelled=True,
         batched=True,
+        call='kernel = jac.ntk(mlp, x, method="{method}")',
     )
 )
 

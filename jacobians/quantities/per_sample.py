@@ -72,6 +72,20 @@ def norms_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
     return total.sqrt()
 
 
+def sum_of_own_losses(loss: Loss, outputs: int) -> Loss:
+    """Return the loss of a batch that is the sum of every sample's own: a mean over elements is one over a sample's outputs.
+
+    Args:
+        loss: The loss.
+        outputs: P.
+
+    Returns:
+        The loss, reduced by `sum`.
+    """
+    each = outputs if loss.reduction == "mean" and not loss.per_sample else 1
+    return Loss(loss.name, "sum", loss.scale / each)
+
+
 def own_loss(loss: Loss) -> Loss:
     """Return the loss whose sum over samples has every sample's own gradient: a mean over elements is one over a sample's.
 
@@ -93,11 +107,10 @@ def _cost(problem: Problem, mode: str) -> Cost:
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """By autograd: the derivatives by the values before each activation, and their outer products' norms, sample by sample."""
     x, target = inputs
-    loss = own_loss(loss_in(problem))
     with torch.enable_grad():
         network, _ = leaves_of(mlp)
         *layers, (y, _) = each_layer(network, x)
-        total = torch.stack([torch_loss(loss, y[n : n + 1], target[n : n + 1]) for n in range(len(x))]).sum()
+        total = torch_loss(sum_of_own_losses(loss_in(problem), problem.P), y, target)
         cotangents = torch.autograd.grad(total, [z for _, z in layers])
     squares = x.new_zeros(len(x))
     for C, (h, _), b in zip(cotangents, layers, mlp.biases, strict=True):
@@ -118,6 +131,7 @@ register_quantity(
         relabelled=True,
         loss=True,
         batched=True,
+        call='norms = jac.per_sample_gradient_norms(mlp, x, target, "{loss}", method="{method}")',
     )
 )
 

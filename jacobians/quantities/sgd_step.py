@@ -66,6 +66,7 @@ register_quantity(
         lambda problem, mode: _cost(problem, mode).bytes,
         draw=lambda problem, generator: (draw_target(problem, generator),),
         loss=True,
+        call='loss = jac.SGD(mlp, lr=0.1).minimize(x, target, "{loss}")',
     )
 )
 

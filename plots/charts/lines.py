@@ -16,7 +16,7 @@ from benchmarks.records.problems import best_baseline, best_by_mode, is_ours
 from benchmarks.records.rows import Row
 from jacobians.registry import MODES
 from plots import style
-from plots.axes import canvas, clip, error, legend, sizes_axis, time_axis
+from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.families import VARIABLES, crossings, families, grids, lead, make_trace, numbered, point, subtitle_of
 
@@ -191,22 +191,7 @@ def _(chart: LineChart) -> Figure:
     positions = sorted({x for trace in chart.traces for x in trace.x})
     sizes_axis(axes, positions, chart.x_label)
     for trace in chart.traces:
-        look = style.of_trace(trace.method)
-        axes.errorbar(
-            trace.x,
-            trace.y,
-            yerr=error(trace),
-            label=trace.label,
-            color=look.colour,
-            marker=look.marker,
-            linestyle=look.line,
-            linewidth=look.width,
-            markersize=look.size,
-            markerfacecolor=look.colour if look.filled else style.PAPER,
-            capsize=2,
-            elinewidth=0.8,
-            zorder=look.layer,
-        )
+        line(axes, trace)
     seen = [y for trace in chart.traces for y in trace.y]
     if chart.limit:
         seen += chart.limit.y

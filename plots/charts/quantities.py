@@ -11,7 +11,7 @@ from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, 
 from benchmarks.records.rows import Row
 from jacobians.registry import JACOBIAN, find_quantity
 from plots import style
-from plots.axes import WIDTH, error, sizes_axis, time_axis, titles
+from plots.axes import WIDTH, line, sizes_axis, time_axis, titles
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.charts.speedups import chart_of
 from plots.families import VARIABLES, families, hardware, make_trace, point
@@ -95,21 +95,7 @@ def _(chart: GrowthChart) -> Figure:
         axes.set_yscale("log")
         sizes_axis(axes, sorted({x for trace in traces for x in trace.x}), label)
         for trace in traces:
-            look = style.of_trace(trace.method)
-            axes.errorbar(
-                trace.x,
-                trace.y,
-                yerr=error(trace),
-                label=trace.label,
-                color=look.colour,
-                marker=look.marker,
-                linestyle=look.line,
-                linewidth=look.width,
-                markersize=look.size,
-                capsize=2,
-                elinewidth=0.8,
-                zorder=look.layer,
-            )
+            line(axes, trace)
         time_axis(axes.yaxis, "time per call" if index % 2 == 0 else "", axes.set_ylabel)
     places.flat[0].legend(loc="upper left")
     places.flat[0].set_title(chart.subtitle, loc="left", fontsize=8, color=style.MUTED)

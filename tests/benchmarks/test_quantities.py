@@ -117,10 +117,19 @@ def test_recommendations():
     assert found.confidence == "measured"
     assert [p.method for p in found.ranked if not p.hand_written] == ["gradient/reverse:jax", "gradient/reverse:autograd"]
     assert "one call of compiled C" in found.reason or "torch operations" in found.reason
-    assert 'jac.gradient(mlp, x, target, "mse")' in recommend.code(problem, found.best.method)
+    assert 'jac.gradient(mlp, x, target, "mse", method=' in recommend.code(problem, found.best.method)
     assert recommend.as_record(found)["problem"]["quantity"] == "gradient"
     other = recommend.recommend(problem.with_(quantity="ggn"), recommend.Evidence(rows(), {"cpu": RATES}), RATES)
     assert all(p.method.startswith("ggn/") for p in other.ranked)
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("name", [quantity.name for quantity in jac.quantities()])
+def test_the_lines_to_paste_run(name, batch):
+    quantity = next(q for q in jac.quantities() if q.name == name)
+    for loss in ("mse", "cross_entropy") if quantity.loss else (None,):
+        problem = jac.Problem(widths=(3, 5, 2), batch=1 if quantity.batched and batch is None else batch, quantity=name, loss=loss)
+        exec(recommend.code(problem, jac.methods("*:eager", name)[0].name), {})
 
 
 @pytest.mark.parametrize("name", [quantity.name for quantity in jac.quantities()])

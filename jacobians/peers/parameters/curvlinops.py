@@ -1,4 +1,7 @@
-"""curvlinops: the Gauss-Newton matrix of a loss as a linear operator, multiplied with a vector."""
+"""curvlinops: the Gauss-Newton matrix of a loss as a linear operator, multiplied with a vector.
+
+The operator is made for the batch that it is given, so making it is part of a product at another batch, and is timed.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in, torch_loss
-from jacobians.quantities.per_sample import own_loss
+from jacobians.quantities.per_sample import sum_of_own_losses
 from jacobians.registry import Computation, Request, register
 
 
@@ -24,15 +24,13 @@ def _supports(problem: Problem) -> str | None:
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
-    loss = own_loss(loss_in(problem))
+    loss = sum_of_own_losses(loss_in(problem), problem.P)
     module = GradSampleModuleFastGradientClipping(mlp.to_torch(), max_grad_norm=1, use_ghost_clipping=True, loss_reduction="sum")
 
     def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor]]:
         x, target = inputs
         with torch.enable_grad():
-            y = module(x)
-            each = torch.stack([torch_loss(loss, y[n : n + 1], target[n : n + 1]) for n in range(len(x))])
-            each.sum().backward()
+            torch_loss(loss, module(x), target).backward()
         norms = module.get_norm_sample()
         module.zero_grad()
         return None, (norms.detach(),)
