@@ -104,7 +104,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
 
 @draw.register
 def _(chart: SpeedupChart) -> Figure:
-    drawing, axes = canvas(chart, height=1.9 + 0.3 * len(chart.problems))
+    drawing, axes = canvas(chart, height=1.9 + 0.3 * max(6, len(chart.problems)))  # the legend stands below a label
     last = len(chart.problems) - 1
     for index in range(len(chart.problems)):
         axes.axhline(index, color=style.GRID, linewidth=0.8, zorder=0)
