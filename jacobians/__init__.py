@@ -5,6 +5,7 @@ from jacobians import peers as peers  # registers the library methods
 from jacobians.activations import Activation
 from jacobians.cost import Cost, cost
 from jacobians.derivatives import ggn_product, gradient, ntk, parameter_jacobian, per_sample_gradient_norms, per_sample_gradients
+from jacobians.input_derivatives import hessian, hessian_diagonal, hvp, jacobian_loss, jvp, laplacian, vjp
 from jacobians.losses import Loss
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
@@ -49,7 +50,13 @@ __all__ = [
     "forward",
     "ggn_product",
     "gradient",
+    "hessian",
+    "hessian_diagonal",
+    "hvp",
     "jacobian",
+    "jacobian_loss",
+    "jvp",
+    "laplacian",
     "methods",
     "mixed",
     "module_gradient",
@@ -64,4 +71,5 @@ __all__ = [
     "register_quantity",
     "reverse",
     "value_and_jacobian",
+    "vjp",
 ]

@@ -1,7 +1,8 @@
-"""Elementary functions: one aligned table, name -> value, slope, torch module, JAX function, settings.
+"""Elementary functions: one aligned table, name -> value, slope, curvature, third derivative, torch module, JAX function, settings.
 
 A row holds everything about its activation: `MLP`, `from_torch`, `to_torch`, the JAX peer and the C kernels (by name) derive from it.
-Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0).
+Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0). At a kink the higher
+derivatives are those of the piece that the slope is taken from.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Rule(NamedTuple):
     Attributes:
         value: `(z, **settings) -> h`.
         slope: `(z, h, **settings) -> φ'(z)`, by whichever of `z` and `h` is cheaper; `None` where the slope is one everywhere.
+        curvature: `(z, h, **settings) -> φ''(z)`; `None` where it is zero everywhere.
+        third: `(z, h, **settings) -> φ'''(z)`; `None` where it is zero everywhere.
         module: The torch module; its constructor and its attributes have the names of the settings.
         jax: JAX's own function: its place below `jax`, called with z and the settings, or `(jax, z, *settings) -> h`.
         settings: Name of each setting to its default, which is torch's.
@@ -62,23 +65,65 @@ class Rule(NamedTuple):
 
     value: Callable[..., Tensor]
     slope: Callable[..., Tensor] | None
+    curvature: Callable[..., Tensor] | None
+    third: Callable[..., Tensor] | None
     module: Callable[..., nn.Module]
     jax: str | Callable[..., Any]
     settings: Mapping[str, float | str] = {}
 
 
+def _gate(w: Tensor, w1: Tensor | float, w2: Tensor | float, w3: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `p', p'', p'''` of `p = σ(w(z))` from w and its derivatives."""
+    p = torch.sigmoid(w)
+    d = p * torch.sigmoid(-w)  # 1 - p cancels in the right tail
+    odd = 1 - 2 * p
+    return d * w1, d * (odd * w1 * w1 + w2), d * ((odd * odd - 2 * d) * w1 * w1 * w1 + 3 * odd * w1 * w2 + w3)
+
+
+def _gelu_gate(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return p and its derivatives, of the tanh form `z p`: (1 + tanh u) / 2 without its cancellation in the left tail."""
+    near = z.clamp(-1e3, 1e3)  # beyond, p is 0 or 1, its derivatives are 0 and the products must be
+    a = 2 * _SQRT_2_OVER_PI
+    w = a * (near + _GELU_CUBE * near * near * near)
+    w1, w2, w3 = a * (1 + 3 * _GELU_CUBE * near * near), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
+    return torch.sigmoid(w), _gate(w, w1, w2, w3)
+
+
 def _gelu_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
-        # z σ(2u) with u = √(2/π) (z + 0.044715 z³): (1 + tanh u) / 2 without its cancellation in the left tail.
-        p = torch.sigmoid(2 * _SQRT_2_OVER_PI * (z + _GELU_CUBE * z * z * z))
-        inner = 2 * _SQRT_2_OVER_PI * (1 + 3 * _GELU_CUBE * (z * z).clamp_max(1e6))  # beyond, p (1 - p) is 0 and the product must be
-        return p + z * (p * (1 - p) * inner)
+        p, (p1, _, _) = _gelu_gate(z)
+        return p + z * p1
     # Φ(z) + z φ(z); erfc keeps its relative accuracy in the left tail, where 1 + erf cancels.
     return 0.5 * torch.erfc(-_SQRT_HALF * z) + z * (_INV_SQRT_2PI * torch.exp(-0.5 * z * z))
 
 
+def _gelu_curvature(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        _, (p1, p2, _) = _gelu_gate(z)
+        return 2 * p1 + z * p2
+    near = z.clamp(-1e3, 1e3)  # the density is 0 beyond
+    return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * (2 - near * near)
+
+
+def _gelu_third(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        _, (_, p2, p3) = _gelu_gate(z)
+        return 3 * p2 + z * p3
+    near = z.clamp(-1e3, 1e3)
+    return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * near * (near * near - 4)
+
+
 def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
     return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))  # the identity above the threshold
+
+
+def _softplus_curvature(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    v = beta * z
+    return torch.where(v > threshold, 0.0, beta * torch.sigmoid(v) * torch.sigmoid(-v))
+
+
+def _softplus_third(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    return _softplus_curvature(z, h, beta, threshold) * beta * (1 - 2 * torch.sigmoid(beta * z))
 
 
 def _jax_softplus(jax: Any, z: Any, beta: float, threshold: float) -> Any:
@@ -90,29 +135,51 @@ def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
     return p + h * (1 - p)
 
 
+def _silu_curvature(z: Tensor, h: Tensor) -> Tensor:
+    p1, p2, _ = _gate(z, 1.0, 0.0, 0.0)
+    return 2 * p1 + z * p2
+
+
+def _silu_third(z: Tensor, h: Tensor) -> Tensor:
+    _, p2, p3 = _gate(z, 1.0, 0.0, 0.0)
+    return 3 * p2 + z * p3
+
+
+def _elu_left(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    return torch.where(z > 0, 0.0, alpha * torch.exp(z.clamp_max(0.0)))
+
+
 def _step(z: Tensor, h: Tensor) -> Tensor:
     return (z > 0).to(z.dtype)
 
 
+def _tanh_third(z: Tensor, h: Tensor) -> Tensor:
+    s = 1 - h * h
+    return s * (4 - 6 * s)
+
+
 # fmt: off
 RULES: dict[str, Rule] = {
-    #                  value                             slope                                                  module        JAX               settings
-    "tanh":       Rule(torch.tanh,                       lambda z, h: 1 - h * h,                                nn.Tanh,      "numpy.tanh"),
-    "sigmoid":    Rule(torch.sigmoid,                    lambda z, h: h * (1 - h),                              nn.Sigmoid,   "nn.sigmoid"),
-    "relu":       Rule(torch.relu,                       _step,                                                 nn.ReLU,      "nn.relu"),
-    "leaky_relu": Rule(F.leaky_relu,                     lambda z, h, negative_slope: torch.where(z > 0, z.new_ones(()), negative_slope),
-                                                                                                                nn.LeakyReLU, "nn.leaky_relu",  {"negative_slope": 0.01}),
-    "softplus":   Rule(F.softplus,                       _softplus_slope,                                       nn.Softplus,  _jax_softplus,    {"beta": 1.0, "threshold": 20.0}),
-    "gelu":       Rule(F.gelu,                           _gelu_slope,                                           nn.GELU,
-                       lambda jax, z, form: jax.nn.gelu(z, approximate=form == "tanh"),                                                           {"approximate": "none"}),
-    "silu":       Rule(F.silu,                           _silu_slope,                                           nn.SiLU,      "nn.silu"),
-    "elu":        Rule(F.elu,                            lambda z, h, alpha: torch.where(z > 0, 1.0, alpha * torch.exp(z.clamp_max(0.0))),
-                                                                                                                nn.ELU,       "nn.elu",         {"alpha": 1.0}),
-    "sine":       Rule(lambda z, omega: torch.sin(omega * z), lambda z, h, omega: omega * torch.cos(omega * z), Sine,
-                       lambda jax, z, omega: jax.numpy.sin(omega * z),                                                                            {"omega": 1.0}),
-    "softsign":   Rule(F.softsign,                       lambda z, h: 1 / (1 + z.abs()) ** 2,                   nn.Softsign,  "nn.soft_sign"),
-    "exp":        Rule(torch.exp,                        lambda z, h: h,                                        Exp,          "numpy.exp"),
-    "identity":   Rule(lambda z: z,                      None,                                                  nn.Identity,  "numpy.asarray"),
+    #                  value              slope                          curvature                         third                                 module     JAX
+    "tanh":       Rule(torch.tanh,        lambda z, h: 1 - h * h,        lambda z, h: -2 * h * (1 - h * h), _tanh_third,                         nn.Tanh,   "numpy.tanh"),
+    "sigmoid":    Rule(torch.sigmoid,     lambda z, h: h * (1 - h),      lambda z, h: h * (1 - h) * (1 - 2 * h), lambda z, h: h * (1 - h) * (1 - 6 * h * (1 - h)),
+                                                                                                                                                 nn.Sigmoid, "nn.sigmoid"),
+    "relu":       Rule(torch.relu,        _step,                         None,                             None,                                 nn.ReLU,   "nn.relu"),
+    "leaky_relu": Rule(F.leaky_relu,      lambda z, h, negative_slope: torch.where(z > 0, z.new_ones(()), negative_slope),
+                                                                         None,                             None,                                 nn.LeakyReLU, "nn.leaky_relu", {"negative_slope": 0.01}),
+    "softplus":   Rule(F.softplus,        _softplus_slope,               _softplus_curvature,              _softplus_third,                      nn.Softplus, _jax_softplus, {"beta": 1.0, "threshold": 20.0}),
+    "gelu":       Rule(F.gelu,            _gelu_slope,                   _gelu_curvature,                  _gelu_third,                          nn.GELU,
+                       lambda jax, z, form: jax.nn.gelu(z, approximate=form == "tanh"), {"approximate": "none"}),
+    "silu":       Rule(F.silu,            _silu_slope,                   _silu_curvature,                  _silu_third,                          nn.SiLU,   "nn.silu"),
+    "elu":        Rule(F.elu,             lambda z, h, alpha: torch.where(z > 0, 1.0, alpha * torch.exp(z.clamp_max(0.0))),
+                                                                         _elu_left,                        _elu_left,                            nn.ELU,    "nn.elu", {"alpha": 1.0}),
+    "sine":       Rule(lambda z, omega: torch.sin(omega * z), lambda z, h, omega: omega * torch.cos(omega * z),
+                                                                         lambda z, h, omega: -omega * omega * h, lambda z, h, omega: -(omega**3) * torch.cos(omega * z),
+                       Sine, lambda jax, z, omega: jax.numpy.sin(omega * z), {"omega": 1.0}),
+    "softsign":   Rule(F.softsign,        lambda z, h: 1 / (1 + z.abs()) ** 2, lambda z, h: -2 * z.sign() / (1 + z.abs()) ** 3, lambda z, h: 6 / (1 + z.abs()) ** 4,
+                                                                                                                                                 nn.Softsign, "nn.soft_sign"),
+    "exp":        Rule(torch.exp,         lambda z, h: h,                lambda z, h: h,                   lambda z, h: h,                       Exp,       "numpy.exp"),
+    "identity":   Rule(lambda z: z,       None,                          None,                             None,                                 nn.Identity, "numpy.asarray"),
 }
 # fmt: on
 
@@ -219,6 +286,45 @@ class Activation:
             return None if self.scale == 1 or self.coupled else torch.full_like(z, self.scale)
         s = self._rule.slope(z, h if self.scale == 1 else h / self.scale, **self.settings)
         return s if self.scale == 1 else self.scale * s
+
+    def curvature(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ''(z)`, or `None` where it is zero everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The second derivative, of the shape of `z`.
+
+        Raises:
+            ValueError: The activation couples its layer, and has a second derivative for every pair of its values.
+        """
+        return self._higher("curvature", z, h)
+
+    def third(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ'''(z)`, or `None` where it is zero everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The third derivative, of the shape of `z`.
+
+        Raises:
+            ValueError: The activation couples its layer.
+        """
+        return self._higher("third", z, h)
+
+    def _higher(self, which: str, z: Tensor, h: Tensor) -> Tensor | None:
+        if isinstance(self._rule, Coupled):
+            raise ValueError(f"{self.name} couples all outputs: its higher derivatives are no one number a neuron")
+        rule = getattr(self._rule, which)
+        if rule is None:
+            return None
+        d = rule(z, h if self.scale == 1 else h / self.scale, **self.settings)
+        return d if self.scale == 1 else self.scale * d
 
     def jax(self, library: Any, z: Any) -> Any:
         """Return the value by JAX's own function.

@@ -16,12 +16,12 @@ from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import gradient as native
 from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
-from jacobians.plans import look, loss_text, make_plan
+from jacobians.plans import compute_cached
 from jacobians.problem import is_integer
 from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
-from jacobians.registry import NotPlain, Request, find_method, find_quantity
+from jacobians.registry import NotPlain, Request, find_method
 
 
 def gradient(
@@ -267,22 +267,13 @@ def _compute(
 ) -> Any:
     if loss is not None and not isinstance(loss, str):
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
-    transformed = transforms.active()
-    key = (quantity, method, loss, request, *map(look, inputs))
-    cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]
-    if cached is None:
+
+    def check(text: str | None) -> None:
         _described(mlp, inputs[0])
-        text = loss_text(quantity, loss)
         if text is not None:
             _check_target(mlp, inputs[0], inputs[1], loss_of(text))
-        problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=text)
-        if transforms.tracing():  # there nothing can be planned: what is traced is the readable method
-            mode = next(iter(find_quantity(quantity).modes))
-            run = find_method(f"{mode}:eager", quantity).prepare(mlp, problem, request).run
-            return run(inputs[0] if len(inputs) == 1 else inputs)[1]
-        cached = make_plan(mlp, inputs, problem, request, method)
-        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
-    return cached.compute(inputs, transformed, raw)
+
+    return compute_cached(mlp, quantity, inputs, method, request, loss, check, raw)
 
 
 def _check_target(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> None:

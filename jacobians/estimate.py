@@ -29,6 +29,7 @@ NUMBER_S = 0.4e-9  # of a number that is scaled, moved or activated
 EFFICIENCY = 0.85  # of the ceiling of products
 LARGE_BYTES = 2**22  # of weights, beyond which they pass through memory in each product
 LARGE_EFFICIENCY = 0.65  # of ours there
+WIDE_EFFICIENCY = 0.95  # of products of a library, of matrices that fill the second cache
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 
@@ -56,13 +57,45 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
     if implementation == "native":
         return _native_parameters(problem, work, ceilings, threads)
     each = GRAPH_CALL if implementation == "cuda-graph" else EAGER_CALL
+    efficiency = EAGER_EFFICIENCY
+    if problem.quantity in IN_BLOCKS and _wide(problem):
+        efficiency = WIDE_EFFICIENCY
     calls = EAGER_OPERATIONS.get(mode, 8) * (problem.L + 1) * each * ceilings.call_s
     passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
-    return calls + work.flops / _rate(problem, ceilings, EAGER_EFFICIENCY) + passes * work.bytes / ceilings.bandwidth(work.bytes)
+    return calls + work.flops / _rate(problem, ceilings, efficiency) + passes * work.bytes / ceilings.bandwidth(work.bytes)
+
+
+# What is computed in blocks of whole vectors of samples, also where there is one sample alone.
+IN_BLOCKS = {"laplacian", "hessian", "jacobian_gradient", "laplacian_gradient"}
+
+
+def estimate_back(problem: Problem, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:
+    """Predict the way back through a Jacobian or a Laplacian, of one that is to be differentiated.
+
+    Args:
+        problem: The problem.
+        implementation: `"native"`, or anything that autograd records.
+        ceilings: Rates of the device, with that many threads.
+        threads: Threads it may use; torch's number by default.
+
+    Returns:
+        Seconds beyond `estimate`; 0 where nothing is known of it.
+    """
+    through = {JACOBIAN: ("jacobian_gradient", "fused"), "laplacian": ("laplacian_gradient", "forward")}.get(problem.quantity)
+    if through is None:
+        return 0.0
+    quantity, mode = through
+    return estimate(problem.with_(quantity=quantity), mode, implementation, ceilings, threads)
 
 
 def _native_parameters(problem: Problem, work: Cost, ceilings: Ceilings, threads: int) -> float:
     """Follow the kernels for parameters: a call, and the operations at a rate that falls where the weights fill memory."""
+    if problem.quantity in IN_BLOCKS and problem.N:
+        lanes = 64 // problem.itemsize
+        work = Cost(work.flops * (-(-problem.N // lanes) * lanes) // problem.N, work.bytes)
+        threads_used = min(threads, -(-problem.N // lanes))  # each takes blocks of its own
+        rate = _rate(problem, ceilings, LARGE_EFFICIENCY if _wide(problem) else EFFICIENCY) * threads_used / max(1, threads)
+        return NATIVE_CALL * ceilings.call_s + work.flops / rate + work.bytes / ceilings.bandwidth(work.bytes)
     stored = problem.itemsize * sum(i * o for i, o in pairwise(problem.widths))
     used = threads if work.flops >= program.FEWEST_OPERATIONS else 1
     efficiency = EFFICIENCY if stored < LARGE_BYTES else LARGE_EFFICIENCY
@@ -72,6 +105,11 @@ def _native_parameters(problem: Problem, work: Cost, ceilings: Ceilings, threads
         + work.flops / (_rate(problem, ceilings, efficiency) * used / max(1, threads))
         + (1 + passes) * work.bytes / ceilings.bandwidth(work.bytes)
     )
+
+
+def _wide(problem: Problem) -> bool:
+    """Say whether the weights leave the second cache, where the products of a library for large matrices are best."""
+    return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= 2**20
 
 
 def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) -> float:

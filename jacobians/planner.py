@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jacobians import machine
-from jacobians.estimate import estimate
+from jacobians.estimate import estimate, estimate_back
 from jacobians.problem import Problem
 from jacobians.registry import JACOBIAN, Method, Request, find_method, methods
 
@@ -60,6 +60,8 @@ def candidates(
     able = [method for method in known if method.hand_written and method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
     predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
+    if request.create_graph:
+        predicted = {m.name: predicted[m.name] + estimate_back(problem, m.implementation, rates, threads) for m in able}
     # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 
@@ -74,6 +76,9 @@ def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B
     Returns:
         The choice.
 
+    Raises:
+        ValueError: None of ours can serve; the text says why.
+
     Example:
         >>> choose(Problem(widths=(1000, 1000, 1000, 1), dtype="bfloat16")).method.name
         'reverse:eager'
@@ -82,9 +87,18 @@ def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B
         >>> choose(Problem(widths=(256, 512, 8, 512, 256), dtype="bfloat16")).method.name
         'mixed:eager'
     """
-    predicted = candidates(problem, request)
+    predicted = _some(problem, request)
     measured = {name: s for name, s in machine.known_times(problem.device, key_of(problem, request)).items() if name in predicted}
     return decide(predicted, measured)
+
+
+def _some(problem: Problem, request: Request) -> dict[str, float]:
+    predicted = candidates(problem, request)
+    if not predicted:
+        reasons = {m.name: m.unsupported(problem, request) for m in methods(quantity=problem.quantity) if m.hand_written}
+        why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise ValueError(f"no method of ours computes the {problem.quantity} of this network: {why}")
+    return predicted
 
 
 def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Choice:
@@ -145,7 +159,7 @@ def measure(
     Returns:
         The choice among ours; `measured` holds the time of every method.
     """
-    predicted = candidates(problem, request)
+    predicted = _some(problem, request)
     key = key_of(problem, request)
     known = machine.known_times(problem.device, key)
     few = list(predicted)[:TO_MEASURE] if names is None else list(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -12,7 +13,8 @@ from torch import Tensor
 from jacobians import planner, transforms
 from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import program
-from jacobians.kernels.cpu.runner import Runner
+from jacobians.kernels.cpu.runner import Runner, plain
+from jacobians.kernels.cpu.second_order import Pullback, differentiable
 from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
 from jacobians.modes.chunked import chunked
@@ -23,7 +25,7 @@ from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.planner import EFFORTS, Choice
 from jacobians.problem import Problem, is_integer
-from jacobians.registry import JACOBIAN, Computation, NotPlain, Request, find_method, find_quantity
+from jacobians.registry import JACOBIAN, Computation, NotPlain, Request, find_method, find_quantity, find_readable
 
 _READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
 
@@ -112,7 +114,7 @@ class Plan:
 
     def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
         """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
-        readable = find_method(f"{self.choice.method.mode}:eager", self.problem.quantity)
+        readable = find_readable(self.choice.method.mode, self.problem.quantity)
         y, J = readable.prepare(self.mlp, self.problem, self.request).run(inputs[0] if len(inputs) == 1 else inputs)
         return (y, J) if self.request.value else J
 
@@ -307,10 +309,10 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -
     psi = mlp.activations[-1]
     if psi.coupled:
         raise ValueError(f"chunk cannot bound J behind {psi.name}, for which rows of J are not computed by themselves; leave out chunk")
-    if create_graph:
-        raise ValueError("chunk cannot bound a J that is differentiated again: its graph holds every piece; leave out chunk")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
     compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
+    if create_graph:
+        return _bounded_graph(mlp, x, problem, compiled, chunk)
     for mode in compiled if not transforms.active() else ():
         if program.working_bytes(mode, problem) <= chunk:
             return _compute(mlp, x, f"{mode}:native", False, False)
@@ -323,6 +325,24 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -
         raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto', 'forward' or 'reverse'")
     with torch.no_grad():
         return chunked(mlp, x, problem, readable[0], chunk)
+
+
+def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], chunk: int) -> Tensor:
+    """Keep to a bound in both passes: the kernels keep nothing between them but x and the parameters."""
+    biased = [b is not None for b in mlp.biases]
+    for lean in (False, True) if not transforms.active() else ():
+        for mode in compiled:
+            pull = Pullback(problem, biased, lean=lean)
+            if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > chunk:
+                continue
+            runner = Runner(mlp, mode, problem, value=False, lean=lean)
+            with suppress(NotPlain):
+                plain("x", x)
+                return differentiable(lambda x, runner=runner: (runner(x), None), pull, x, tuple(mlp.parameters()))[1]
+    raise ValueError(
+        f"chunk={chunk} bytes is too little for a J that is differentiated again by the kernels in C, and the graph of any other method "
+        f"holds every piece; leave out chunk, or take a larger one"
+    )
 
 
 def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -363,6 +383,47 @@ def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) 
         mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     assert isinstance(cached, Plan)
     return cached.compute((x,), transformed)
+
+
+def compute_cached(
+    mlp: MLP,
+    quantity: str,
+    inputs: tuple[Tensor, ...],
+    method: str,
+    request: Request,
+    loss: str | Loss | None = None,
+    check: Callable[[str | None], object] = lambda loss: None,
+    raw: bool = False,
+) -> Any:
+    """Compute a quantity by a plan that is kept with the network.
+
+    Args:
+        mlp: The network.
+        quantity: What to compute.
+        inputs: x, and what the quantity takes besides.
+        method: `"auto"`, a mode, or a full method name.
+        request: What is wanted besides.
+        loss: The loss, of quantities that have one.
+        check: Refuses inputs that do not fit; called with the text of the loss where there is no plan yet.
+        raw: Whether to leave the result as the method made it.
+
+    Returns:
+        The tensors of the quantity.
+    """
+    transformed = transforms.active()
+    key = (quantity, method, loss, request, *map(look, inputs))
+    cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]
+    if cached is None:
+        problem = problem_of(mlp, inputs[0])
+        text = loss_text(quantity, loss)
+        check(text)
+        problem = problem.with_(quantity=quantity, loss=text)
+        if transforms.tracing():  # there nothing can be planned: what is traced is the readable method
+            run = find_readable("", quantity).prepare(mlp, problem, request).run
+            return run(inputs[0] if len(inputs) == 1 else inputs)[1]
+        cached = make_plan(mlp, inputs, problem, request, method)
+        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    return cached.compute(inputs, transformed, raw)
 
 
 def _describe(problem: Problem) -> str:

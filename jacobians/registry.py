@@ -192,8 +192,8 @@ def quantities() -> tuple[Quantity, ...]:
         The quantities.
 
     Example:
-        >>> [quantity.name for quantity in quantities()]
-        ['jacobian', 'ggn', 'gradient', 'ntk', 'gradient_norms', 'sgd_step']
+        >>> [quantity.name for quantity in quantities()][:3]
+        ['jacobian', 'ggn', 'gradient']
     """
     return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
 
@@ -336,6 +336,25 @@ def find_method(name: str, quantity: str = JACOBIAN) -> Method:
     if found is None or (quantity not in {found.quantity, JACOBIAN}):
         raise ValueError(f"unknown method {name!r}; choose from {', '.join(_choices(split(full)[0]))}")
     return found
+
+
+def find_readable(mode: str, quantity: str) -> Method:
+    """Return the readable method of a quantity in a mode, or in its first mode that has one.
+
+    Args:
+        mode: The mode.
+        quantity: The quantity.
+
+    Returns:
+        The method, in torch.
+
+    Example:
+        >>> find_readable("reverse", "jacobian").name, find_readable("fused", "jacobian_gradient").name
+        ('reverse:eager', 'jacobian_gradient/reverse:eager')
+    """
+    prefix = "" if quantity == JACOBIAN else f"{quantity}/"
+    modes = [mode, *(MODES if quantity == JACOBIAN else find_quantity(quantity).modes)]
+    return next(_METHODS[f"{prefix}{name}:eager"] for name in modes if f"{prefix}{name}:eager" in _METHODS)
 
 
 def _choices(quantity: str) -> Sequence[str]:

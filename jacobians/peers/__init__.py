@@ -1,5 +1,5 @@
 """What a user would pick instead: library methods and the naive baseline. Importing this registers them."""
 
-from jacobians.peers import autograd_functional, dense, jax, parameters, sum_trick, torch_compile, torch_func
+from jacobians.peers import autograd_functional, dense, jax, parameters, second_order, sum_trick, torch_compile, torch_func
 
-__all__ = ["autograd_functional", "dense", "jax", "parameters", "sum_trick", "torch_compile", "torch_func"]
+__all__ = ["autograd_functional", "dense", "jax", "parameters", "second_order", "sum_trick", "torch_compile", "torch_func"]

@@ -48,7 +48,7 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
-def _evaluate(problem: Problem) -> Callable[..., Any]:
+def evaluate_one(problem: Problem) -> Callable[..., Any]:
     """Build f(parameters, x) for one sample, from JAX's own functions.
 
     Args:
@@ -78,7 +78,7 @@ def _prepare(transform_name: str) -> Prepare:
         device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
         # JAX narrows float64 to float32 unless told otherwise; told per call, other users of JAX are left alone.
         precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
-        evaluate = _evaluate(problem)
+        evaluate = evaluate_one(problem)
 
         def with_value(parameters: Any, x: Any) -> Any:
             y = evaluate(parameters, x)

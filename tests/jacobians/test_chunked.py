@@ -80,6 +80,23 @@ for widths, batch in (((784, 256, 128, 10), 4096), ((3, 64, 64, 1), 50000), ((20
             found.append((f"gradient {widths}", method, chunk, None if peak is None else peak - output))
         except ValueError as error:
             found.append((f"gradient {widths}", method, chunk, str(error)))
+def there_and_back(mlp, x, method, chunk):
+    J = jac.jacobian(mlp, x, method=method, chunk=chunk, create_graph=True)
+    return torch.autograd.grad(J, parameters, torch.ones_like(J), materialize_grads=True)
+
+parameters = [p.requires_grad_() for p in jac.MLP.random(L=1, D=2, K=3, P=1).parameters()]
+there_and_back(jac.MLP(parameters), torch.zeros(1, 2), "forward:eager", None)  # what autograd itself loads at its first use
+for widths, batch in (((3, 64, 64, 64, 1), 20000), ((20, 50, 50, 4), 3000)):
+    mlp, x = network(widths, batch=batch, dtype=torch.float32, bias=True)
+    parameters = [p.requires_grad_() for p in mlp.parameters()]
+    # J, the cotangent of ones, and the derivatives
+    output = 2 * 4 * batch * widths[0] * widths[-1] + 4 * sum(p.numel() for p in parameters)
+    for method, chunk in (("auto", 2**22), ("reverse:native", 2**20)):
+        try:
+            peak = peak_bytes(lambda: there_and_back(mlp, x, method, chunk), "cpu")
+            found.append((f"gradient through J {widths}", method, chunk, None if peak is None else peak - output))
+        except ValueError as error:
+            found.append((f"gradient through J {widths}", method, chunk, str(error)))
 mlp, x = network((400, 500, 500, 20), batch=64, dtype=torch.float32)
 found.append(("unbounded", "forward:eager", None, peak_bytes(lambda: jac.jacobian(mlp, x, method="forward:eager"), "cpu")))
 print(json.dumps(found))
@@ -115,8 +132,10 @@ def test_bad_bounds():
     with pytest.raises(ValueError, match="chunk bounds the memory of a dense J"):
         jac.jacobian(mlp, x, chunk=10**9, factored=True)
     torch.testing.assert_close(jac.jacobian(mlp, x, chunk=np.int64(10**9)), jac.jacobian(mlp, x))
-    with pytest.raises(ValueError, match="chunk cannot bound a J that is differentiated again"):
-        jac.jacobian(mlp, x, chunk=10**9, create_graph=True)
+    with pytest.raises(ValueError, match="chunk=100 bytes is too little for a J that is differentiated again"):
+        jac.jacobian(mlp, x, chunk=100, create_graph=True)
+    with pytest.raises(ValueError, match="the graph of any other method holds every piece"):
+        jac.jacobian(mlp, x, method="reverse:eager", chunk=10**9, create_graph=True)
     with pytest.raises(ValueError, match=r"'reverse:torch\.func' cannot keep to chunk"):
         jac.jacobian(mlp, x, method="reverse:torch.func", chunk=10**9)
 

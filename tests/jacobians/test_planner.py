@@ -8,7 +8,9 @@ import torch
 import jacobians as jac
 from jacobians import machine, planner
 from jacobians.estimate import estimate
+from jacobians.kernels.cpu import runner
 from jacobians.problem import Problem
+from jacobians.registry import Request
 from tests.cases import network
 
 
@@ -32,7 +34,10 @@ def test_lopsided_networks():
 
 def test_only_what_can_serve_is_chosen():
     mlp, x = network((3, 6, 2), dtype=torch.float32)
-    assert jac.plan(mlp, x, create_graph=True).method.endswith(":eager")
+    assert jac.plan(mlp, x[None], quantity="hessian", create_graph=True).method.endswith(":eager")
+    assert jac.plan(mlp, x, create_graph=True).method.endswith(":native" if runner.available() else ":eager")
+    wide = Problem(widths=(1000, 1000, 1000, 1000, 1))  # one sample in lanes of sixteen
+    assert planner.choose(wide, Request(create_graph=True)).method.name == "reverse:eager"
     half, x = network((3, 6, 2), dtype=torch.bfloat16)
     assert jac.plan(half, x).method.endswith(":eager")
 

@@ -143,10 +143,11 @@ def _checked(loaded: ctypes.CDLL) -> ctypes.CDLL:
     """Compare the sizes of the structures that Python fills in with those that C reads."""
     from jacobians.kernels.cpu.gradient import Chain
     from jacobians.kernels.cpu.program import Program, Setting, Step
+    from jacobians.kernels.cpu.second_order import Jet
     from jacobians.kernels.cpu.tangent_kernel import Gram
 
     loaded.size_of.restype = loaded.activation_code.restype = loaded.loss_code.restype = ctypes.c_int64
-    for name, kind in (("Step", Step), ("Program", Program), ("Activation", Setting), ("Chain", Chain), ("Gram", Gram)):
+    for name, kind in (("Step", Step), ("Program", Program), ("Activation", Setting), ("Chain", Chain), ("Gram", Gram), ("Jet", Jet)):
         in_c, in_python = loaded.size_of(name.encode()), ctypes.sizeof(kind)
         if in_c != in_python:
             raise CompilerError(f"struct {name} has {in_c} bytes in C and {in_python} in Python; they must be equal")

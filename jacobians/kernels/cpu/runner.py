@@ -15,7 +15,7 @@ from jacobians.kernels.cpu.compiler import CompilerError, library
 from jacobians.kernels.cpu.program import assemble
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
-from jacobians.registry import Computation, NotPlain, Prepare, Request, register
+from jacobians.registry import NotPlain
 
 DTYPES = ("float32", "float64")
 NO_MEMORY, UNKNOWN_FUNCTION = -1, -2
@@ -56,10 +56,10 @@ class Addresses:
         if not all([t.is_contiguous() for t in parameters]):
             self._check(parameters, current)
             copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
-            return _addresses(copies[: len(current[0])]), _addresses(copies[len(current[0]) :]), copies
+            return addresses_of(copies[: len(current[0])]), addresses_of(copies[len(current[0]) :]), copies
         if (now := [t.data_ptr() for t in parameters]) != addresses:
             self._check(parameters, current)  # the C function trusts the sizes it was made for
-            weights, biases = _addresses(current[0]), _addresses(current[1])
+            weights, biases = addresses_of(current[0]), addresses_of(current[1])
             self._known = (current, parameters, now, weights, biases)
         return weights, biases, current
 
@@ -203,7 +203,15 @@ def _has_memory(name: str, t: Tensor) -> None:
         raise ValueError(f"{name} of shape {tuple(t.shape)} has no memory any more (its storage was resized); gather it first")
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> Any:
+def addresses_of(tensors: Sequence[Tensor | None]) -> Any:
+    """Return where tensors stand in memory, as a C array.
+
+    Args:
+        tensors: Tensors that the caller keeps alive, or `None`s.
+
+    Returns:
+        The addresses, null for `None`.
+    """
     return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])
 
 
@@ -239,33 +247,3 @@ def supports(problem: Problem) -> str | None:
         return why_not
     unknown = [rule.name for rule in problem.activations if not rule.coupled and library().activation_code(rule.name.encode()) < 0]
     return f"has no activation {unknown[0]!r} in C" if unknown else None
-
-
-def _prepare(mode: str) -> Prepare:
-    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        psi = problem.activations[-1]
-        if not psi.coupled:
-            return Computation(run=Runner(mlp, mode, problem, request.value), records=False)
-        linear = Runner(mlp, mode, problem, value=True)  # of z, the values before the output activation
-
-        def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
-            z, J = linear(x)
-            assert z is not None
-            with torch.no_grad():
-                y = psi.value(z)
-                return (y if request.value else None), psi.push(y, J)
-
-        return Computation(run, records=False)
-
-    return prepare
-
-
-register("forward:native", hand_written=True, supports=supports, device="cpu", summary="forward mode in C, compiled for this processor")(
-    _prepare("forward")
-)
-register("reverse:native", hand_written=True, supports=supports, device="cpu", summary="reverse mode in C, compiled for this processor")(
-    _prepare("reverse")
-)
-register("mixed:native", hand_written=True, supports=supports, device="cpu", summary="mixed mode in C, compiled for this processor")(
-    _prepare("mixed")
-)

@@ -79,7 +79,7 @@ def value_of(jax: Any, loss: Loss, y: Any, target: Any) -> Any:
     return loss.scale * (each.mean() if loss.reduction == "mean" else each.sum())
 
 
-def _prepare(build: Callable[[Any, Problem], Compute], state: bool = False) -> Prepare:
+def prepare_with(build: Callable[[Any, Problem], Compute], state: bool = False) -> Prepare:
     """Make a method of `(jax, problem) -> (parameters, x, *others) -> arrays`; with `state`, of `-> (value, parameters)` that trains."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
@@ -215,13 +215,13 @@ def _ggn(jax: Any, problem: Problem) -> Compute:
     return product
 
 
-register("gradient/reverse:jax", summary="jit(value_and_grad)", supports=_supports, runtime="jax")(_prepare(_gradient))
+register("gradient/reverse:jax", summary="jit(value_and_grad)", supports=_supports, runtime="jax")(prepare_with(_gradient))
 register("sgd_step/reverse:jax", summary="value_and_grad and the update under one jit", supports=_supports, runtime="jax")(
-    _prepare(_step, state=True)
+    prepare_with(_step, state=True)
 )
-register("gradient_norms/dense:jax", summary="jit(vmap(grad)), then the norms", supports=_supports, runtime="jax")(_prepare(_norms))
+register("gradient_norms/dense:jax", summary="jit(vmap(grad)), then the norms", supports=_supports, runtime="jax")(prepare_with(_norms))
 register("gradient_norms/reverse:jax", summary="from the norms of both factors, written in JAX", supports=_supports, runtime="jax")(
-    _prepare(_structured_norms)
+    prepare_with(_structured_norms)
 )
-register("ntk/structured:jax", summary="the structured formula written in JAX", supports=_supports, runtime="jax")(_prepare(_kernel))
-register("ggn/products:jax", summary="jit of jvp, jvp of grad, vjp", supports=_supports, runtime="jax")(_prepare(_ggn))
+register("ntk/structured:jax", summary="the structured formula written in JAX", supports=_supports, runtime="jax")(prepare_with(_kernel))
+register("ggn/products:jax", summary="jit of jvp, jvp of grad, vjp", supports=_supports, runtime="jax")(prepare_with(_ggn))

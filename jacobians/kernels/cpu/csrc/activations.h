@@ -1,7 +1,8 @@
-/* Activations with their slopes, on vectors: h = φ(z) is returned, φ'(z) is written to *slope.
+/* Activations with their slopes, on vectors: h = φ(z) is returned, φ'(z) is written to *slope. Behind them their second and third
+ * derivatives: φ''(z) is returned, φ'''(z) is written to *third, from z, φ(z) and φ'(z).
  *
- * To add one: a function phi_name here, and its name in the list ACTIVATIONS of native.c. Settings stand in set->a and set->b, in the
- * order of the table in activations.py. Where the C library has no vector form of a function, lanes are computed one by one.
+ * To add one: functions phi_name and bend_name here, and its name in the list ACTIVATIONS of native.c. Settings stand in set->a and set->b,
+ * in the order of the table in activations.py. Where the C library has no vector form of a function, lanes are computed one by one.
  */
 
 /* exp(v) - 1 and exp(v) for v <= 0: v = n ln 2 + r with |r| <= ln(2)/2, and the Taylor series of exp(r) - 1, cut where the next
@@ -113,6 +114,76 @@ INLINE VECTOR NAME(phi_identity)(VECTOR z, const Activation *set, VECTOR *slope)
     return z;
 }
 
+INLINE VECTOR NAME(bend_tanh)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    *third = s * (4 - 6 * s);
+    return -2 * h * s;
+}
+
+INLINE VECTOR NAME(bend_sigmoid)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    *third = s * (1 - 6 * s);
+    return s * (1 - 2 * h);
+}
+
+INLINE VECTOR NAME(bend_none)(VECTOR *third) { return *third = NAME(all)(0); }
+
+INLINE VECTOR NAME(bend_relu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return NAME(bend_none)(third); }
+INLINE VECTOR NAME(bend_leaky_relu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return NAME(bend_none)(third); }
+INLINE VECTOR NAME(bend_identity)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return NAME(bend_none)(third); }
+
+INLINE VECTOR NAME(bend_softplus)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    REAL beta = (REAL)set->a;
+    VECTOR d, p = NAME(phi_sigmoid)(beta * z, set, &d), zero = NAME(all)(0);
+    INTEGERS linear = beta * z > (REAL)set->b;
+    *third = NAME(choose)(linear, zero, beta * beta * d * (1 - 2 * p));
+    return NAME(choose)(linear, zero, beta * d);
+}
+
+/* φ'' and φ''' of z σ(w(z)), from z and w with its derivatives. */
+INLINE VECTOR NAME(bend_gated)(VECTOR z, VECTOR w, VECTOR w1, VECTOR w2, VECTOR w3, const Activation *set, VECTOR *third) {
+    VECTOR d, p = NAME(phi_sigmoid)(w, set, &d), odd = 1 - 2 * p;
+    VECTOR p1 = d * w1, p2 = d * (odd * w1 * w1 + w2), p3 = d * ((odd * odd - 2 * d) * w1 * w1 * w1 + 3 * odd * w1 * w2 + w3);
+    *third = 3 * p2 + z * p3;
+    return 2 * p1 + z * p2;
+}
+
+INLINE VECTOR NAME(bend_silu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR one = NAME(all)(1), zero = NAME(all)(0);
+    return NAME(bend_gated)(z, z, one, zero, zero, set, third);
+}
+
+INLINE VECTOR NAME(bend_gelu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR most = NAME(all)((REAL)1e3), near = NAME(choose)(z > most, most, NAME(choose)(z < -most, -most, z)), square = near * near;
+    if (set->a != 0) { /* the tanh form */
+        const REAL a = (REAL)1.59576912160573071176, cube = (REAL)0.044715;
+        return NAME(bend_gated)(near, a * near * (1 + cube * square), a * (1 + 3 * cube * square), 6 * a * cube * near,
+                                NAME(all)(6 * a * cube), set, third);
+    }
+    VECTOR density, m = NAME(exp_minus_1)(square * (REAL)-0.5, &density);
+    (void)m;
+    density *= (REAL)0.39894228040143267794;
+    density = NAME(choose)(square > 1400, NAME(all)(0), density); /* where exp is cut off */
+    *third = density * near * (square - 4);
+    return density * (2 - square);
+}
+
+INLINE VECTOR NAME(bend_elu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    return *third = NAME(choose)(z > 0, NAME(all)(0), s);
+}
+
+INLINE VECTOR NAME(bend_sine)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    REAL square = (REAL)(set->a * set->a);
+    *third = -square * s;
+    return -square * h;
+}
+
+INLINE VECTOR NAME(bend_softsign)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR inverse = (REAL)1 / (1 + NAME(absolute)(z)), cube = 2 * s * inverse;
+    *third = 6 * s * s;
+    return NAME(choose)(z > 0, -cube, NAME(choose)(z < 0, cube, NAME(all)(0)));
+}
+
+INLINE VECTOR NAME(bend_exp)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return *third = h; }
+
 /* Inlined with a constant φ: one loop per activation. */
 INLINE void NAME(apply)(VECTOR (*const phi)(VECTOR, const Activation *, VECTOR *), const Activation *set, REAL *z, REAL *s, int64_t n) {
     VECTOR slope;
@@ -145,4 +216,29 @@ static void NAME(activate)(const Activation *set, REAL *z, REAL *s, int64_t n) {
             z[i] *= (REAL)set->scale;
             s[i] *= (REAL)set->scale;
         }
+}
+
+INLINE void NAME(apply_bend)(VECTOR (*const phi)(VECTOR, const Activation *, VECTOR *),
+                             VECTOR (*const bend)(VECTOR, VECTOR, VECTOR, const Activation *, VECTOR *), const Activation *set, REAL *z, REAL *s,
+                             REAL *c, REAL *t, int64_t n) {
+    VECTOR slope = NAME(all)(0), third, scale = NAME(all)((REAL)set->scale);
+    for (int64_t i = 0; i < n; i += LANES) {
+        VECTOR at = NAME(load)(z + i), h = phi(at, set, &slope), curve = bend(at, h, slope, set, &third);
+        NAME(store)(z + i, h * scale);
+        NAME(store)(s + i, slope * scale);
+        NAME(store)(c + i, curve * scale);
+        if (t) NAME(store)(t + i, third * scale);
+    }
+}
+
+/* h = φ(z) in place, s = φ'(z), c = φ''(z) and, where t is not null, t = φ'''(z), for n numbers, a multiple of LANES. */
+static void NAME(activate_and_bend)(const Activation *set, REAL *z, REAL *s, REAL *c, REAL *t, int64_t n) {
+    switch (set->code) {
+#define CASE(name)                                                                \
+    case ACTIVATION_##name:                                                       \
+        NAME(apply_bend)(NAME(phi_##name), NAME(bend_##name), set, z, s, c, t, n); \
+        break;
+        ACTIVATIONS(CASE)
+#undef CASE
+    }
 }

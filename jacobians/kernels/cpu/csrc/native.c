@@ -71,6 +71,20 @@ typedef struct {
     double factor, rate, momentum, decay; /* of the loss; of an update, where the rate is not 0 */
 } Chain;
 
+enum { JET_PUSH, JET_HESSIAN, JET_BACK_FORWARD, JET_BACK_REVERSE };
+
+/* Derivatives by the input of first and second order, or the way back through them. */
+typedef struct {
+    int64_t layers;
+    const int64_t *widths;
+    const Activation *activation;
+    const int64_t *at_weight, *at_bias, *at_padded; /* at_padded: in the sum of a thread, its rows padded to whole vectors */
+    int64_t numbers, widest;                        /* neurons of all layers; of the widest layer, the input counted */
+    int64_t kind, samples, block, laplacians, keeps; /* keeps: a push leaves, or the way back finds, what it needs in memory */
+    int64_t parameters_padded, work_of_thread, kept_of_block;
+    double penalty; /* factor of the loss Σ (J - target)², or 0 for cotangents from outside */
+} Jet;
+
 /* A tangent kernel of `first` by `second` samples; `block_numbers` is the memory of the factors of a block, `tile` the rows of a tile. */
 typedef struct {
     int64_t first, second, symmetric, trace, tile, block_numbers, work_of_thread;
@@ -129,6 +143,7 @@ int64_t size_of(const char *name) {
     if (strcmp(name, "Program") == 0) return sizeof(Program);
     if (strcmp(name, "Activation") == 0) return sizeof(Activation);
     if (strcmp(name, "Chain") == 0) return sizeof(Chain);
+    if (strcmp(name, "Jet") == 0) return sizeof(Jet);
     if (strcmp(name, "Gram") == 0) return sizeof(Gram);
     return -1;
 }
@@ -181,6 +196,7 @@ static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 
 #include "losses.h"
 #include "gradient.h"
 #include "tangent_kernel.h"
+#include "second_order.h"
 #undef REAL
 #undef INTEGER
 #undef NAME
@@ -225,3 +241,4 @@ static const double TAYLOR_float64[] = {1 / 2.,     1 / 6.,      1 / 24.,      1
 #include "losses.h"
 #include "gradient.h"
 #include "tangent_kernel.h"
+#include "second_order.h"

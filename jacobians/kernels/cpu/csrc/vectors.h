@@ -21,6 +21,16 @@ INLINE void NAME(stream)(REAL *p, VECTOR v) {
 INLINE VECTOR NAME(all)(REAL a) { return a - (VECTOR){0}; }
 INLINE VECTOR NAME(choose)(INTEGERS mask, VECTOR yes, VECTOR no) { return (VECTOR)(((INTEGERS)yes & mask) | ((INTEGERS)no & ~mask)); }
 INLINE VECTOR NAME(absolute)(VECTOR v) { return NAME(choose)(v < 0, -v, v); }
+/* Numbers of a, and behind them of b, by their places. */
+INLINE VECTOR NAME(shuffle)(VECTOR a, VECTOR b, INTEGERS places) {
+#if defined(__clang__)
+    VECTOR out;
+    for (int k = 0; k < LANES; k++) out[k] = places[k] < LANES ? a[places[k]] : b[places[k] - LANES];
+    return out;
+#else
+    return __builtin_shuffle(a, b, places);
+#endif
+}
 #if defined(__AVX512F__)
 INLINE REAL NAME(sum)(VECTOR v) { return AVX512_SUM(v); }
 /* The first n < LANES numbers, zeros behind them. */
@@ -37,3 +47,20 @@ INLINE VECTOR NAME(head)(const REAL *p, int64_t n) {
     return v;
 }
 #endif
+
+/* Transpose a square of LANES vectors in registers: halves change places, then quarters, down to single numbers. */
+INLINE void NAME(transpose)(VECTOR v[LANES]) {
+    UNROLL for (int half = LANES / 2; half > 0; half /= 2) {
+        INTEGERS low, high;
+        for (int k = 0; k < LANES; k++) {
+            low[k] = k & half ? LANES + k - half : k;
+            high[k] = k & half ? LANES + k : k + half;
+        }
+        UNROLL for (int i = 0; i < LANES; i++) {
+            if (i & half) continue;
+            VECTOR a = v[i], b = v[i + half];
+            v[i] = NAME(shuffle)(a, b, low);
+            v[i + half] = NAME(shuffle)(a, b, high);
+        }
+    }
+}

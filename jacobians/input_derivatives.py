@@ -1,0 +1,279 @@
+"""One-call functions for derivatives by the input beyond J: products with it, Laplacians and Hessians.
+
+Plans are kept with the network, as for the Jacobian, so a second call of the same shapes prepares nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacobians import transforms
+from jacobians.inputs import problem_of
+from jacobians.kernels.cpu import second_order as native
+from jacobians.mlp import MLP
+from jacobians.plans import compute_cached, jacobian
+from jacobians.quantities import products
+from jacobians.quantities.hessian import forward_over_reverse
+from jacobians.quantities.laplacian import bends
+from jacobians.registry import NotPlain, Request
+
+
+def laplacian(
+    mlp: MLP,
+    x: Tensor,
+    weights: Tensor | Sequence[float] | Sequence[Sequence[float]] | None = None,
+    method: str = "auto",
+    *,
+    create_graph: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute y, J and the Laplacian `Σ_d w_d ∂²y/∂x_d²` in one forward sweep.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        weights: w of shape (D,), all ones by default; e.g. `[1, 0]` for `∂²y/∂x_0²` alone. Of shape (M, D) for M such sums at once.
+        method: `"auto"`, `"forward"`, or a full method name.
+        create_graph: Whether the three can be back-propagated through to the parameters and to x.
+
+    Returns:
+        y (N, P), J (N, P, D), and the Laplacian (N, P), or (N, P, M) for M sums; without N for a single x.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input or the weights do not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
+        >>> y, J, lap = laplacian(mlp, torch.zeros(2))  # exp(2 a + b)
+        >>> y, J, lap
+        (tensor([1.]), tensor([[2., 1.]]), tensor([5.]))
+        >>> laplacian(mlp, torch.zeros(2), weights=[0.0, 1.0])[2]
+        tensor([1.])
+
+    Source:
+        Li et al., Forward Laplacian, Nature Machine Intelligence 6 (2024), arXiv 2307.08214.
+    """
+    problem_of(mlp, x)
+    one = True
+    if weights is None:
+        directions = x.new_ones(1, mlp.D)
+    else:
+        given = torch.as_tensor(weights, dtype=mlp.dtype, device=mlp.device)
+        if given.ndim not in (1, 2) or given.shape[-1] != mlp.D or not given.numel():
+            raise ValueError(
+                f"weights must have shape ({mlp.D},) or (M, {mlp.D}), one for each ∂²/∂x_d², got {tuple(given.shape)}; "
+                f"leave them out for the Laplacian itself"
+            )
+        if given.requires_grad:
+            raise ValueError("weights are constants and cannot require grad; detach them")
+        directions, one = given.reshape(-1, mlp.D), given.ndim == 1
+    y, J, lap = compute_cached(mlp, "laplacian", (x, directions), method, Request(create_graph=create_graph))
+    return y, J, lap[..., 0] if one else lap
+
+
+def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
+    """Compute `mean((J - target)²)`, to be back-propagated through: a Jacobian regulariser, or with a target Sobolev training.
+
+    On the CPU it is computed with all its derivatives in one pass, a few samples at a time, and J is never formed; elsewhere through
+    `jacobian(..., create_graph=True)`.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        target: Of the shape of J, (P, D) or (N, P, D); zeros by default. It is a constant.
+
+    Returns:
+        A scalar in autograd's record.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input or the target does not fit.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 4.0]], requires_grad=True)])
+        >>> loss = jacobian_loss(mlp, torch.zeros(2))
+        >>> loss.item(), torch.autograd.grad(loss, mlp.weights)[0]
+        (10.0, tensor([[2., 4.]]))
+
+    Source:
+        Rifai et al., Contractive auto-encoders (2011); Czarnecki et al., Sobolev training for neural networks (2017).
+    """
+    problem = problem_of(mlp, x)
+    if target is not None:
+        if not isinstance(target, Tensor):
+            raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}; convert it with torch.as_tensor")
+        if target.shape != problem.jacobian_shape:
+            raise ValueError(f"target must have the shape of J, {problem.jacobian_shape}, got {tuple(target.shape)}")
+        if target.dtype != x.dtype or target.device != x.device or target.requires_grad:
+            raise TypeError(f"target must be a constant {x.dtype} on {x.device}, as x is; convert it with .detach().to(x)")
+    parameters = tuple(mlp.parameters())
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
+    if wanted and not transforms.active() and native.loss_reason(problem) is None:
+        key = ("jacobian_loss", problem)
+        compute: Any = mlp._plans.get(key)  # pyright: ignore[reportPrivateUsage]
+        if compute is None:
+            compute = mlp._plans[key] = native.JacobianLoss(mlp, problem)  # pyright: ignore[reportPrivateUsage]
+        with suppress(NotPlain):  # then in torch
+            return compute(x, parameters, target)
+    J = jacobian(mlp, x, create_graph=wanted)
+    return (J if target is None else J - target).square().mean()
+
+
+def hessian_diagonal(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+    """Compute `∂²y_p/∂x_d²` for every d: D Laplacians of one direction each.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, `"forward"`, or a full method name of the Laplacian.
+        create_graph: Whether the result can be back-propagated through.
+
+    Returns:
+        (P, D) or (N, P, D).
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
+        >>> hessian_diagonal(mlp, torch.zeros(2))
+        tensor([[4., 1.]])
+    """
+    problem_of(mlp, x)
+    every = torch.eye(mlp.D, dtype=x.dtype, device=x.device)
+    return compute_cached(mlp, "laplacian", (x, every), method, Request(create_graph=create_graph))[2]
+
+
+def hessian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+    """Compute `H[..., p, d, e] = ∂²y_p/∂x_d∂x_e`.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, `"symmetric"`, `"forward-over-reverse"`, or a full method name.
+        create_graph: Whether H can be back-propagated through.
+
+    Returns:
+        (P, D, D) or (N, P, D, D).
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
+        >>> hessian(mlp, torch.zeros(2))
+        tensor([[[4., 2.],
+                 [2., 1.]]])
+    """
+    problem_of(mlp, x)
+    (H,) = compute_cached(mlp, "hessian", (x,), method, Request(create_graph=create_graph))
+    return H
+
+
+def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Push a tangent of x forward: `u = J v`, at the cost of a second evaluation.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        v: Tangent of the shape of x.
+        create_graph: Whether u can be back-propagated through.
+
+    Returns:
+        (P,) or (N, P).
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: x or v does not fit.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]])])
+        >>> jvp(mlp, torch.zeros(2), torch.tensor([1.0, 10.0]))
+        tensor([12.])
+    """
+    _like(mlp, x, "v", v, mlp.D if isinstance(mlp, MLP) else 0)
+    with torch.set_grad_enabled(create_graph or transforms.active()):
+        return products.pushforward(mlp, x, v)
+
+
+def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Pull a cotangent of y back: `w = Jᵀ u`, at about the cost of two evaluations.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        u: Cotangent of shape (P,) or (N, P).
+        create_graph: Whether w can be back-propagated through.
+
+    Returns:
+        Of the shape of x.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: x or u does not fit.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]])])
+        >>> vjp(mlp, torch.zeros(2), torch.tensor([10.0]))
+        tensor([20., 10.])
+    """
+    _like(mlp, x, "u", u, mlp.P if isinstance(mlp, MLP) else 0)
+    with torch.set_grad_enabled(create_graph or transforms.active()):
+        return products.pullback(mlp, x, u)
+
+
+def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+    """Multiply the Hessian with a vector, `H v`, without H: the derivative of the pullback along v.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        v: Of the shape of x.
+        u: Cotangent of y, (P,) or (N, P), for the Hessian of `u · y` alone.
+        create_graph: Whether the result can be back-propagated through.
+
+    Returns:
+        (P, D) or (N, P, D); of the shape of x where u is given.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: x, v or u does not fit, or the output couples its neurons.
+
+    Example:
+        >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
+        >>> hvp(mlp, torch.zeros(2), torch.tensor([1.0, 0.0]))
+        tensor([[4., 2.]])
+
+    Source:
+        Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
+    """
+    _like(mlp, x, "v", v, mlp.D if isinstance(mlp, MLP) else 0)
+    if u is not None:
+        _like(mlp, x, "u", u, mlp.P)
+    reason = bends(problem_of(mlp, x))
+    if reason is not None:
+        raise ValueError(f"hvp {reason}")
+    with torch.set_grad_enabled(create_graph or transforms.active()):
+        seeds = None if u is None else u.reshape(-1, 1, mlp.P)
+        H = forward_over_reverse(mlp, x.reshape(-1, mlp.D), v.reshape(-1, 1, mlp.D), seeds)[:, :, 0]
+        H = H if u is None else H[:, 0]
+        return H[0] if x.ndim == 1 else H
+
+
+def _like(mlp: MLP, x: Tensor, name: str, given: Any, width: int) -> None:
+    """Refuse what has not the batch, dtype and device of x, and the width of the network there."""
+    problem_of(mlp, x)
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}; convert it with torch.as_tensor")
+    expected = (*x.shape[:-1], width)
+    if tuple(given.shape) != expected:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}; give one number for each, and sample")
+    if given.dtype != x.dtype or given.device != x.device:
+        raise TypeError(f"{name} must be {x.dtype} on {x.device}, as x is, got {given.dtype} on {given.device}; convert it with .to(x)")

@@ -1,0 +1,5 @@
+"""What a user would pick instead for Laplacians, Hessians, and training through a Jacobian, one file per library."""
+
+from jacobians.peers.second_order import autograd, folx, jax, torch_compile, torch_func
+
+__all__ = ["autograd", "folx", "jax", "torch_compile", "torch_func"]

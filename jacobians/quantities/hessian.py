@@ -1,0 +1,154 @@
+"""The Hessian by the input, `H[n, p, d, e] = ∂²y_p/∂x_d∂x_e`: forward over reverse, and the symmetric form with half the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.quantities.laplacian import bends
+from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
+
+_Layer = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+def _tape(mlp: MLP, x: Tensor, tangents: Tensor | None = None) -> list[_Layer]:
+    """Evaluate with tangents: per layer its weight, `U = ∂z/∂x` along the tangents (N, R, out), φ' and φ''."""
+    tape: list[_Layer] = []
+    h, T = x, tangents
+    for index, (W, b, rule) in enumerate(zip(*mlp.parameter_tuples(), mlp.activations, strict=True)):
+        z = F.linear(h, W, b)
+        U = W.mT.expand(len(z), -1, -1) if T is None else F.linear(T, W)
+        h = rule.value(z)
+        slope, curvature = rule.slope(z, h), rule.curvature(z, h)
+        if index == 0:
+            slope = (x - x).sum(-1, keepdim=True) + (1 if slope is None else slope)
+        T = U if slope is None else slope[:, None, :] * U
+        tape.append((W, U, slope, curvature))
+    return tape
+
+
+def symmetric(mlp: MLP, x: Tensor) -> Tensor:
+    """Compute `H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l` with `U_l = ∂z_l/∂x` pushed and `A_l[p] = ∂y_p/∂h_l` pulled.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+
+    Returns:
+        H of shape (N, P, D, D).
+    """
+    tape = _tape(mlp, x)
+    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)  # (N, P, out)
+    H = x.new_zeros(len(x), mlp.P, mlp.D, mlp.D) + (x - x).sum(-1)[:, None, None, None]
+    for W, U, slope, curvature in reversed(tape):
+        if curvature is not None:
+            by = A * curvature[:, None, :]
+            # (N, P, D, out) x (N, 1, out, D)
+            H = H + (by[:, :, None, :] * U[:, None]) @ U.mT[:, None]
+        A = (A if slope is None else A * slope[:, None, :]) @ W
+    return H
+
+
+def forward_over_reverse(mlp: MLP, x: Tensor, tangents: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+    """Compute the derivatives of J along tangents: each pushed through the pullback of every output.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (N, D).
+        tangents: (N, R, D); all coordinates by default.
+        seeds: Cotangents of y, (N, m, P); those of each output by default.
+
+    Returns:
+        `H[n, p, :, :] v_r` of shape (N, P, R, D), or (N, m, R, D) with seeds.
+
+    Source:
+        Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
+    """
+    tape = _tape(mlp, x, tangents)
+    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(len(x), -1, -1) if seeds is None else seeds  # (N, P, out)
+    dA: Tensor | None = None  # (N, P, R, out)
+    for W, U, slope, curvature in reversed(tape):
+        dB = None if dA is None else dA if slope is None else dA * slope[:, None, None, :]
+        if curvature is not None:
+            bent = (A * curvature[:, None, :])[:, :, None, :] * U[:, None]
+            dB = bent if dB is None else dB + bent
+        dA = None if dB is None else dB @ W
+        A = (A if slope is None else A * slope[:, None, :]) @ W
+    R = tape[0][1].shape[1]
+    zero = (x - x).sum(-1)[:, None, None, None]
+    return zero.expand(len(x), A.shape[1], R, mlp.D) if dA is None else dA + zero
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    s = sizes(problem)
+    D, P = problem.D, problem.P
+    if mode == "symmetric":
+        flops = 2 * s.weights + 2 * (D + P) * (s.weights - s.first) + P * s.neurons * (1 + D + D * (D + 1))
+    else:
+        flops = 2 * s.weights + 2 * (D + P) * (s.weights - s.first) + 2 * P * D * s.weights + 3 * P * D * s.neurons
+    return Cost(problem.N * flops, problem.itemsize * (s.parameters + problem.N * (D + P * D * D)))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (x,) = inputs
+    with torch.enable_grad():
+        network, _ = leaves_of(mlp)
+        at = x.detach().reshape(-1, problem.D).requires_grad_()
+        y = network(at)
+        rows = []
+        for p in range(problem.P):
+            (g,) = torch.autograd.grad(y[:, p].sum(), at, create_graph=True)
+            entries = []
+            for d in range(problem.D):
+                second = None
+                if g.requires_grad:
+                    (second,) = torch.autograd.grad(g[:, d].sum(), at, retain_graph=True, allow_unused=True)
+                entries.append(torch.zeros_like(at) if second is None else second)
+            rows.append(torch.stack(entries, 1))
+    return (torch.stack(rows, 1).detach().reshape(*problem.jacobian_shape, problem.D),)
+
+
+register_quantity(
+    Quantity(
+        "hessian",
+        "Hessian",
+        {
+            "symmetric": "H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l",
+            "forward-over-reverse": "tangents pushed through the pullback of each output",
+            "reverse": "each entry of each row of J differentiated again",
+        },
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        per_sample=True,
+        relabelled=True,
+        call='H = jac.hessian(mlp, x, method="{method}")',
+    )
+)
+
+
+def _batched(compute: Callable[[MLP, Tensor], Tensor], mlp: MLP) -> Callable[[Tensor], tuple[None, tuple[Tensor]]]:
+    """Compute a Hessian of a batch, or of a single x as a batch of one."""
+
+    def run(x: Tensor) -> tuple[None, tuple[Tensor]]:
+        return None, (compute(mlp, x[None])[0],) if x.ndim == 1 else (compute(mlp, x),)
+
+    return run
+
+
+@register(
+    "hessian/symmetric:eager", hand_written=True, differentiable=True, supports=bends, summary="tangents, cotangents, U'diag U, in torch"
+)
+def _prepare_symmetric(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    return Computation(run=_batched(symmetric, mlp))
+
+
+@register("hessian/forward-over-reverse:eager", hand_written=True, differentiable=True, supports=bends, summary="Pearlmutter's R, in torch")
+def _prepare_over(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    return Computation(run=_batched(forward_over_reverse, mlp))

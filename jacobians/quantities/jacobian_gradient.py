@@ -1,0 +1,125 @@
+"""Training through a Jacobian: the gradient of the mean of its squared entries with respect to all parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.registry import JACOBIAN, Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
+
+
+def penalty(J: Tensor) -> Tensor:
+    """Return the mean of the squared entries: the regulariser of contractive networks, but for a factor.
+
+    Args:
+        J: (P, D) or (N, P, D).
+
+    Returns:
+        A scalar.
+
+    Source:
+        Rifai et al., Contractive auto-encoders (2011); Hoffman, Roberts & Yaida, arXiv 1908.02729 (2019).
+    """
+    return J.square().mean()
+
+
+def gradients(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return a loss and its derivatives by autograd, zero where there is no path.
+
+    Args:
+        loss: A recorded scalar.
+        parameters: What it is differentiated by.
+
+    Returns:
+        `(loss, W_1, b_1, …)`.
+    """
+    if not loss.requires_grad:  # a constant, e.g. the Laplacian of a network without curvature
+        return (loss, *(torch.zeros_like(p) for p in parameters))
+    return (loss.detach(), *torch.autograd.grad(loss, parameters, materialize_grads=True))
+
+
+def through(mode: str, implementation: str) -> Prepare:
+    """Make a method that back-propagates through a Jacobian of ours.
+
+    Args:
+        mode: Mode of the Jacobian.
+        implementation: Its implementation.
+
+    Returns:
+        A preparation.
+    """
+
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        network, parameters = leaves_of(mlp)
+        inner = problem.with_(quantity=JACOBIAN)
+        computation = find_method(f"{mode}:{implementation}").prepare(network, inner, Request(create_graph=True))
+
+        def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
+            with torch.enable_grad():
+                return None, gradients(penalty(computation.run(x)[1]), parameters)
+
+        return Computation(run, records=False)
+
+    return prepare
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    """Count the Jacobian and the way back: for each tangent or cotangent a product back and an outer product beside the one ahead."""
+    s = sizes(problem)
+    last = problem.widths[-2] * problem.widths[-1]
+    fewer = problem.D <= problem.P
+    streams, free = (problem.D, s.first) if mode == "forward" or (mode == "fused" and fewer) else (problem.P, last)
+    chain = streams * (2 * s.weights + 2 * (s.weights - free) * 2)
+    value = 2 * s.weights * 2 + 2 * (s.weights - s.first)
+    flops = problem.N * (value + chain + 6 * s.neurons * (1 + streams))
+    return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * problem.D * (1 + 2 * problem.P)))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (x,) = inputs
+    with torch.enable_grad():
+        network, parameters = leaves_of(mlp)
+        at = x.detach().reshape(-1, problem.D).requires_grad_()
+        y = network(at)
+        rows = [torch.autograd.grad(y[:, p].sum(), at, create_graph=True)[0] for p in range(problem.P)]
+        return gradients(penalty(torch.stack(rows, 1)), parameters)
+
+
+def not_empty(problem: Problem) -> str | None:
+    """Say why there is no gradient.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason for an empty batch, else `None`.
+    """
+    return None if problem.N else "has nothing to do for an empty batch"
+
+
+register_quantity(
+    Quantity(
+        "jacobian_gradient",
+        "Gradient of mean J² in the parameters",
+        {
+            "reverse": "J by cotangents, and back: what was pulled is pushed, then the value is pulled back",
+            "forward": "J by tangents, and back: what was pushed is pulled, then the value is pulled back",
+            "fused": "J, its loss and the way back for a few samples at a time; J is not formed",
+            "chain": "reverse mode written out, and autograd back through it",
+        },
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        call='J = jac.jacobian(mlp, x, method="{method}", create_graph=True)  # then any loss of J, and loss.backward()',
+    )
+)
+
+register("jacobian_gradient/reverse:eager", hand_written=True, supports=not_empty, summary="autograd through reverse mode in torch")(
+    through("reverse", "eager")
+)
+register("jacobian_gradient/forward:eager", hand_written=True, supports=not_empty, summary="autograd through forward mode in torch")(
+    through("forward", "eager")
+)

@@ -1,0 +1,100 @@
+"""Training through a Laplacian: the gradient of its mean square in all parameters, as physics-informed networks need it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.quantities.jacobian_gradient import gradients, not_empty
+from jacobians.quantities.laplacian import bends, ones, second_by_autograd
+from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.registry import Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
+
+
+def residual(lap: Tensor) -> Tensor:
+    """Return the mean square of Laplacians: the loss of Laplace's equation at sampled points.
+
+    Args:
+        lap: Any shape.
+
+    Returns:
+        A scalar.
+
+    Source:
+        Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019).
+    """
+    return lap.square().mean()
+
+
+def through(mode: str, implementation: str) -> Prepare:
+    """Make a method that back-propagates through a Laplacian of ours.
+
+    Args:
+        mode: Mode of the Laplacian.
+        implementation: Its implementation.
+
+    Returns:
+        A preparation.
+    """
+
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        network, parameters = leaves_of(mlp)
+        inner = problem.with_(quantity="laplacian")
+        computation = find_method(f"laplacian/{mode}:{implementation}").prepare(network, inner, Request(create_graph=True))
+
+        def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, ...]]:
+            with torch.enable_grad():
+                return None, gradients(residual(computation.run(inputs)[1][2]), parameters)
+
+        return Computation(run, records=False)
+
+    return prepare
+
+
+def _cost(problem: Problem, mode: str) -> Cost:
+    """Count D + 2 streams, each pushed and pulled and with an outer product: tangents and Laplacian are free in the first layer."""
+    s = sizes(problem)
+    streams = problem.D + 1
+    value = 2 * s.weights * 2 + 2 * (s.weights - s.first)
+    flops = problem.N * (value + 6 * streams * (s.weights - s.first) + 12 * s.neurons * streams)
+    return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * (problem.D + 2 * problem.P)))
+
+
+def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    x, directions = inputs
+    with torch.enable_grad():
+        network, parameters = leaves_of(mlp)
+        at = x.detach().reshape(-1, problem.D).requires_grad_()
+        _, lap = second_by_autograd(network(at), at, directions, create_graph=True)
+        return gradients(residual(lap), parameters)
+
+
+def _supports(problem: Problem) -> str | None:
+    return bends(problem) or not_empty(problem)
+
+
+register_quantity(
+    Quantity(
+        "laplacian_gradient",
+        "Gradient of mean (Δy)² in the parameters",
+        {
+            "forward": "value, tangents and Laplacian pushed, and all three pulled back",
+            "reverse": "each entry of each row of J differentiated again, and autograd back through it",
+            "forward-over-reverse": "traces of Hessians, and autograd back through them",
+            "nested": "tangents of tangents, and autograd back through them",
+            "taylor": "Taylor polynomials of degree two, and autograd back through them",
+        },
+        _cost,
+        _exact,
+        lambda problem, mode: _cost(problem, mode).bytes,
+        draw=ones,
+        call='y, J, lap = jac.laplacian(mlp, x, method="{method}", create_graph=True)  # then any loss of the three, and loss.backward()',
+    )
+)
+
+
+register("laplacian_gradient/forward:eager", hand_written=True, supports=_supports, summary="autograd through the formula in torch")(
+    through("forward", "eager")
+)
