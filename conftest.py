@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import signal
 import threading
@@ -16,6 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from benchmarks.run.session import Record
 
+# Kernels in Triton's language can be imported only where Triton is.
+collect_ignore_glob = (
+    [] if importlib.util.find_spec("triton") else ["jacobians/kernels/cuda/chains.py", "jacobians/kernels/cuda/elementary.py"]
+)
 _JOURNAL = pytest.StashKey[Any]()
 PR_SET_PDEATHSIG = 1  # of prctl.h
 EXIT_POISONED = 70  # the device answers nothing but errors: the parent starts another worker

@@ -20,6 +20,7 @@ from jacobians.problem import Problem
 from jacobians.registry import JACOBIAN
 
 READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB": 2**25, "64MB": 2**26, "256MB": 2**28}
+LARGEST_BYTES = 2**30  # of an accelerator, whose caches are large
 AT_LEAST_BYTES = 2**26  # read in one timing
 MULTIPLY_ADD_PASSES = 200_000
 MOST = 1.05  # of a ceiling: what noise explains; a case above it is flagged
@@ -85,7 +86,8 @@ def measure(device: str) -> Ceilings:
 
     Memory is read by our own loop over all threads (on an accelerator by a sum), each size again and again, so that a small one
     is read from the caches. Arithmetic is our own loop of multiply-adds in registers, which no method can beat. The rate of products
-    is that of torch or NumPy, whichever is faster, on 1024×1024 float32 matrices: what the planner goes by, and no ceiling.
+    is that of torch or NumPy, whichever is faster, on 1024×1024 float32 matrices: what the planner goes by, and no ceiling. On an
+    accelerator products of 8192×8192 matrices by the library stand for both.
 
     Args:
         device: Torch device.
@@ -93,9 +95,13 @@ def measure(device: str) -> Ceilings:
     Returns:
         The ceilings.
     """
-    read: list[tuple[int, float]] = []
     one = torch.ones(1, device=device)
-    ours = device == "cpu" and runner.available()
+    if device != "cpu":
+        call_s = _best(lambda: one * one, device, calls=2000)
+        flops = _products(device)
+        return Ceilings(_reads_of_an_accelerator(device), flops, _products(device, torch.float64), flops, call_s, measured=True)
+    read: list[tuple[int, float]] = []
+    ours = runner.available()
     for size in READ_SIZES.values():
         data = torch.ones(size // 4, device=device)
         passes = max(1, AT_LEAST_BYTES // size) if ours else 1
@@ -110,6 +116,43 @@ def measure(device: str) -> Ceilings:
     return Ceilings(tuple(read), flops, flops64, gemm, call_s, measured=True)
 
 
+def _reads_of_an_accelerator(device: str) -> tuple[tuple[int, float], ...]:
+    """Return working sets and the rates of sums over them, many between two looks at the clock, so that launches overlap.
+
+    A small set is read faster than launches follow each other: it counts as read at the rate of the next larger one, at least.
+    """
+    found: list[tuple[int, float]] = []
+    for size in (*READ_SIZES.values(), LARGEST_BYTES):
+        data, times = torch.ones(size // 4, device=device), max(20, min(200, LARGEST_BYTES // size))
+
+        def sums(data: torch.Tensor = data, times: int = times) -> None:
+            for _ in range(times):
+                data.sum()
+
+        found.append((size, size * times / _best(sums, device, calls=4)))
+    rates = [max(rate for _, rate in found[index:]) for index in range(len(found))]
+    return tuple((size, rate) for (size, _), rate in zip(found, rates, strict=True) if size in READ_SIZES.values())
+
+
+def library_rates(device: str) -> dict[str, float]:
+    """Return the rates of large matrix products on an accelerator by precision, for a report: no method here uses the lower ones.
+
+    Args:
+        device: Torch device.
+
+    Returns:
+        Operations per second of float32, tf32 and bfloat16.
+    """
+    before = torch.get_float32_matmul_precision()
+    rates = {"float32": _products(device), "bfloat16": _products(device, torch.bfloat16)}
+    try:
+        torch.set_float32_matmul_precision("high")
+        rates["tf32"] = _products(device)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return rates
+
+
 def _multiply_adds(dtype: str) -> float:
     """Return the operations per second of our loop of multiply-adds in registers, on all threads."""
     timer = timer_for("cpu")
@@ -118,15 +161,16 @@ def _multiply_adds(dtype: str) -> float:
     return operations / (timer() - start)
 
 
-def _products(device: str) -> float:
+def _products(device: str, dtype: torch.dtype = torch.float32) -> float:
     """Return the operations per second of a large matrix product by torch or NumPy, whichever is faster."""
-    A = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0)).to(device)
+    n = 1024 if device == "cpu" else 8192
+    A = torch.randn(n, n, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     best = _best(lambda: A @ A, device)
     if device == "cpu":
         B: np.ndarray = A.numpy()
         with threadpool_limits(torch.get_num_threads()):
             best = min(best, _best(lambda: B @ B, device))
-    return 2 * 1024**3 / best
+    return 2 * n**3 / best
 
 
 def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings, oracle
 from benchmarks.measure.clock import available_threads, resolution, timer_for
 from benchmarks.measure.conditions import load_before
-from benchmarks.run import environment
+from benchmarks.run import check_cuda, environment
+from benchmarks.run.items import Item
 from jacobians import machine
 from jacobians.kernels.cpu import compiler, runner
 from jacobians.plans import make_plan
@@ -36,20 +36,6 @@ LIBRARIES = {
     "scipy": "comparisons",
     "playwright": "tests of the report in a browser",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing that was checked: what, the answer (`ok`, `absent`, `wrong`), and the detail."""
-
-    what: str
-    answer: str
-    detail: str
-
-    @property
-    def failed(self) -> bool:
-        """Whether this makes results wrong or impossible."""
-        return self.answer == "wrong"
 
 
 def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
@@ -68,6 +54,8 @@ def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
             items.append(Item(f"device {device}", "absent", f"torch finds no {device} device here"))
             continue
         items.append(Item(f"device {device}", "ok", environment.device_name(device)))
+        if device == "cuda":
+            items += check_cuda.items()
         everything = [method for quantity in jac.quantities() for method in jac.methods(quantity=quantity.name)]
         items += [_method(method, device) for method in everything if method.device in {None, device}]
         items.append(_ceiling(device))

@@ -153,7 +153,7 @@ def python() -> str:
 def libraries() -> dict[str, str]:
     """Versions of the libraries that compute or measure."""
     found: dict[str, str] = {}
-    for name in ("torch", "numpy", "scipy", "numba", "jax", "jaxlib", "pytest", "pytest-benchmark"):
+    for name in ("torch", "numpy", "scipy", "numba", "jax", "jaxlib", "folx", "triton", "pytest", "pytest-benchmark"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -206,12 +206,13 @@ def hardware_fingerprint() -> str:
 
 
 def machine_slug() -> str:
-    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores` or `intel-xeon-family-6-model-143-2-cores`.
+    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores`, with the accelerator in front where there is one.
 
     Returns:
         Lower-case letters, digits and hyphens.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{cpu_model()} {os.cpu_count()} cores".lower())
+    first = " ".join(accelerators()[:1])
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{first} {cpu_model()} {os.cpu_count()} cores".lower())
     return slug.strip("-")
 
 

@@ -1,6 +1,6 @@
-"""The modes made fast for a device: `cpu` in C, `cuda` as CUDA graphs. Importing this registers them."""
+"""The modes made fast for a device: `cpu` in C, `cuda` as CUDA graphs and in Triton. Importing this registers them."""
 
 from jacobians.kernels.cpu import gradient, jacobian, second_order, tangent_kernel
-from jacobians.kernels.cuda import graph
+from jacobians.kernels.cuda import blocks, graph
 
-__all__ = ["gradient", "graph", "jacobian", "second_order", "tangent_kernel"]
+__all__ = ["blocks", "gradient", "graph", "jacobian", "second_order", "tangent_kernel"]

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import jacobians as jac
+from jacobians.inputs import problem_of
+from jacobians.kernels.cuda import graph
 from jacobians.kernels.cuda.graph import Replay
+from jacobians.registry import NotPlain, find_quantity
 from tests import oracles
 from tests.cases import in_threads, network
 
@@ -16,7 +19,7 @@ class FakeGraph:
 
     def __init__(self, compute):
         type(self).recorded += 1
-        self.compute, self.results = compute, compute()
+        self.compute, self.results = compute, tuple(t.clone() for t in compute())
 
     def replay(self):
         for kept, new in zip(self.results, self.compute(), strict=True):
@@ -36,7 +39,7 @@ def record(compute):
 def replay():
     FakeGraph.recorded = 0
     mlp, x = network((3, 9, 9, 4), batch=5, bias=True)
-    return mlp, x, Replay(mlp, jac.reverse, True, record)
+    return mlp, x, Replay(mlp, lambda: lambda x: jac.reverse(mlp, x, value=True), record)
 
 
 def test_results_are_right_and_never_overwritten(replay):
@@ -82,6 +85,37 @@ def test_the_cpu_is_refused_with_a_reason():
     problem = jac.Problem(widths=(3, 4))
     assert jac.find_method("reverse:cuda-graph").unsupported(problem) == "runs on CUDA, not on cpu"
     assert jac.find_method("reverse:cuda-graph").unsupported(problem.with_(device="cuda")) is None
+
+
+QUANTITIES = sorted({m.quantity for m in jac.methods("*/*:cuda-graph")})
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_every_quantity_is_replayed_at_other_inputs(monkeypatch, quantity):
+    monkeypatch.setattr(graph, "capture", record)
+    monkeypatch.setattr(graph.Replay.__init__, "__defaults__", (record,))
+    mlp, x = network((3, 9, 9, 4), batch=5, bias=True)
+    what = find_quantity(quantity)
+    problem = problem_of(mlp, x).with_(quantity=quantity, loss="cross_entropy" if what.loss else None)
+    others = what.draw(problem, torch.Generator().manual_seed(0))
+    for method in jac.methods(f"{quantity}/*:cuda-graph"):
+        FakeGraph.recorded = 0
+        run = method.prepare(mlp, problem, jac.Request()).run
+        for shift in (0.0, 1.0):
+            inputs = (x + shift, *others)
+            found = run(inputs[0] if len(inputs) == 1 else inputs)[1]
+            for one, exact in zip(found, what.exact(mlp, problem, inputs), strict=True):
+                torch.testing.assert_close(one, exact.detach())
+        assert FakeGraph.recorded == 1
+        assert method.unsupported(problem) == "runs on CUDA, not on cpu"
+
+
+def test_what_is_no_plain_tensor_is_left_to_torch(replay):
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    _, x, run = replay
+    with pytest.raises(NotPlain, match="no plain tensor"):
+        run(TwoTensor(x, x))
 
 
 @pytest.mark.gpu

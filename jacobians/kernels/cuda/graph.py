@@ -1,26 +1,27 @@
-"""The readable modes under a CUDA graph: recorded once, then launched as a whole, so that small networks do not pay for each operation.
+"""The readable methods under a CUDA graph: recorded once, then launched as a whole, so that small networks do not pay for each operation.
 
-The recorded operations read x and the weights from where they were at the recording. x is copied there before each replay; weights that
-changed in place are read as they are; weights that moved are noticed by their addresses, and the graph is recorded again.
+The recorded operations read their inputs and the parameters from where they were at the recording. Inputs are copied there before each
+replay; parameters that changed in place are read as they are; parameters that moved are noticed by their addresses, and the graph is
+recorded again. What is computed leaves the graph in one vector, so that one copy takes it out.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.mlp import MLP
 from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
+from jacobians.registry import Computation, NotPlain, Prepare, Request, find_method, find_readable, register
 
-Result = tuple[Tensor | None, Tensor]
+Tensors = tuple[Tensor, ...]
 WARM_UP = 3  # calls before the recording: libraries allocate their workspaces in the first ones
 
 
@@ -31,10 +32,10 @@ class Graph(Protocol):
         """Run the recorded operations again."""
 
 
-Capture = Callable[[Callable[[], Result]], tuple[Graph, Result]]
+Capture = Callable[[Callable[[], Tensors]], tuple[Graph, Tensors]]
 
 
-def capture(compute: Callable[[], Result]) -> tuple[Graph, Result]:
+def capture(compute: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
     """Record a computation on the current CUDA device.
 
     Args:
@@ -59,44 +60,111 @@ def capture(compute: Callable[[], Result]) -> tuple[Graph, Result]:
 
 
 class Replay:
-    """A mode recorded for one network and one shape of x. Threads take turns, for they share its buffers.
+    """A computation recorded for one network and shapes of inputs. Threads take turns, for they share its buffers.
 
     Args:
         mlp: The network.
-        mode: `(mlp, x, value=...) -> (y or None, J)`.
-        value: Whether y is wanted too.
+        build: Makes the computation, of the inputs, anew for each recording: tensors of one dtype.
         record: Records a computation; `capture` where there is a CUDA device.
     """
 
-    def __init__(self, mlp: MLP, mode: Callable[..., Result], value: bool, record: Capture = capture) -> None:
-        self._mlp, self._mode, self._value, self._record = mlp, mode, value, record
-        self._parameters = [t for t in (*mlp.weights, *mlp.biases) if t is not None]
+    def __init__(self, mlp: MLP, build: Callable[[], Callable[..., Tensors]], record: Capture = capture) -> None:
+        self._mlp, self._build, self._record = mlp, build, record
         self._addresses: list[int] = []
         self._lock = threading.Lock()
 
-    def __call__(self, x: Tensor) -> Result:
-        """Compute `(y or None, J)` at x, in tensors of their own."""
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        """Compute at the inputs, in tensors of their own.
+
+        Args:
+            *inputs: Of the shapes, dtypes and device of the first call.
+
+        Returns:
+            The tensors.
+
+        Raises:
+            NotPlain: An input is a tensor of another kind than those a graph reads.
+        """
+        if any(type(t) not in {Tensor, nn.Parameter} for t in inputs):
+            raise NotPlain("an input is no plain tensor, which a CUDA graph could read")
         with self._lock:
-            now = [t.data_ptr() for t in self._parameters]
+            weights, biases = self._mlp.parameter_tuples()
+            now = [t.data_ptr() for t in (*weights, *biases) if t is not None]
             if now != self._addresses:
-                self._x = x.detach().clone()
-                self._graph, self._result = self._record(lambda: self._mode(self._mlp, self._x, value=self._value))
+                self._inputs = [t.detach().clone() for t in inputs]
+                compute = self._build()
+                self._graph, (self._flat, *_) = self._record(lambda: self._packed(compute))
                 self._addresses = now
-            self._x.copy_(x)
+            torch._foreach_copy_(self._inputs, list(inputs))
             self._graph.replay()
-            y, J = self._result
-            return (None if y is None else y.clone()), J.clone()
+            taken = self._flat.clone()
+        return tuple(part.view(shape) for part, shape in zip(taken.split(self._sizes), self._shapes, strict=True))
+
+    def _packed(self, compute: Callable[..., Tensors]) -> Tensors:
+        """Compute, and put the results one behind the other."""
+        found = compute(*self._inputs)
+        self._shapes = [t.shape for t in found]
+        self._sizes = [t.numel() for t in found]
+        return (torch.cat([t.reshape(-1) for t in found]),)
 
 
 def _supports(problem: Problem) -> str | None:
     return None if problem.device.startswith("cuda") else f"runs on CUDA, not on {problem.device}"
 
 
-def _prepare(mode: Callable[..., Result]) -> Prepare:
+def _prepare(mode: Callable[..., tuple[Tensor | None, Tensor]]) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        return Computation(run=Replay(mlp, mode, request.value))
+        def build() -> Callable[..., Tensors]:
+            def compute(x: Tensor) -> Tensors:
+                with torch.no_grad():
+                    return tuple(t for t in mode(mlp, x, value=request.value) if t is not None)
+
+            return compute
+
+        replay = Replay(mlp, build)
+
+        def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
+            *y, J = replay(x)
+            return (y[0] if y else None), J
+
+        return Computation(run, records=False)
 
     return prepare
+
+
+def recorded(readable: str) -> Prepare:
+    """Make a method that records a readable method of another quantity than the Jacobian.
+
+    Args:
+        readable: Its name.
+
+    Returns:
+        A preparation.
+    """
+
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        def build() -> Callable[..., Tensors]:
+            run = find_method(readable).prepare(mlp, problem, request).run
+
+            def compute(*inputs: Tensor) -> Tensors:
+                with torch.no_grad():
+                    return run(inputs[0] if len(inputs) == 1 else inputs)[1]
+
+            return compute
+
+        replay = Replay(mlp, build)
+
+        def run(inputs: Any) -> tuple[None, Tensors]:
+            return None, replay(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+
+        return Computation(run, records=False)
+
+    return prepare
+
+
+def _other(problem: Problem) -> str | None:
+    reason = _supports(problem)
+    return reason or find_readable("", problem.quantity).supports(problem)
 
 
 register("forward:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="forward mode in torch, as a CUDA graph")(
@@ -108,3 +176,30 @@ register("reverse:cuda-graph", hand_written=True, supports=_supports, device="cu
 register("mixed:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="mixed mode in torch, as a CUDA graph")(
     _prepare(mixed)
 )
+register(
+    "gradient/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="evaluation and pullback, as a CUDA graph"
+)(recorded("gradient/reverse:eager"))
+register("gradient_norms/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="in torch, as a CUDA graph")(
+    recorded("gradient_norms/reverse:eager")
+)
+register("ggn/products:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="a JVP and a VJP, as a CUDA graph")(
+    recorded("ggn/products:eager")
+)
+register("ntk/structured:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="products of factors, as a CUDA graph")(
+    recorded("ntk/structured:eager")
+)
+register("laplacian/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="the forward sweep, as a CUDA graph")(
+    recorded("laplacian/forward:eager")
+)
+register("hessian/symmetric:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="the symmetric form, as a CUDA graph")(
+    recorded("hessian/symmetric:eager")
+)
+register(
+    "jacobian_gradient/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
+)(recorded("jacobian_gradient/reverse:eager"))
+register(
+    "jacobian_gradient/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
+)(recorded("jacobian_gradient/forward:eager"))
+register(
+    "laplacian_gradient/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
+)(recorded("laplacian_gradient/forward:eager"))

@@ -1,0 +1,93 @@
+"""What the Triton kernels need of a multiprocessor, read from code compiled ahead of time: no GPU is needed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from jacobians.kernels.cuda.blocks import WARPS, constants_of, cut_for, stages_for
+from jacobians.problem import Problem
+
+TARGETS = (80, 90, 100)  # A100, H100 and H200, B200
+# Shapes of the sweeps: a small network, a batch of a physics-informed one, a classifier, a decoder.
+SHAPES: tuple[tuple[str, Problem], ...] = (
+    ("forward", Problem(widths=(2, *[30] * 10, 10))),
+    ("forward", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
+    ("forward", Problem(widths=(10, *[50] * 8, 784), batch=256)),
+    ("reverse", Problem(widths=(2, *[30] * 10, 10))),
+    ("reverse", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
+    ("reverse", Problem(widths=(784, *[50] * 8, 10), batch=256)),
+    ("laplacian", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
+    ("laplacian", Problem(widths=(10, *[64] * 5, 1), batch=512, bias=True)),
+)
+
+
+class Resources(NamedTuple):
+    """What a block needs.
+
+    Attributes:
+        registers: Of a thread.
+        stack: Bytes of a thread in local memory: what did not fit the registers.
+        shared: Bytes of shared memory.
+    """
+
+    registers: int
+    stack: int
+    shared: int
+
+
+def resources(kind: str, problem: Problem, target: int) -> Resources:
+    """Compile a kernel for a problem and read its needs off the machine code, with the `cuobjdump` that Triton ships.
+
+    Args:
+        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        problem: The problem.
+        target: Compute capability, times ten.
+
+    Returns:
+        The needs.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from jacobians.kernels.cuda import chains
+    from jacobians.kernels.cuda.elementary import CODES
+
+    function = chains.pulled if kind == "reverse" else chains.pushed
+    constants = constants_of(problem, kind, cut_for(problem, kind), value=True)
+    constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
+    types = {"addresses": "*i64", "widths": "*i64", "N": "i32"} | dict.fromkeys(("a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
+    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
+    places = {(function.arg_names.index(name),): value for name, value in constants.items()}
+    options = {"num_warps": WARPS, "num_stages": stages_for(problem, kind)}
+    compiled = triton.compile(ASTSource(function, signature, places), target=GPUTarget("cuda", target, 32), options=options)
+    tool = next((Path(triton.__file__).parent / "backends" / "nvidia").rglob("cuobjdump"))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"REG:(\d+) STACK:(\d+)", text)
+    registers, stack = map(int, found[-1])
+    return Resources(registers, stack, int(compiled.metadata.shared))
+
+
+def table() -> str:
+    """Write the needs of every kernel on every target.
+
+    Returns:
+        Markdown.
+    """
+    lines = ["| kernel | shape | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (2 + len(TARGETS)) + "|"]
+    for kind, problem in SHAPES:
+        shape = f"{'-'.join(map(str, problem.widths))}, N={problem.N}"
+        cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in (resources(kind, problem, target) for target in TARGETS)]
+        lines.append(f"| {kind} | {shape} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,299 @@
+"""Calling the Triton kernels: block sizes by shape, addresses of the parameters looked up in each call, and what they cannot serve."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jacobians.activations import Activation
+from jacobians.mlp import MLP
+from jacobians.problem import Problem
+from jacobians.registry import Computation, NotPlain, Prepare, Request, register
+
+MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
+MOST_STREAMS = 16
+WARPS = 4
+MULTIPROCESSORS = 132  # blocks are cut so that this many get one
+INSTALL = "Triton is not installed; install it with: pip install 'jacobians[cuda]'"
+
+
+def interpreted() -> bool:
+    """Say whether Triton's interpreter runs the kernels, on tensors of the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def power_of_two(least: int) -> int:
+    """Return the smallest power of two that is no less.
+
+    Args:
+        least: At least 1.
+
+    Returns:
+        The power.
+
+    Example:
+        >>> power_of_two(1), power_of_two(50), power_of_two(64)
+        (1, 64, 64)
+    """
+    return 1 << (least - 1).bit_length()
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a problem is cut.
+
+    Attributes:
+        neurons: Hidden width, padded.
+        streams: Rows of a sample.
+        samples: Samples of a block.
+    """
+
+    neurons: int
+    streams: int
+    samples: int
+
+
+def blocks_for(problem: Problem, streams: int, least_samples: int, most_rows: int = 64) -> Blocks:
+    """Cut a problem into blocks of some rows, fewer where all multiprocessors would not get one.
+
+    Args:
+        problem: The problem.
+        streams: Rows of a sample that are needed.
+        least_samples: Fewest samples of a block.
+        most_rows: Most rows, as far as that leaves one sample.
+
+    Returns:
+        The sizes.
+
+    Example:
+        >>> blocks_for(Problem(widths=(3, 64, 64, 1), batch=4096), 4, 1)
+        Blocks(neurons=64, streams=4, samples=16)
+    """
+    neurons, streams = max(16, power_of_two(max(problem.widths[1:-1]))), power_of_two(streams)
+    most = max(1, most_rows // streams)
+    samples = min(most, power_of_two(-(-max(1, problem.N) // MULTIPROCESSORS)))
+    samples = max(samples, least_samples, -(-16 // streams))
+    return Blocks(neurons, streams, samples)
+
+
+def setting(rule: Activation) -> tuple[int, float, float, float]:
+    """Translate an activation for the kernels.
+
+    Args:
+        rule: The activation.
+
+    Returns:
+        Its code, two settings and its scale.
+    """
+    from jacobians.kernels.cuda.elementary import CODES
+
+    values = [float(value != "none") if isinstance(value, str) else value for value in rule.settings.values()]
+    a, b = [*values, 0.0, 0.0][:2]
+    return CODES.index(rule.name), a, b, rule.scale
+
+
+def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool) -> dict[str, Any]:
+    """Return what a kernel is compiled for, but the codes of the activations.
+
+    Args:
+        problem: The problem.
+        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        cut: How it is cut.
+        value: Whether y is written.
+
+    Returns:
+        Name to constant.
+    """
+    sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "S": cut.streams, "BN": cut.samples, "VALUE": value}
+    if kind == "reverse":
+        return sizes | {"TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
+    return sizes | {"TP": 16 if problem.P <= 16 else 32, "SECOND": kind == "laplacian"}
+
+
+def stages_for(problem: Problem, kind: str) -> int:
+    """Return how many tiles ahead loads are issued: as many as the registers leave room for, by the compiler's own report.
+
+    Args:
+        problem: The problem.
+        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+
+    Returns:
+        Triton's `num_stages`.
+    """
+    return 1 if kind == "reverse" and problem.P > 1 else 3
+
+
+def cut_for(problem: Problem, kind: str) -> Blocks:
+    """Cut a problem for one of the kernels.
+
+    Args:
+        problem: The problem.
+        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+
+    Returns:
+        The sizes.
+    """
+    if kind == "reverse":
+        return blocks_for(problem, min(4, problem.P), 16, 16)
+    streams = problem.D + (2 if kind == "laplacian" else 1)
+    return blocks_for(problem, streams, 1, 16 if kind == "laplacian" and streams > 8 else 64)  # more would not fit the registers
+
+
+class Chain:
+    """Launches a kernel for one network and shape.
+
+    Args:
+        mlp: The network.
+        problem: The problem.
+        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        value: Whether y is wanted too.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem, kind: str, value: bool) -> None:
+        self._mlp, self._problem, self._kind, self._value = mlp, problem, kind, value
+        self._known: list[int] = []
+        self._addresses = torch.empty(0)
+        self._widths = torch.tensor(problem.widths, dtype=torch.int64, device=problem.device)
+        self._blocks = cut_for(problem, kind)
+        hidden, out = setting(problem.activations[0]), setting(problem.activations[-1])
+        self._settings = (*hidden[1:], *out[1:])
+        self._codes = {"CODE": hidden[0], "CODE_OUT": out[0]}
+
+    def _look_up(self) -> None:
+        """Send the addresses of the parameters where the kernel reads them, if they are others than in the last call."""
+        weights, biases = self._mlp.parameter_tuples()
+        tensors = [*weights, *biases]
+        now = [0 if t is None else t.data_ptr() for t in tensors]
+        if now == self._known:
+            return
+        expected = list(zip(self._problem.widths[1:], self._problem.widths, strict=False))
+        if [tuple(W.shape) for W in weights] != expected:
+            raise ValueError("the network has other widths than when this was planned; make another plan")
+        for t in tensors:
+            if t is not None and (type(t) not in {Tensor, nn.Parameter} or not t.is_contiguous() or t.dtype != torch.float32):
+                raise NotPlain("a parameter is no contiguous float32 tensor")
+        self._addresses = torch.tensor(now, dtype=torch.int64).to(self._problem.device)
+        self._known = now
+
+    def __call__(self, x: Tensor, weights: Tensor | None = None) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Compute.
+
+        Args:
+            x: Input of shape (D,) or (N, D).
+            weights: w of the Laplacian, (D,).
+
+        Returns:
+            y or `None`, J, and the Laplacian or `None`; for a single x with a batch of one.
+
+        Raises:
+            NotPlain: A tensor's numbers do not stand in memory as they are.
+            ValueError: The network has changed.
+        """
+        if type(x) not in {Tensor, nn.Parameter}:
+            raise NotPlain(f"x is a {type(x).__name__}")
+        self._look_up()
+        chains: Any = importlib.import_module("jacobians.kernels.cuda.chains")  # needs Triton
+        problem, cut = self._problem, self._blocks
+        N, D, P, x = problem.N, problem.D, problem.P, x.contiguous()
+        second = self._kind == "laplacian"
+        J = x.new_empty(N, P, D)
+        y = x.new_empty(N, P) if self._value or second else J  # never written where it is not wanted
+        lap = x.new_empty(N, P) if second else J
+        constants = constants_of(problem, self._kind, cut, self._value or second) | self._codes
+        options = {"num_warps": WARPS, "num_stages": stages_for(problem, self._kind)}
+        grid = (-(-N // cut.samples),)
+        if N and self._kind == "reverse":
+            slopes = x.new_empty(problem.L, N, cut.neurons)
+            chains.pulled[grid](
+                x, self._addresses, self._widths, slopes, y, J, N, *self._settings, **constants, **options
+            )  # fmt: skip
+        elif N:
+            w = x if weights is None else weights.contiguous()
+            chains.pushed[grid](
+                x, w, self._addresses, self._widths, y, J, lap, N, *self._settings, **constants, **options
+            )  # fmt: skip
+        return (y if self._value or second else None), J, (lap if second else None)
+
+
+def _supports(problem: Problem, streams: int) -> str | None:
+    if not problem.device.startswith("cuda") and not interpreted():
+        return f"runs on CUDA, not on {problem.device}"
+    if importlib.util.find_spec("triton") is None:
+        return INSTALL
+    if problem.dtype != "float32":
+        return f"computes in float32, not in {problem.dtype}"
+    if problem.L == 0:
+        return "needs a hidden layer"
+    if max(problem.widths[1:-1]) > MOST_NEURONS:
+        return f"holds layers of at most {MOST_NEURONS} neurons in registers, got {max(problem.widths[1:-1])}; use a CUDA graph"
+    if streams > MOST_STREAMS:
+        return f"holds at most {MOST_STREAMS} rows of a sample in registers, this takes {streams}; use the other mode, or a CUDA graph"
+    if len(set(problem.activations[:-1])) > 1:
+        return "is compiled for one hidden activation; use a CUDA graph"
+    if any(rule.coupled for rule in problem.activations):
+        return f"has no {problem.activations[-1].name}"
+    from jacobians.kernels.cuda.elementary import CODES
+
+    unknown = [rule.name for rule in problem.activations if rule.name not in CODES]
+    return f"has no activation {unknown[0]!r} in Triton" if unknown else None
+
+
+def _supports_forward(problem: Problem) -> str | None:
+    return _supports(problem, problem.D + 1)
+
+
+def _supports_reverse(problem: Problem) -> str | None:
+    return _supports(problem, 1)
+
+
+def _supports_laplacian(problem: Problem) -> str | None:
+    return _supports(problem, problem.D + 2)
+
+
+def _prepare(mode: str) -> Prepare:
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        chain = Chain(mlp, problem, mode, request.value)
+
+        def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
+            y, J, _ = chain(x)
+            return (y, J) if problem.batch is not None else (None if y is None else y[0], J[0])
+
+        return Computation(run, records=False)
+
+    return prepare
+
+
+def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    chain = Chain(mlp, problem, "laplacian", True)
+
+    def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, ...]]:
+        x, directions = inputs
+        found = [chain(x, w) for w in directions]
+        y, J, _ = found[0]
+        assert y is not None
+        columns = [lap[..., None] for _, _, lap in found if lap is not None]
+        tensors = y, J, columns[0] if len(columns) == 1 else torch.cat(columns, dim=-1)
+        return None, tensors if problem.batch is not None else tuple(t[0] for t in tensors)
+
+    return Computation(run, records=False)
+
+
+register("forward:triton", hand_written=True, supports=_supports_forward, device="cuda", summary="forward mode of a block in one launch")(
+    _prepare("forward")
+)
+register("reverse:triton", hand_written=True, supports=_supports_reverse, device="cuda", summary="reverse mode of a block in one launch")(
+    _prepare("reverse")
+)
+register(
+    "laplacian/forward:triton",
+    hand_written=True,
+    supports=_supports_laplacian,
+    device="cuda",
+    summary="value, tangents and Laplacian of a block in one launch",
+)(_prepare_laplacian)

@@ -1,0 +1,158 @@
+"""The whole chain of a block of samples in one launch, in Triton.
+
+Streams of a block stand one below the other as the rows of one matrix, (BN · S, K): for the pushed chain the value, D tangents and where it
+is wanted the Laplacian; for the pulled chain P cotangents. A layer is one product with a weight that all programs read from the second
+cache, and an elementwise step in registers; nothing between layers passes through memory but, for the pulled chain, the slopes.
+
+Weights are read where they stand: `addresses` holds those of W_1, …, W_{L+1}, then of the biases, 0 for none; `widths` the sizes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from jacobians.kernels.cuda.elementary import phi
+
+
+@triton.jit
+def _weight(addresses, widths, layer, K: tl.constexpr, TRANSPOSED: tl.constexpr):
+    """Read W of a layer between hidden neurons, padded with zeros to (K, K): (in, out), or as it stands, (out, in)."""
+    W = tl.load(addresses + layer).to(tl.pointer_type(tl.float32))
+    n_in, n_out = tl.load(widths + layer), tl.load(widths + layer + 1)
+    i, o = tl.arange(0, K), tl.arange(0, K)
+    if TRANSPOSED:
+        return tl.load(W + o[None, :] * n_in + i[:, None], mask=(o[None, :] < n_out) & (i[:, None] < n_in), other=0.0)
+    return tl.load(W + o[:, None] * n_in + i[None, :], mask=(o[:, None] < n_out) & (i[None, :] < n_in), other=0.0)
+
+
+@triton.jit
+def _bias(addresses, widths, layer, layers, K: tl.constexpr):
+    """Read the bias of a layer, zeros where there is none."""
+    at = tl.load(addresses + layers + layer)
+    o = tl.arange(0, K)
+    return tl.load(at.to(tl.pointer_type(tl.float32)) + o, mask=(o < tl.load(widths + layer + 1)) & (at != 0), other=0.0)
+
+
+@triton.jit
+def _first(x, addresses, widths, layers, n, N, D: tl.constexpr, K: tl.constexpr, BN: tl.constexpr):
+    """Return z of the first layer, (BN, K), and Σ(x - x), which is NaN where x is not finite."""
+    W = tl.load(addresses).to(tl.pointer_type(tl.float32))
+    o = tl.arange(0, K)
+    z = tl.zeros((BN, K), tl.float32) + _bias(addresses, widths, 0, layers, K)[None, :]
+    spoiled = tl.zeros((BN,), tl.float32)
+    for d in range(D):
+        at = tl.load(x + n * D + d, mask=n < N, other=0.0)
+        z += at[:, None] * tl.load(W + o * D + d, mask=o < tl.load(widths + 1), other=0.0)[None, :]
+        spoiled += at - at
+    return z, spoiled
+
+
+@triton.jit
+def pushed(
+    x, weights, addresses, widths, y, J, laplacian, N, a, b, scale, a_out, b_out, scale_out,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, TP: tl.constexpr,
+    CODE: tl.constexpr, CODE_OUT: tl.constexpr, SECOND: tl.constexpr, VALUE: tl.constexpr,
+):  # fmt: skip
+    """Push value, tangents and with SECOND the Laplacian `Σ_d w_d ∂²/∂x_d²` of BN samples through all layers.
+
+    Shapes: x (N, D), weights (D,) of the Laplacian, y (N, P), J (N, P, D), laplacian (N, P). S ≥ 1 + D (2 + D with SECOND) and K ≥ every
+    hidden width are powers of two, TP is the width of a tile of outputs.
+    """
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    stream = tl.arange(0, S)
+    k = tl.arange(0, K)
+    z, spoiled = _first(x, addresses, widths, layers, n, N, D, K, BN)
+    W = tl.load(addresses).to(tl.pointer_type(tl.float32))
+    tangent = (stream >= 1) & (stream <= D)
+    # (S, K): row 1 + d is the tangent of z by x_d, the same for all samples
+    first = tl.load(W + k[None, :] * D + (stream[:, None] - 1), mask=tangent[:, None] & (k[None, :] < tl.load(widths + 1)), other=0.0)
+    by = tl.load(weights + stream - 1, mask=tangent, other=0.0) if SECOND else tl.zeros((S,), tl.float32)
+    h, s, c = phi(z, a, b, scale, CODE)
+    s += spoiled[:, None]
+    X = tl.where(stream[None, :, None] == 0, h[:, None, :], s[:, None, :] * first[None, :, :])
+    if SECOND:
+        of_first = tl.sum(by[:, None] * first * first, axis=0)
+        X = tl.where(stream[None, :, None] == D + 1, (c * of_first[None, :])[:, None, :], X)
+    for layer in range(1, layers - 1):
+        Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, True), input_precision="ieee")
+        Z = tl.reshape(Z, (BN, S, K))
+        z = tl.sum(tl.where(stream[None, :, None] == 0, Z, 0.0), axis=1) + _bias(addresses, widths, layer, layers, K)[None, :]
+        h, s, c = phi(z, a, b, scale, CODE)
+        X = s[:, None, :] * Z
+        if SECOND:
+            squares = tl.sum(by[None, :, None] * Z * Z, axis=1)
+            X += tl.where(stream[None, :, None] == D + 1, (c * squares)[:, None, :], 0.0)
+        X = tl.where(stream[None, :, None] == 0, h[:, None, :], X)
+    last = layers - 1
+    W = tl.load(addresses + last).to(tl.pointer_type(tl.float32))
+    at_bias = tl.load(addresses + layers + last)
+    n_in = tl.load(widths + last)
+    for p0 in range(0, P, TP):
+        p = p0 + tl.arange(0, TP)
+        Wp = tl.load(W + p[None, :] * n_in + k[:, None], mask=(p[None, :] < P) & (k[:, None] < n_in), other=0.0)
+        Z_out = tl.reshape(tl.dot(tl.reshape(X, (BN * S, K)), Wp, input_precision="ieee"), (BN, S, TP))
+        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
+        z_out = tl.sum(tl.where(stream[None, :, None] == 0, Z_out, 0.0), axis=1) + bias[None, :]
+        h_out, s_out, c_out = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
+        there = (n[:, None] < N) & (p[None, :] < P)
+        if VALUE:
+            tl.store(y + n[:, None] * P + p[None, :], h_out, mask=there)
+        U = s_out[:, None, :] * Z_out
+        at = J + n[:, None, None] * (P * D) + p[None, None, :] * D + (stream[None, :, None] - 1)
+        tl.store(at, U, mask=there[:, None, :] & tangent[None, :, None])
+        if SECOND:
+            squares_out = tl.sum(by[None, :, None] * Z_out * Z_out, axis=1)
+            q = tl.sum(tl.where(stream[None, :, None] == D + 1, U, 0.0), axis=1) + c_out * squares_out
+            tl.store(laplacian + n[:, None] * P + p[None, :], q, mask=there)
+
+
+@triton.jit
+def pulled(
+    x, addresses, widths, slopes, y, J, N, a, b, scale, a_out, b_out, scale_out,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, TD: tl.constexpr,
+    CODE: tl.constexpr, CODE_OUT: tl.constexpr, VALUE: tl.constexpr, EVALUATED: tl.constexpr,
+):  # fmt: skip
+    """Evaluate BN samples, keeping slopes in `slopes` (layers - 1, N, K), and pull S cotangents at a time back to x.
+
+    S is a power of two; TD is the width of a tile of inputs. EVALUATED says whether the output layer is.
+    """
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    k = tl.arange(0, K)
+    z, spoiled = _first(x, addresses, widths, layers, n, N, D, K, BN)
+    h, s, _ = phi(z, a, b, scale, CODE)
+    row = n[:, None] * K + k[None, :]
+    s += spoiled[:, None]
+    tl.store(slopes + row, s, mask=n[:, None] < N)
+    for layer in range(1, layers - 1):
+        z = tl.dot(h, _weight(addresses, widths, layer, K, True), input_precision="ieee")
+        h, s, _ = phi(z + _bias(addresses, widths, layer, layers, K)[None, :], a, b, scale, CODE)
+        tl.store(slopes + layer * N * K + row, s, mask=n[:, None] < N)
+    tl.debug_barrier()  # slopes are read back by whichever thread holds that place
+    last = layers - 1
+    W = tl.load(addresses + last).to(tl.pointer_type(tl.float32))
+    W1 = tl.load(addresses).to(tl.pointer_type(tl.float32))
+    at_bias = tl.load(addresses + layers + last)
+    n_in, n_first = tl.load(widths + last), tl.load(widths + 1)
+    for p0 in range(0, P, S):
+        p = p0 + tl.arange(0, S)
+        rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
+        C = rows[None, :, :] * s[:, None, :]  # (BN, S, K)
+        if EVALUATED:
+            bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
+            z_out = tl.sum(rows[None, :, :] * h[:, None, :], axis=2) + bias[None, :]
+            value, slope, _bend = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
+            C = C * slope[:, :, None]
+            if VALUE:
+                tl.store(y + n[:, None] * P + p[None, :], value, mask=(n[:, None] < N) & (p[None, :] < P))
+        for back in range(1, layers - 1):
+            layer = layers - 1 - back
+            C = tl.dot(tl.reshape(C, (BN * S, K)), _weight(addresses, widths, layer, K, False), input_precision="ieee")
+            before = tl.load(slopes + (layer - 1) * N * K + row, mask=n[:, None] < N, other=0.0)
+            C = tl.reshape(C, (BN, S, K)) * before[:, None, :]
+        for d0 in range(0, D, TD):
+            d = d0 + tl.arange(0, TD)
+            tile = tl.load(W1 + k[:, None] * D + d[None, :], mask=(k[:, None] < n_first) & (d[None, :] < D), other=0.0)
+            out = tl.reshape(tl.dot(tl.reshape(C, (BN * S, K)), tile, input_precision="ieee"), (BN, S, TD))
+            at = J + n[:, None, None] * (P * D) + p[None, :, None] * D + d[None, None, :]
+            tl.store(at, out, mask=(n[:, None, None] < N) & (p[None, :, None] < P) & (d[None, None, :] < D))

@@ -1,0 +1,125 @@
+"""The Triton kernels without a GPU: run by Triton's interpreter on tensors of the CPU, and compiled ahead of time. `make test-cuda`."""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+import jacobians as jac
+from jacobians.inputs import problem_of
+from jacobians.kernels.cuda import blocks
+from jacobians.registry import Request, find_quantity
+from tests import oracles
+from tests.cases import ACTIVATIONS, network
+
+THERE = importlib.util.find_spec("triton") is not None
+on_cpu = pytest.mark.skipif(not (THERE and blocks.interpreted()), reason="Triton does not interpret here: make test-cuda")
+compiled = pytest.mark.skipif(not THERE or blocks.interpreted(), reason="needs Triton, not interpreting: make test-cuda")
+METHODS = ("forward:triton", "reverse:triton")
+SHAPES = [
+    ((1, 1, 1), 1),
+    ((3, 8, 8, 8, 5), 17),
+    ((2, 30, 30, 10), None),
+    ((5, 9, 2, 17, 3), 33),
+    ((3, 64, 64, 1), 70),
+    ((12, 20, 2, 20, 40), 5),
+    ((33, 7, 7, 2), 4),
+]
+
+
+@on_cpu
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("widths", "batch"), SHAPES, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_shapes(method, widths, batch, bias):
+    mlp, x = network(widths, batch=batch, bias=bias, dtype=torch.float32)
+    reason = jac.find_method(method).unsupported(problem_of(mlp, x))
+    if reason is not None:
+        assert "registers" in reason
+        return
+    y, J = jac.value_and_jacobian(mlp, x, method)
+    assert oracles.relative_error(J, oracles.autograd(mlp, x)) < 1e-5
+    torch.testing.assert_close(y, mlp(x), rtol=1e-5, atol=1e-6)
+    assert torch.equal(jac.jacobian(mlp, x, method), J)
+
+
+@on_cpu
+@pytest.mark.parametrize("output", ["identity", "tanh"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("method", [*METHODS, "laplacian/forward:triton"])
+def test_activations(method, name, output):
+    mlp, x = network((4, 6, 5, 3), batch=5, bias=True, activation=name, output_activation=output, dtype=torch.float32)
+    check(method, mlp, x / 4)
+
+
+def check(method, mlp, x):
+    known = jac.find_method(method)
+    problem = problem_of(mlp, x).with_(quantity=known.quantity)
+    inputs = (x, *[t.float() for t in find_quantity(known.quantity).draw(problem, torch.Generator())])
+    found = jac.registry.find_method(method).prepare(mlp, problem, Request()).run(inputs[0] if len(inputs) == 1 else inputs)[1]
+    exact = find_quantity(known.quantity).exact(mlp.to(dtype=torch.float64), problem, tuple(t.double() for t in inputs))
+    for one, other in zip(found if isinstance(found, tuple) else (found,), exact, strict=True):
+        assert one.shape == other.shape
+        assert oracles.relative_error(one, other) < 2e-5
+
+
+@on_cpu
+@pytest.mark.parametrize(("widths", "batch"), [*SHAPES[:5], ((14, 9, 2), 3)], ids=str)
+def test_laplacians(widths, batch):
+    check("laplacian/forward:triton", *network(widths, batch=batch, bias=True, dtype=torch.float32))
+
+
+@on_cpu
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter's NumPy, at inf - inf
+def test_parameters_are_read_as_they_are_at_the_call():
+    mlp, x = network((3, 8, 2), batch=4, bias=True, dtype=torch.float32)
+    plan = jac.plan(mlp, x, "reverse:triton")
+    first = plan(x)
+    mlp.weights[0].mul_(1.5)
+    assert not torch.allclose(plan(x), first)
+    assert oracles.relative_error(plan(x), oracles.autograd(mlp, x)) < 1e-5
+    mlp.weights[1].data = mlp.weights[1].data.clone() * 2
+    assert oracles.relative_error(plan(x), oracles.autograd(mlp, x)) < 1e-5
+    x[2, 1] = torch.inf
+    assert plan(x)[2].isnan().all()
+    assert plan(x)[[0, 1, 3]].isfinite().all()
+    assert torch.func.vmap(lambda x: jac.jacobian(mlp, x, "reverse:triton"))(x[:2]).shape == (2, 2, 3)
+
+
+def test_what_they_cannot_serve_is_said(monkeypatch):
+    method = jac.find_method("forward:triton")
+    problem = jac.Problem(widths=(3, 8, 2), batch=4, device="cuda")
+    assert "runs on CUDA" in (method.unsupported(problem.with_(device="cpu")) or "runs on CUDA" * blocks.interpreted())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert method.unsupported(problem) == blocks.INSTALL
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for change, reason in (
+        ({"dtype": "float64"}, "computes in float32"),
+        ({"widths": (3, 4)}, "needs a hidden layer"),
+        ({"widths": (3, 200, 2)}, "at most 64 neurons"),
+        ({"widths": (40, 8, 2)}, "at most 16 rows of a sample"),
+        ({"widths": (3, 8, 8, 2), "activation": "tanh;relu"}, "one hidden activation"),
+        ({"output_activation": "softmax"}, "has no softmax"),
+    ):
+        assert reason in (method.unsupported(problem.with_(**change)) or "")
+
+
+@compiled
+@pytest.mark.parametrize("target", [80, 90, 100])
+def test_nothing_spills_from_the_registers(target):
+    from benchmarks.analysis.cuda_resources import SHAPES as MEASURED
+    from benchmarks.analysis.cuda_resources import resources
+
+    for kind, problem in MEASURED:
+        needs = resources(kind, problem, target)
+        assert needs.stack == 0, (kind, problem.widths, needs)
+        assert needs.registers <= 255
+        assert needs.shared <= 100_000
+
+
+def test_the_interpreter_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(os.environ, "TRITON_INTERPRET", "1")
+    assert blocks.interpreted()
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert not blocks.interpreted()
