@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from benchmarks.run.session import Record
 
 # Kernels in Triton's language can be imported only where Triton is.
-collect_ignore_glob = (
-    [] if importlib.util.find_spec("triton") else ["jacobians/kernels/cuda/chains.py", "jacobians/kernels/cuda/elementary.py"]
-)
+TRITON = ["chains.py", "elementary.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else [f"jacobians/kernels/cuda/{name}" for name in TRITON]
 _JOURNAL = pytest.StashKey[Any]()
 PR_SET_PDEATHSIG = 1  # of prctl.h
 EXIT_POISONED = 70  # the device answers nothing but errors: the parent starts another worker

@@ -19,6 +19,7 @@ from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
 MOST_STREAMS = 16
 WARPS = 4
+MOST_ROWS = 32  # of a block: 16, 64 and 128 were slower on an H100, as were eight warps
 MULTIPROCESSORS = 132  # blocks are cut so that this many get one
 INSTALL = "Triton is not installed; install it with: pip install 'jacobians[cuda]'"
 
@@ -59,24 +60,23 @@ class Blocks:
     samples: int
 
 
-def blocks_for(problem: Problem, streams: int, least_samples: int, most_rows: int = 64) -> Blocks:
+def blocks_for(problem: Problem, streams: int, least_samples: int) -> Blocks:
     """Cut a problem into blocks of some rows, fewer where all multiprocessors would not get one.
 
     Args:
         problem: The problem.
         streams: Rows of a sample that are needed.
         least_samples: Fewest samples of a block.
-        most_rows: Most rows, as far as that leaves one sample.
 
     Returns:
         The sizes.
 
     Example:
         >>> blocks_for(Problem(widths=(3, 64, 64, 1), batch=4096), 4, 1)
-        Blocks(neurons=64, streams=4, samples=16)
+        Blocks(neurons=64, streams=4, samples=8)
     """
     neurons, streams = max(16, power_of_two(max(problem.widths[1:-1]))), power_of_two(streams)
-    most = max(1, most_rows // streams)
+    most = max(1, MOST_ROWS // streams)
     samples = min(most, power_of_two(-(-max(1, problem.N) // MULTIPROCESSORS)))
     samples = max(samples, least_samples, -(-16 // streams))
     return Blocks(neurons, streams, samples)
@@ -140,9 +140,8 @@ def cut_for(problem: Problem, kind: str) -> Blocks:
         The sizes.
     """
     if kind == "reverse":
-        return blocks_for(problem, min(4, problem.P), 16, 16)
-    streams = problem.D + (2 if kind == "laplacian" else 1)
-    return blocks_for(problem, streams, 1, 16 if kind == "laplacian" and streams > 8 else 64)  # more would not fit the registers
+        return blocks_for(problem, min(2, problem.P), 16)
+    return blocks_for(problem, problem.D + (2 if kind == "laplacian" else 1), 1)
 
 
 class Chain:
@@ -210,7 +209,7 @@ class Chain:
         grid = (-(-N // cut.samples),)
         if N and self._kind == "reverse":
             slopes = x.new_empty(problem.L, N, cut.neurons)
-            chains.pulled[grid](
+            chains.pulled[(*grid, -(-P // cut.streams))](
                 x, self._addresses, self._widths, slopes, y, J, N, *self._settings, **constants, **options
             )  # fmt: skip
         elif N:

@@ -14,6 +14,9 @@ import triton.language as tl
 
 from jacobians.kernels.cuda.elementary import phi
 
+# Products of float32 on the matrix units: each number as a sum of two tf32, three products, an error near that of float32.
+DOT = tl.constexpr("tf32x3")
+
 
 @triton.jit
 def _weight(addresses, widths, layer, K: tl.constexpr, TRANSPOSED: tl.constexpr):
@@ -41,10 +44,19 @@ def _first(x, addresses, widths, layers, n, N, D: tl.constexpr, K: tl.constexpr,
     o = tl.arange(0, K)
     z = tl.zeros((BN, K), tl.float32) + _bias(addresses, widths, 0, layers, K)[None, :]
     spoiled = tl.zeros((BN,), tl.float32)
-    for d in range(D):
-        at = tl.load(x + n * D + d, mask=n < N, other=0.0)
-        z += at[:, None] * tl.load(W + o * D + d, mask=o < tl.load(widths + 1), other=0.0)[None, :]
-        spoiled += at - at
+    out = tl.load(widths + 1)
+    if D <= 16:
+        for d in range(D):
+            at = tl.load(x + n * D + d, mask=n < N, other=0.0)
+            z += at[:, None] * tl.load(W + o * D + d, mask=o < out, other=0.0)[None, :]
+            spoiled += at - at
+    else:
+        for d0 in range(0, D, 32):
+            i = d0 + tl.arange(0, 32)
+            tile = tl.load(x + n[:, None] * D + i[None, :], mask=(n[:, None] < N) & (i[None, :] < D), other=0.0)
+            Wt = tl.load(W + o[None, :] * D + i[:, None], mask=(o[None, :] < out) & (i[:, None] < D), other=0.0)
+            z += tl.dot(tile, Wt, input_precision=DOT)
+            spoiled += tl.sum(tile - tile, axis=1)
     return z, spoiled
 
 
@@ -75,7 +87,7 @@ def pushed(
         of_first = tl.sum(by[:, None] * first * first, axis=0)
         X = tl.where(stream[None, :, None] == D + 1, (c * of_first[None, :])[:, None, :], X)
     for layer in range(1, layers - 1):
-        Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, True), input_precision="ieee")
+        Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, True), input_precision=DOT)
         Z = tl.reshape(Z, (BN, S, K))
         z = tl.sum(tl.where(stream[None, :, None] == 0, Z, 0.0), axis=1) + _bias(addresses, widths, layer, layers, K)[None, :]
         h, s, c = phi(z, a, b, scale, CODE)
@@ -91,7 +103,7 @@ def pushed(
     for p0 in range(0, P, TP):
         p = p0 + tl.arange(0, TP)
         Wp = tl.load(W + p[None, :] * n_in + k[:, None], mask=(p[None, :] < P) & (k[:, None] < n_in), other=0.0)
-        Z_out = tl.reshape(tl.dot(tl.reshape(X, (BN * S, K)), Wp, input_precision="ieee"), (BN, S, TP))
+        Z_out = tl.reshape(tl.dot(tl.reshape(X, (BN * S, K)), Wp, input_precision=DOT), (BN, S, TP))
         bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
         z_out = tl.sum(tl.where(stream[None, :, None] == 0, Z_out, 0.0), axis=1) + bias[None, :]
         h_out, s_out, c_out = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
@@ -113,9 +125,10 @@ def pulled(
     layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, TD: tl.constexpr,
     CODE: tl.constexpr, CODE_OUT: tl.constexpr, VALUE: tl.constexpr, EVALUATED: tl.constexpr,
 ):  # fmt: skip
-    """Evaluate BN samples, keeping slopes in `slopes` (layers - 1, N, K), and pull S cotangents at a time back to x.
+    """Evaluate BN samples, keeping slopes in `slopes` (layers - 1, N, K), and pull S of the P cotangents back to x.
 
-    S is a power of two; TD is the width of a tile of inputs. EVALUATED says whether the output layer is.
+    Programs of one block of samples and other cotangents evaluate it each for itself, and write the same slopes. S is a power of two, TD
+    the width of a tile of inputs; EVALUATED says whether the output layer is.
     """
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     k = tl.arange(0, K)
@@ -125,7 +138,7 @@ def pulled(
     s += spoiled[:, None]
     tl.store(slopes + row, s, mask=n[:, None] < N)
     for layer in range(1, layers - 1):
-        z = tl.dot(h, _weight(addresses, widths, layer, K, True), input_precision="ieee")
+        z = tl.dot(h, _weight(addresses, widths, layer, K, True), input_precision=DOT)
         h, s, _ = phi(z + _bias(addresses, widths, layer, layers, K)[None, :], a, b, scale, CODE)
         tl.store(slopes + layer * N * K + row, s, mask=n[:, None] < N)
     tl.debug_barrier()  # slopes are read back by whichever thread holds that place
@@ -134,25 +147,24 @@ def pulled(
     W1 = tl.load(addresses).to(tl.pointer_type(tl.float32))
     at_bias = tl.load(addresses + layers + last)
     n_in, n_first = tl.load(widths + last), tl.load(widths + 1)
-    for p0 in range(0, P, S):
-        p = p0 + tl.arange(0, S)
-        rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
-        C = rows[None, :, :] * s[:, None, :]  # (BN, S, K)
-        if EVALUATED:
-            bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
-            z_out = tl.sum(rows[None, :, :] * h[:, None, :], axis=2) + bias[None, :]
-            value, slope, _bend = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
-            C = C * slope[:, :, None]
-            if VALUE:
-                tl.store(y + n[:, None] * P + p[None, :], value, mask=(n[:, None] < N) & (p[None, :] < P))
-        for back in range(1, layers - 1):
-            layer = layers - 1 - back
-            C = tl.dot(tl.reshape(C, (BN * S, K)), _weight(addresses, widths, layer, K, False), input_precision="ieee")
-            before = tl.load(slopes + (layer - 1) * N * K + row, mask=n[:, None] < N, other=0.0)
-            C = tl.reshape(C, (BN, S, K)) * before[:, None, :]
-        for d0 in range(0, D, TD):
-            d = d0 + tl.arange(0, TD)
-            tile = tl.load(W1 + k[:, None] * D + d[None, :], mask=(k[:, None] < n_first) & (d[None, :] < D), other=0.0)
-            out = tl.reshape(tl.dot(tl.reshape(C, (BN * S, K)), tile, input_precision="ieee"), (BN, S, TD))
-            at = J + n[:, None, None] * (P * D) + p[None, :, None] * D + d[None, None, :]
-            tl.store(at, out, mask=(n[:, None, None] < N) & (p[None, :, None] < P) & (d[None, None, :] < D))
+    p = tl.program_id(1) * S + tl.arange(0, S)
+    rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
+    C = rows[None, :, :] * s[:, None, :]  # (BN, S, K)
+    if EVALUATED:
+        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
+        z_out = tl.sum(rows[None, :, :] * h[:, None, :], axis=2) + bias[None, :]
+        value, slope, _bend = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
+        C = C * slope[:, :, None]
+        if VALUE:
+            tl.store(y + n[:, None] * P + p[None, :], value, mask=(n[:, None] < N) & (p[None, :] < P))
+    for back in range(1, layers - 1):
+        layer = layers - 1 - back
+        C = tl.dot(tl.reshape(C, (BN * S, K)), _weight(addresses, widths, layer, K, False), input_precision=DOT)
+        before = tl.load(slopes + (layer - 1) * N * K + row, mask=n[:, None] < N, other=0.0)
+        C = tl.reshape(C, (BN, S, K)) * before[:, None, :]
+    for d0 in range(0, D, TD):
+        d = d0 + tl.arange(0, TD)
+        tile = tl.load(W1 + k[:, None] * D + d[None, :], mask=(k[:, None] < n_first) & (d[None, :] < D), other=0.0)
+        out = tl.reshape(tl.dot(tl.reshape(C, (BN * S, K)), tile, input_precision=DOT), (BN, S, TD))
+        at = J + n[:, None, None] * (P * D) + p[None, :, None] * D + d[None, None, :]
+        tl.store(at, out, mask=(n[:, None, None] < N) & (p[None, :, None] < P) & (d[None, None, :] < D))
