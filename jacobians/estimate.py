@@ -15,13 +15,21 @@ import torch
 
 from jacobians.cost import cost
 from jacobians.kernels.cpu import program
+from jacobians.kernels.cuda.blocks import cut_for
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
 from jacobians.registry import JACOBIAN, Cost
 
 NATIVE_CALL = 5.0  # of a torch operation's: checks, addresses, the foreign call
 EAGER_CALL = 3.0  # operations in sequence find each other's results cold
-GRAPH_CALL = 0.5  # of a torch operation's, for one that is replayed; not fitted, for want of a GPU
+# On a GPU, fitted on the committed rows of an H100, whose operation with its wait takes 13 µs.
+GPU_CALL = 1.5  # of a torch operation's with its wait: one that follows others
+GRAPH_START, GRAPH_CALL, GRAPH_BATCH_CALL = 3.0, 0.115, 0.17  # copies in and out of a graph; an operation of a replayed one
+GPU_PASSES = 6  # of what a layer carries, through the memory of a GPU
+GPU_OPERATIONS = {"laplacian": 18, "hessian": 18}  # per layer, where it is not 6 to 8
+TRITON_START = 3.5  # the launch, and what Python does before it
+TRITON_LAYER_S, TRITON_TILE_S = 5.5e-6, 1e-6  # of a block: a layer, and a tile of inputs or outputs beyond the registers
+TRITON_AT_ONCE = 264  # blocks: two on each multiprocessor of an H100
 EAGER_OPERATIONS = {"forward": 6, "reverse": 6, "mixed": 7}  # per layer
 ROW_S = 2.5e-9  # of summing up the lanes of one row
 LAYER_S = 0.4e-6  # of two threads meeting after a layer
@@ -53,20 +61,42 @@ def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceiling
 def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings, threads: int) -> float:
     if implementation == "native" and problem.quantity == JACOBIAN:
         return _native(problem, mode, ceilings, threads)
+    if implementation == "triton":
+        return _triton(problem, mode, ceilings)
     work = cost(problem, mode)
     if implementation == "native":
         return _native_parameters(problem, work, ceilings, threads)
-    each = GRAPH_CALL if implementation == "cuda-graph" else EAGER_CALL
+    start, each = 0.0, EAGER_CALL
+    operations, carried = EAGER_OPERATIONS.get(mode, 8), 0.0
+    if problem.device != "cpu":
+        of_graph = GRAPH_CALL if problem.batch is None else GRAPH_BATCH_CALL
+        start, each = (GRAPH_START, of_graph) if implementation == "cuda-graph" else (0.0, GPU_CALL)
+        operations = GPU_OPERATIONS.get(problem.quantity, operations)
+        streams = problem.D if mode == "forward" else problem.P
+        carried = float(GPU_PASSES * problem.itemsize * problem.N * sum(problem.widths[1:-1]) * (1 + streams))
     efficiency = EAGER_EFFICIENCY
     if problem.quantity in IN_BLOCKS and _wide(problem):
         efficiency = WIDE_EFFICIENCY
-    calls = EAGER_OPERATIONS.get(mode, 8) * (problem.L + 1) * each * ceilings.call_s
+    calls = (start + operations * (problem.L + 1) * each) * ceilings.call_s + carried / ceilings.bandwidth(carried)
     passes = 1 if mode == "forward" else 2  # of the weights: what is pulled back reads them again
     return calls + work.flops / _rate(problem, ceilings, efficiency) + passes * work.bytes / ceilings.bandwidth(work.bytes)
 
 
 # What is computed in blocks of whole vectors of samples, also where there is one sample alone.
 IN_BLOCKS = {"laplacian", "hessian", "jacobian_gradient", "laplacian_gradient"}
+
+
+def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:
+    """Follow the kernels in Triton: waves of blocks, each a sequence of layers, and of tiles where inputs or outputs are many."""
+    cut = cut_for(problem, "laplacian" if problem.quantity == "laplacian" else mode)
+    blocks = -(-problem.N // cut.samples)
+    tiles = -(-problem.P // 32) if mode == "forward" else -(-problem.D // 16) + -(-problem.D // 32)
+    if mode == "reverse":
+        blocks *= -(-problem.P // cut.streams)
+    waves = max(1.0, blocks / TRITON_AT_ONCE)
+    written = problem.itemsize * problem.N * problem.P * problem.D
+    block_s = TRITON_LAYER_S * problem.L + TRITON_TILE_S * tiles
+    return TRITON_START * ceilings.call_s + waves * block_s + written / ceilings.bandwidth(written)
 
 
 def estimate_back(problem: Problem, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+import jacobians as jac
 from benchmarks.analysis.scoreboard import scores, table
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, ratio
@@ -26,6 +27,8 @@ from benchmarks.records.rows import ok_rows
 from benchmarks.run import environment
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
+from benchmarks.workloads.cases import load_sweeps
+from jacobians.registry import JACOBIAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +38,40 @@ class Stage:
     Attributes:
         sweep: Its name.
         seconds: Measuring time of a case: kernels of microseconds need little.
-        methods: Globs; all by default.
+        implementations: What is measured of it, where there is a method of that kind; everything by default.
+        share: Of the time that is left, at most: a library that compiles for minutes must not take that of what comes behind.
     """
 
     sweep: str
     seconds: float
-    methods: tuple[str, ...] = ()
+    implementations: tuple[str, ...] = ()
+    share: float = 0.35
+
+    def methods(self) -> list[str]:
+        """Return the globs of the methods that there are."""
+        quantity = load_sweeps()[self.sweep].quantity
+        there = {method.implementation for method in jac.methods(quantity=quantity)}
+        prefix = "" if quantity == JACOBIAN else "*/"
+        return [f"{prefix}*:{name}" for name in self.implementations if name in there]
 
 
-FAST = ("*:eager", "*:cuda-graph", "*:triton", "*:jax", "*:torch.func", "*:sum-trick")
-OTHERS = ("*/*:eager", "*/*:cuda-graph", "*/*:triton", "*/*:jax", "*/*:torch.func", "*/*:autograd")
+FAST = ("eager", "cuda-graph", "triton", "jax", "torch.func", "autograd", "sum-trick")
 # In the order of worth.
 PLAN = (
     Stage("notebook", 0.15, FAST),
     Stage("workloads", 0.15, FAST),
-    Stage("laplacian", 0.15, OTHERS),
-    Stage("jacobian-training", 0.15, OTHERS),
-    Stage("gpu", 0.15, (*FAST, "*:torch.compile")),
+    Stage("laplacian", 0.15, FAST),
+    Stage("jacobian-training", 0.15, FAST),
     Stage("batch", 0.1, FAST),
-    Stage("gradients", 0.15, OTHERS),
-    Stage("laplacian-training", 0.15, OTHERS),
+    Stage("gradients", 0.15, FAST),
     Stage("regret", 0.06),
-    Stage("hessian", 0.15, OTHERS),
+    Stage("gpu", 0.15, FAST),
+    Stage("laplacian-training", 0.15, FAST),
+    Stage("hessian", 0.15, FAST),
     Stage("aspect", 0.06, FAST),
-    Stage("tangent-kernels", 0.1, OTHERS),
-    Stage("workloads", 0.15, (*FAST, "*:torch.compile")),
+    Stage("tangent-kernels", 0.1, FAST),
+    Stage("gpu", 0.15, (*FAST, "torch.compile")),
+    Stage("workloads", 0.15, (*FAST, "torch.compile"), share=1.0),
 )
 
 Run = Callable[[Sequence[str], float], int]
@@ -100,15 +112,15 @@ def measure(out: Path, device: str, minutes: float, plan: Sequence[Stage], run: 
     end, lines = now() + 60 * minutes, []
     for stage in plan:
         left = end - now()
-        label = f"{stage.sweep}{' with torch.compile' if '*:torch.compile' in stage.methods else ''}"
+        label = f"{stage.sweep}{' with torch.compile' if 'torch.compile' in stage.implementations else ''}"
         if left <= 0:
             lines.append(f"{label}: left out, the time was up")
             continue
         command = [sys.executable, "bench.py", "run", stage.sweep, "--device", device, "--out", str(out), "--seconds", str(stage.seconds)]
         command += ["--precision", "0.03", *(["--resume"] if (out / f"{stage.sweep}.csv").exists() else [])]
-        for pattern in stage.methods:
+        for pattern in stage.methods():
             command += ["--method", pattern]
-        status = run(command, left)
+        status = run(command, left * stage.share)
         lines.append(
             f"{label}: {'cut, finished rows are kept' if status == 130 else 'done' if status in (0, 1) else f'failed, status {status}'}"
         )

@@ -113,7 +113,8 @@ register_quantity(
         _cost,
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
-        call='J = jac.jacobian(mlp, x, method="{method}", create_graph=True)  # then any loss of J, and loss.backward()',
+        call="J = jac.jacobian(mlp, x, create_graph=True)  # then any loss of J, and loss.backward()\n"
+        "loss = jac.jacobian_loss(mlp, x)  # or this one, with all derivatives in the same pass",
     )
 )
 

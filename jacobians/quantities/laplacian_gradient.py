@@ -90,7 +90,7 @@ register_quantity(
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
         draw=ones,
-        call='y, J, lap = jac.laplacian(mlp, x, method="{method}", create_graph=True)  # then any loss of the three, and loss.backward()',
+        call="y, J, lap = jac.laplacian(mlp, x, create_graph=True)  # then any loss of the three, and loss.backward()",
     )
 )
 

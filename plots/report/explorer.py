@@ -13,6 +13,7 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.provenance import Provenance
 from jacobians import estimate
 from jacobians.kernels.cpu import program
+from jacobians.kernels.cuda import blocks
 from jacobians.modes import bracketing
 from jacobians.registry import JACOBIAN, MODES, methods
 
@@ -25,7 +26,9 @@ CONSTANTS: dict[str, Any] = {
     "NEARBY": recommend.NEARBY,
     "NATIVE_CALL": estimate.NATIVE_CALL,
     "EAGER_CALL": estimate.EAGER_CALL,
-    "GRAPH_CALL": estimate.GRAPH_CALL,
+    **{name: getattr(estimate, name) for name in ("GPU_CALL", "GRAPH_START", "GRAPH_CALL", "GRAPH_BATCH_CALL", "GPU_PASSES")},
+    **{name: getattr(estimate, name) for name in ("TRITON_START", "TRITON_LAYER_S", "TRITON_TILE_S", "TRITON_AT_ONCE")},
+    **{name: getattr(blocks, name) for name in ("MOST_NEURONS", "MOST_STREAMS", "MOST_ROWS", "MULTIPROCESSORS")},
     "EAGER_OPERATIONS": estimate.EAGER_OPERATIONS,
     "ROW_S": estimate.ROW_S,
     "LAYER_S": estimate.LAYER_S,
@@ -61,7 +64,8 @@ def machines(loaded: Sequence[tuple[Sequence[Row], Provenance]]) -> list[dict[st
             here = [row for row in ok_rows(rows) if (row.quantity, row.device, row.dtype) == (JACOBIAN, device, "float32")]
             if not here:
                 continue
-            ours = [m.implementation for m in methods() if m.hand_written and m.unsupported(problem_of(here[0])) is None]
+            # What is made for the device: what is installed where the page is written does not count.
+            ours = [m.implementation for m in methods() if m.hand_written and m.device in {None, device}]
             record = found.setdefault(
                 (origin.machine, device, origin.threads),
                 {

@@ -20,6 +20,8 @@ def sample(sweep):
         return cases
     flops = {case: cost(case.problem, "reverse").flops for case in cases}
     cases = [case for case in cases if flops[case] < 4e8]
+    if not cases:  # e.g. of a sweep for GPUs
+        return []
     return list(dict.fromkeys([cases[0], max(cases, key=flops.__getitem__), cases[-1]]))
 
 
@@ -150,6 +152,8 @@ class TestQuantities:
         for index in range(len(ref.exact)):
             wrong = [t.float() for t in ref.exact]
             place = (3, ...) if find_quantity(name).per_sample else ...
+            if not wrong[index].any():  # e.g. the derivative of a penalty on J by the last bias
+                continue
             wrong[index][place] *= factor
             assert "exceeds the tolerance" in oracle.judge(tuple(wrong), ref).reason
 

@@ -5,7 +5,9 @@
 const Model = (() => {
   // Python's own, written in front of this script: plots/report/explorer.py.
   const { PER_SAMPLE, MOST_TANGENTS, MOST_COTANGENTS, FEWEST_OPERATIONS, FEWEST_BYTES, NEARBY } = CONSTANTS;
-  const { NATIVE_CALL, EAGER_CALL, GRAPH_CALL, EAGER_OPERATIONS, ROW_S, LAYER_S, NUMBER_S, EFFICIENCY, EAGER_EFFICIENCY, MODES } = CONSTANTS;
+  const { GPU_CALL, GRAPH_START, GRAPH_CALL, GRAPH_BATCH_CALL, GPU_PASSES } = CONSTANTS;
+  const { TRITON_START, TRITON_LAYER_S, TRITON_TILE_S, TRITON_AT_ONCE, MOST_NEURONS, MOST_STREAMS, MOST_ROWS, MULTIPROCESSORS } = CONSTANTS;
+  const { NATIVE_CALL, EAGER_CALL, EAGER_OPERATIONS, ROW_S, LAYER_S, NUMBER_S, EFFICIENCY, EAGER_EFFICIENCY, MODES } = CONSTANTS;
   const sum = (numbers) => numbers.reduce((total, value) => total + value, 0);
   const weights = (w) => sum(w.slice(1).map((out, l) => out * w[l]));
 
@@ -167,15 +169,34 @@ const Model = (() => {
     return seconds + output / bandwidth(machine, output);
   }
 
-  function eager(p, mode, machine, each = EAGER_CALL) {
-    const work = cost(p, mode), L = p.widths.length - 2;
-    const calls = EAGER_OPERATIONS[mode] * (L + 1) * each * machine.call_s;
+  function eager(p, mode, machine, implementation = "eager") {
+    const work = cost(p, mode), w = p.widths, L = w.length - 2, N = samples(p), gpu = machine.device !== "cpu", graph = implementation === "cuda-graph";
+    const start = gpu && graph ? GRAPH_START : 0;
+    const each = !gpu ? EAGER_CALL : !graph ? GPU_CALL : p.batch === null ? GRAPH_CALL : GRAPH_BATCH_CALL;
+    const streams = mode === "forward" ? w[0] : w[w.length - 1];
+    const carried = gpu ? GPU_PASSES * p.itemsize * N * sum(w.slice(1, -1)) * (1 + streams) : 0;
+    const calls = (start + EAGER_OPERATIONS[mode] * (L + 1) * each) * machine.call_s + carried / bandwidth(machine, carried);
     const passes = mode === "forward" ? 1 : 2;
     return calls + work.flops / rateOf(p, machine, EAGER_EFFICIENCY) + (passes * work.bytes) / bandwidth(machine, work.bytes);
   }
+  // Blocks of the kernels in Triton; Infinity where they do not serve.
+  const powerOfTwo = (least) => 2 ** Math.ceil(Math.log2(least));
+  function triton(p, mode, machine) {
+    const w = p.widths, L = w.length - 2, N = samples(p), D = w[0], P = w[w.length - 1], reverse = mode === "reverse";
+    if (mode === "mixed" || L === 0 || p.itemsize !== 4 || Math.max(...w.slice(1, -1)) > MOST_NEURONS) return Infinity;
+    if (!reverse && D + 1 > MOST_STREAMS) return Infinity;
+    const streams = powerOfTwo(reverse ? Math.min(2, P) : D + 1), most = Math.max(1, Math.floor(MOST_ROWS / streams));
+    const few = Math.min(most, powerOfTwo(Math.ceil(Math.max(1, N) / MULTIPROCESSORS)));
+    const each = Math.max(few, reverse ? 16 : 1, Math.ceil(16 / streams));
+    const blocks = Math.ceil(N / each) * (reverse ? Math.ceil(P / streams) : 1);
+    const tiles = reverse ? Math.ceil(D / 16) + Math.ceil(D / 32) : Math.ceil(P / 32);
+    const written = p.itemsize * N * P * D, waves = Math.max(1, blocks / TRITON_AT_ONCE);
+    return TRITON_START * machine.call_s + waves * (TRITON_LAYER_S * L + TRITON_TILE_S * tiles) + written / bandwidth(machine, written);
+  }
   function estimate(p, mode, implementation, machine) {
     if (implementation === "native") return native(p, mode, machine);
-    return eager(p, mode, machine, implementation === "cuda-graph" ? GRAPH_CALL : EAGER_CALL);
+    if (implementation === "triton") return triton(p, mode, machine);
+    return eager(p, mode, machine, implementation);
   }
 
   function features(p) {
@@ -202,7 +223,8 @@ const Model = (() => {
     for (const implementation of machine.ours) {
       for (const mode of MODES) {
         const method = `${mode}:${implementation}`;
-        ranked.push({ method, ours: true, predicted: estimate(p, mode, implementation, machine), measured: known[method] ?? null });
+        const predicted = estimate(p, mode, implementation, machine);
+        if (predicted < Infinity) ranked.push({ method, ours: true, predicted, measured: known[method] ?? null });
       }
     }
     const ours = ranked.length, order = (r) => [r.predicted, r.method.startsWith("mixed"), r.method.startsWith("forward")];
