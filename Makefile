@@ -9,11 +9,13 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  … still at it"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test lint format figures docs report sweeps soak sanitize wheel clean help
+.PHONY: bench test test-cuda gpu lint format figures docs report sweeps soak sanitize wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
 	@echo "make test     set up, run the tests"
+	@echo "make test-cuda  install Triton (a gigabyte), test its kernels in the interpreter and compile them ahead of time: needs no GPU"
+	@echo "make gpu      on a machine with an NVIDIA GPU: check it, measure what is worth most first, 40 minutes at most"
 	@echo "make lint     set up, check style and types"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make figures  draw all committed figures again from the committed CSVs"
@@ -36,6 +38,15 @@ bench: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-cuda: $(READY)
+	$(call with_ticker,installing Triton,$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps triton)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/cuda
+	$(BIN)/python -m pytest tests/cuda
+
+gpu: $(READY)
+	$(call with_ticker,installing Triton and JAX for CUDA,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt triton 'jax[cuda13]')
+	$(BIN)/python -m benchmarks.run.gpu --minutes 40
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,7 +66,7 @@ report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html
 
 sweeps: $(READY)
-	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn --out results/$(MACHINE)
+	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn,jacobian-training,jacobian-training-growth,laplacian,laplacian-growth,laplacian-training,laplacian-training-growth,hessian,hessian-growth --out results/$(MACHINE)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak

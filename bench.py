@@ -36,7 +36,7 @@ Results = Annotated[
     list[Path] | None, typer.Argument(metavar="[RESULT]...", help="Result CSVs or directories; the committed ones by default.")
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads each library may use; all cores by default.")]
-LISTS = ("sweeps", "methods", "devices", "results")
+LISTS = ("sweeps", "methods", "devices", "results", "studies")
 
 
 def _version(wanted: bool) -> None:
@@ -55,10 +55,17 @@ def _options(
 
 
 @app.command("list", epilog="Example: python bench.py list methods")
-def list_(what: Annotated[str, typer.Argument(metavar="[sweeps|methods|devices|results]", help="What to list.")] = "sweeps") -> None:
-    """List the sweeps, methods, devices or results there are."""
+def list_(
+    what: Annotated[str, typer.Argument(metavar="[sweeps|methods|devices|results|studies]", help="What to list.")] = "sweeps",
+) -> None:
+    """List the sweeps, methods, devices, results or studies there are."""
     if what not in LISTS:
         raise BadInput(names.suggest("list", what, LISTS))
+    if what == "studies":
+        from studies import STUDIES
+
+        _print_table(["study", "title", "question"], [[study.name, study.title, study.question] for study in STUDIES.values()])
+        return
     from benchmarks.analysis import tables
 
     _print_table(*tables.LISTINGS[what]())
@@ -122,6 +129,37 @@ def run(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command(epilog="Example: python bench.py study pinn --epochs 100")
+def study(
+    studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies: see `list studies`.")],
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of the training; the study's own by default.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Output directory; build/results/<machine>/studies by default.")
+    ] = None,
+) -> None:
+    """Run studies: what derivatives show, as tables and figures."""
+    wanted = names.split(studies)
+    names.studies(wanted)
+    from benchmarks.run import environment
+    from benchmarks.run.progress import StudyProgress
+    from studies import Options, find_study, run
+
+    target = out or environment.own_results() / "studies"
+    for name in wanted:
+        with StudyProgress(name) as progress:
+            try:
+                tables = run(find_study(name), target, Options(epochs, seed, progress.update))
+            except (ArithmeticError, ValueError, OSError) as error:
+                raise BadInput(f"{name}: {error}; what was computed is in {target}") from None
+            except KeyboardInterrupt:
+                typer.echo(f"interrupted; what was computed is in {target}", err=True)
+                raise typer.Exit(130) from None
+        typer.echo(find_study(name).conclude(tables))
+        for table in tables:
+            typer.echo(f"wrote {target / table}.csv")
+
+
 @app.command(epilog="Example: python bench.py check --device cpu")
 def check(
     device: Annotated[str | None, typer.Option(metavar="cpu,cuda", help="Devices; every device found by default.")] = None,
@@ -136,6 +174,19 @@ def check(
 
     found = checks.check(environment.parse_devices(device), module)
     _print_table(*checks.table(found))
+    typer.echo(checks.verdict(found))
+    raise typer.Exit(1 if any(item.failed for item in found) else 0)
+
+
+@app.command("check-results", epilog="Example: python bench.py check-results results/my-machine")
+def check_results(results: Results = None) -> None:
+    """Check results: schema, verdicts, environment, and nothing faster than the machine can be. Exit 1 where not right."""
+    files = names.results(results or [])
+    from benchmarks.analysis import check_results as checks
+    from benchmarks.records.csv_file import result_files
+
+    found = checks.check_results(files or result_files())
+    _print_table(["file", "answer", "detail"], [[item.what, item.answer, item.detail] for item in found])
     typer.echo(checks.verdict(found))
     raise typer.Exit(1 if any(item.failed for item in found) else 0)
 
@@ -215,6 +266,7 @@ def recommend(
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
     quantity: Annotated[str, typer.Option(metavar="NAME", help="What to compute: jacobian, gradient, ntk, ggn, …")] = "jacobian",
     loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss, of quantities that have one; mse by default.")] = None,
+    create_graph: Annotated[bool, typer.Option("--create-graph", help="For training through it: a loss of it, and its gradient.")] = False,
     measure: Annotated[bool, typer.Option("--measure", help="Time the first three now.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -222,6 +274,9 @@ def recommend(
     names.activation(activation)
     names.devices(device)
     names.quantity(quantity)
+    if create_graph:
+        names.quantity(f"{quantity}_gradient", f"--create-graph goes with jacobian and laplacian, not with {quantity}")
+        quantity = f"{quantity}_gradient"
     if loss is not None:
         names.loss(loss)
     sizes = names.widths(widths) if widths is not None else None

@@ -47,6 +47,7 @@ _LIBRARIES = {
     "BackPACK":       Look(GREEN,  "<", ":", 1.4, 4.5, 2),
     "Opacus":         Look(VERMILION, "p", ":", 1.4, 4.5, 2),
     "curvlinops":     Look(GREEN,  ">", ":", 1.4, 4.5, 2),
+    "folx":           Look(GREEN, "d", ":", 1.4, 4.5, 2),
     "operations":     Look(GREY,   "x", ":", 1.4, 4.5, 2),
 }
 # fmt: on

@@ -8,8 +8,13 @@ import pytest
 
 from benchmarks.run.environment import ROOT
 
-MAY_IMPORT = {"jacobians": {"jacobians"}, "benchmarks": {"jacobians", "benchmarks"}, "plots": {"jacobians", "benchmarks", "plots"}}
-OURS = {"jacobians", "benchmarks", "plots", "bench", "tests", "conftest"}
+MAY_IMPORT = {
+    "jacobians": {"jacobians"},
+    "benchmarks": {"jacobians", "benchmarks"},
+    "studies": {"jacobians", "studies"},
+    "plots": {"jacobians", "benchmarks", "studies", "plots"},
+}
+OURS = {"jacobians", "benchmarks", "studies", "plots", "bench", "tests", "conftest"}
 
 
 def imports(path):

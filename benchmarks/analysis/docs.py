@@ -21,6 +21,7 @@ from benchmarks.run.provenance import read_provenance
 from jacobians.registry import JACOBIAN, find_quantity
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
+GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
 COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
 SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
     "notebook": lambda row: True,
@@ -187,10 +188,10 @@ def _line(rows: list[Row]) -> str:
 
 
 def _folder(machine: str | None) -> Path:
-    """Return the folder of committed results: the named one, or that of the newest scoreboard."""
+    """Return the folder of committed results: the named one, or that of the newest scoreboard of a CPU."""
     if machine is not None:
         return RESULTS / machine
-    boards = [path for path in result_files() if path.stem == "workloads"]
+    boards = [path for path in result_files() if path.stem == "workloads" and any(row.device == "cpu" for row in read_csv(path))]
     return max(boards, key=lambda path: max(row.started_at or "" for row in read_csv(path))).parent
 
 
@@ -201,6 +202,22 @@ def text() -> str:
         Markdown.
     """
     return "\n\n".join(filter(None, (modes(), statements(), scores(), table(), derivatives())))
+
+
+def on_accelerators() -> str:
+    """Write the shapes with names that were measured on accelerators.
+
+    Returns:
+        Markdown.
+    """
+    lines = ["| card | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    for path in result_files():
+        origin = read_provenance(path)
+        rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
+        names = set(scoreboard.names_of(origin.sweep).values())
+        _, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
+        lines += [f"| {rows[0].device_name} | {' | '.join(row[:7])} |" for row in body]
+    return "\n".join(lines)
 
 
 def replace_between(path: Path, start: str, end: str, text: str) -> None:
@@ -243,6 +260,9 @@ def main() -> None:
     """Write the results into the README, the columns beside the results, and the reference of the library."""
     if any(path.stem == "workloads" for path in result_files()):
         replace_between(ROOT / "README.md", START, END, text())
+        replace_between(
+            ROOT / "docs" / "gpu.md", "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->", on_accelerators()
+        )
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
     write_atomically(ROOT / "docs" / "api.md", api())
 

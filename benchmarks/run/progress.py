@@ -75,6 +75,50 @@ class SweepProgress:
         print(f"{self.name} {what}", file=sys.stderr, flush=True)
 
 
+class StudyProgress:
+    """Progress of one study on standard error: the share done and the time left.
+
+    Args:
+        name: Name of the study.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self._start, self._said_at = name, monotonic(), 0.0
+        self._live: Progress | None = None
+        if sys.stderr.isatty():
+            self._live = Progress(TextColumn(name), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self._task = self._live.add_task("", total=1.0)
+
+    def __enter__(self) -> StudyProgress:
+        """Start drawing."""
+        if self._live:
+            self._live.start()
+        else:
+            self._say("started")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, share: float) -> None:
+        """Show how much is done.
+
+        Args:
+            share: Between 0 and 1.
+        """
+        if self._live:
+            self._live.update(self._task, completed=share)
+        elif monotonic() - self._said_at > SILENCE_S and share > 0:
+            left = (monotonic() - self._start) * (1 - share) / share
+            self._say(f"{100 * share:.0f} % done, about {left:.0f} s left")
+
+    def _say(self, what: str) -> None:
+        self._said_at = monotonic()
+        print(f"{self.name} {what}", file=sys.stderr, flush=True)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: fitted to a terminal; in a pipe one line per row, columns two spaces apart, nothing cut.
 

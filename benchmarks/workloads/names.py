@@ -142,18 +142,19 @@ def activation(given: str) -> None:
             raise BadInput(suggest("activation", one.partition("(")[0], known))
 
 
-def quantity(given: str) -> None:
+def quantity(given: str, otherwise: str = "") -> None:
     """Check the name of a quantity.
 
     Args:
         given: The name.
+        otherwise: What to say where there is none; by default which there are.
 
     Raises:
         BadInput: There is none of that name.
     """
     known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _scanned() if "/" in name)]
     if given not in known:
-        raise BadInput(suggest("quantity", given, known))
+        raise BadInput(otherwise or suggest("quantity", given, known))
 
 
 def loss(given: str) -> None:
@@ -220,6 +221,26 @@ def results(given: Sequence[Path]) -> list[Path]:
         else:
             raise BadInput(f"{path}: no such file; see `bench.py list results`")
     return found
+
+
+def studies(given: Sequence[str]) -> None:
+    """Check names of studies.
+
+    Args:
+        given: The names.
+
+    Raises:
+        BadInput: There is none of a name, or none is given.
+    """
+    known = []
+    for path in sorted((ROOT / "studies").glob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call) and node.args)
+        known += [
+            str(call.args[0].value) for call in calls if getattr(call.func, "id", "") == "Study" and isinstance(call.args[0], ast.Constant)
+        ]
+    for one in given:
+        if one not in known:
+            raise BadInput(suggest("study", one, known))
 
 
 def _registered() -> list[str]:

@@ -1,16 +1,35 @@
 """The figures, one a file: its data and its drawing. Importing this registers them."""
 
-from plots.charts import devices, dots, lines, memory, mixed_gain, published, quantities, regret, roofline, saturation, speedups, winners
+from plots.charts import (
+    devices,
+    dots,
+    least_squares,
+    lines,
+    memory,
+    mixed_gain,
+    pinn,
+    published,
+    quantities,
+    regret,
+    representation,
+    roofline,
+    saturation,
+    speedups,
+    winners,
+)
 
 __all__ = [
     "devices",
     "dots",
+    "least_squares",
     "lines",
     "memory",
     "mixed_gain",
+    "pinn",
     "published",
     "quantities",
     "regret",
+    "representation",
     "roofline",
     "saturation",
     "speedups",

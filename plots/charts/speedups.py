@@ -30,6 +30,7 @@ LIBRARIES = {  # implementation -> what its users call it; the faster one of eac
     "backpack": "BackPACK",
     "opacus": "Opacus",
     "curvlinops": "curvlinops",
+    "folx": "folx",
 }
 
 

@@ -148,3 +148,13 @@ def test_operations_counted_by_hand():
     problem = jac.Problem(widths=(784, 256, 10), batch=64, quantity="gradient", loss="mse")
     weights, second = 784 * 256 + 256 * 10, 256 * 10
     assert jac.cost(problem, "reverse").flops == 64 * (4 * weights + 2 * second + 3 * 266)
+
+
+def test_recommend_for_training_through_derivatives():
+    command = [sys.executable, "bench.py", "recommend", "--widths", "3,64,64,1", "--N", "256", "--create-graph"]
+    done = subprocess.run([*command, "--quantity", "laplacian"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "laplacian_gradient/forward:" in done.stdout
+    assert "jac.laplacian(mlp, x, create_graph=True)" in done.stdout
+    done = subprocess.run([*command, "--quantity", "ntk"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: --create-graph goes with jacobian and laplacian, not with ntk\n"

@@ -105,6 +105,8 @@ class InputDerivatives:
         jet.block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= problem.N), most)
         while jet.block > 2 * lanes and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
             jet.block //= 2
+        # Each thread takes blocks of its own: more threads than blocks would only be woken.
+        self._most_threads = max(1, -(-problem.N // jet.block)) if self.threaded else 1
         working, jet.kept_of_block = self._sizes()
         jet.kept_of_block = -(-jet.kept_of_block // 16) * 16
         self.kept_numbers = -(-problem.N // jet.block) * jet.kept_of_block if keeps else 0
@@ -121,7 +123,7 @@ class InputDerivatives:
     @property
     def working_bytes(self) -> int:
         """Memory of a call beyond its result, on as many threads as it takes."""
-        return self._itemsize * self._jet.work_of_thread * (torch.get_num_threads() if self.threaded else 1)
+        return self._itemsize * self._jet.work_of_thread * min(self._most_threads, torch.get_num_threads())
 
     def __call__(
         self,
@@ -148,7 +150,7 @@ class InputDerivatives:
             MemoryError: There is no memory for the working set.
             RuntimeError: The library does not know an activation.
         """
-        threads = torch.get_num_threads() if self.threaded else 1
+        threads = min(self._most_threads, torch.get_num_threads())
         at_loss = None if loss is None else loss.data_ptr()
         status = self._function(self._at, weights, biases, x.data_ptr(), addresses_of(given), addresses_of(results), at_loss, threads)
         if status:

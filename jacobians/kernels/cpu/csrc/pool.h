@@ -23,7 +23,7 @@
 #define RELAX() ((void)0)
 #endif
 
-enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9 };
+enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 12000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9 };
 
 typedef void (*Task)(void *argument, int thread, int threads);
 

@@ -1,0 +1,51 @@
+"""The study of gradient descent on least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plots.chart import Exhibit, Results, figure
+from plots.panels import Panel, PanelsChart, Series
+from studies import find_study, read
+from studies.study import Row, column
+
+
+@figure(82, each_device=False)
+def least_squares_figure(results: Results) -> Iterator[Exhibit]:
+    """Make the chart of a machine's study, where it has one."""
+    tables = read(find_study("least-squares"), results.files[0].path.parent / "studies") if results.files else None
+    if tables:
+        yield Exhibit("Studies", chart_of(tables))
+
+
+def chart_of(tables: dict[str, list[Row]]) -> PanelsChart:
+    """Make the chart.
+
+    Args:
+        tables: Of the study.
+
+    Returns:
+        The chart.
+    """
+    rows, curves = tables["least-squares"], tables["least-squares-curves"]
+
+    def line(label: str, loss: str, share: float) -> Series:
+        own = [row for row in curves if row["loss"] == loss and float(row["share"]) == share and float(row["distance"]) < 1e6]
+        return Series(label, tuple(column(own, "step")), tuple(max(1e-16, d) for d in column(own, "distance")))
+
+    shares = [float(row["share"]) for row in rows]
+    squares = tuple(line(f"α = {share:g} · 2/λ", "squares", share) for share in shares)
+    worst = max(column(rows, "worst_difference"))
+    nearer = [share for share, row in zip(shares, rows, strict=True) if float(row["converges"])]
+    return PanelsChart(
+        stem="least-squares",
+        title=f"Gradient descent converges up to {max(nearer):g} of 2/λ_max, by iterates known in closed form within {worst:.0e}",
+        topic="Distance from the least squares solution",
+        subtitle="",
+        caption=find_study("least-squares").conclude(tables)
+        + " Absolute values have another solution than squares, to which the subgradients go.",
+        panels=(
+            Panel("squares", "step", "distance", squares, logarithmic=True),
+            Panel("absolute values, step 0.02 / √k", "step", "distance", (line("subgradients", "absolute values", 0.0),), logarithmic=True),
+        ),
+    )

@@ -1,0 +1,45 @@
+"""The study of piecewise linear functions as ReLU networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plots.chart import Exhibit, Results, figure
+from plots.panels import Panel, PanelsChart, Series
+from studies import find_study, read
+from studies.study import Row, column
+
+
+@figure(81, each_device=False)
+def representation_figure(results: Results) -> Iterator[Exhibit]:
+    """Make the chart of a machine's study, where it has one."""
+    tables = read(find_study("representation"), results.files[0].path.parent / "studies") if results.files else None
+    if tables:
+        yield Exhibit("Studies", chart_of(tables))
+
+
+def chart_of(tables: dict[str, list[Row]]) -> PanelsChart:
+    """Make the chart.
+
+    Args:
+        tables: Of the study.
+
+    Returns:
+        The chart.
+    """
+    rows = tables["representation"]
+    panels = []
+    for row in rows:
+        own = [point for point in tables["representation-curves"] if point["function"] == row["function"]]
+        x = tuple(column(own, "x"))
+        lines = (Series("network", x, tuple(column(own, "y"))), Series("its J", x, tuple(column(own, "slope"))))
+        panels.append(Panel(f"{row['function']}: {float(row['units']):g} units, {float(row['kinks']):g} kinks", "x", "", lines))
+    worst = max(float(row["value_error"]) for row in rows)
+    return PanelsChart(
+        stem="representation",
+        title=f"Values within {worst:.1e} of the functions, and J is their slope",
+        topic="Piecewise linear functions as ReLU networks with the fewest units",
+        subtitle="",
+        caption=find_study("representation").conclude(tables),
+        panels=tuple(panels),
+    )

@@ -1,0 +1,64 @@
+"""Lines in panels beside each other: the drawing that studies share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from plots import style
+from plots.axes import WIDTH, powers_axis, titles
+from plots.chart import Chart, draw
+
+COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line: its label, positions and values."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Axes: what they show, the names of both directions, the lines, and whether values are logarithmic."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelsChart(Chart):
+    """Panels, `columns` beside each other."""
+
+    panels: tuple[Panel, ...]
+    columns: int = 2
+
+
+@draw.register
+def _(chart: PanelsChart) -> Figure:
+    rows = -(-len(chart.panels) // chart.columns)
+    drawing = Figure(figsize=(WIDTH, 2.5 * rows + 1.0), layout="constrained")
+    titles(drawing, chart)
+    grid = drawing.subplots(rows, chart.columns, squeeze=False)
+    for axes, panel in zip(grid.flat, chart.panels, strict=False):
+        for series, colour, line in zip(panel.series, COLOURS, LINES, strict=False):
+            axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=series.label)
+        if panel.logarithmic:
+            axes.set_yscale("log")
+            powers_axis(axes.yaxis)
+        axes.set_title(panel.title, fontsize=8.5, loc="left")
+        axes.set_xlabel(panel.x_label)
+        axes.set_ylabel(panel.y_label)
+        if len(panel.series) > 1:
+            axes.legend(loc="best")
+    for axes in list(grid.flat)[len(chart.panels) :]:
+        axes.set_visible(False)
+    return drawing

@@ -1,0 +1,362 @@
+"""Physics-informed networks: Poisson's and Burgers' equation, trained once with this library and once as people write it with autograd.
+
+Both start from the same weights and see the same points, in float64, first by Adam and then by L-BFGS. What differs is where the
+derivatives of the network come from: `jac.laplacian(..., create_graph=True)`, or `torch.autograd.grad` of `torch.autograd.grad`.
+
+Sources: Raissi, Perdikaris & Karniadakis, Physics-informed neural networks, J. Comput. Phys. 378 (2019); the solution of Burgers'
+equation by the transform of Cole and Hopf: Basdevant et al., Computers & Fluids 14 (1986).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import jacobians as jac
+from studies.study import Options, Row, Study, column, register
+
+WIDTHS = (2, 64, 64, 64, 64, 1)
+POINTS, EDGE = 2000, 400
+ADAM_STEPS, LBFGS_STEPS = 400, 100
+TIMED_STEPS = 30
+GRID = 81
+WAYS = ("jac", "autograd")
+NU = 0.01 / math.pi
+
+Derivatives = tuple[Tensor, Tensor, Tensor]  # u, its gradient (N, 2), and a weighted sum of second derivatives, (N,)
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A boundary value problem on a rectangle.
+
+    Attributes:
+        name: Its name.
+        low: Smallest coordinates.
+        high: Largest coordinates.
+        second: Weights of `∂²u/∂x_d²` in the equation.
+        residual: `(x, u, gradient, second derivatives) -> ` what must be zero.
+        edge: `n -> points` where u is given.
+        exact: The solution, at points (N, 2).
+    """
+
+    name: str
+    low: tuple[float, float]
+    high: tuple[float, float]
+    second: tuple[float, float]
+    residual: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    edge: Callable[[int, torch.Generator], Tensor]
+    exact: Callable[[Tensor], Tensor]
+
+
+def _poisson(x: Tensor) -> Tensor:
+    return torch.sin(math.pi * x[:, 0]) * torch.sin(math.pi * x[:, 1])
+
+
+def _burgers(x: Tensor) -> Tensor:
+    """Solve `u_t + u u_x = ν u_xx`, `u(x, 0) = -sin πx`: Cole and Hopf's integrals by Gauss and Hermite, in logarithms."""
+    nodes, weights = np.polynomial.hermite.hermgauss(128)
+    space, when = x[:, :1].double().numpy(), np.maximum(x[:, 1:].double().numpy(), 1e-12)
+    at = space - 2 * np.sqrt(NU * when) * nodes
+    exponent = -np.cos(math.pi * at) / (2 * math.pi * NU)
+    kernel = weights * np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    return torch.from_numpy(-(np.sin(math.pi * at) * kernel).sum(1) / kernel.sum(1)).to(x.dtype)
+
+
+def _square_edge(n: int, generator: torch.Generator) -> Tensor:
+    along = 2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1
+    side = torch.arange(n) % 4
+    sign = torch.where(side % 2 == 0, -1.0, 1.0).double()
+    return torch.where((side < 2)[:, None], torch.stack([along, sign], 1), torch.stack([sign, along], 1))
+
+
+def _start_and_walls(n: int, generator: torch.Generator) -> Tensor:
+    along, when = 2 * torch.rand(n, generator=generator, dtype=torch.float64) - 1, torch.rand(n, generator=generator, dtype=torch.float64)
+    wall = torch.where(torch.arange(n) % 4 == 2, -1.0, 1.0).double()
+    at_start = torch.arange(n) % 4 < 2
+    return torch.stack([torch.where(at_start, along, wall), torch.where(at_start, 0.0, when)], 1)
+
+
+EQUATIONS = (
+    Equation(
+        "Poisson",
+        (-1.0, -1.0),
+        (1.0, 1.0),
+        (1.0, 1.0),
+        lambda x, u, g, second: second + 2 * math.pi**2 * _poisson(x),
+        _square_edge,
+        _poisson,
+    ),
+    Equation(
+        "Burgers",
+        (-1.0, 0.0),
+        (1.0, 1.0),
+        (1.0, 0.0),
+        lambda x, u, g, second: g[:, 1] + u * g[:, 0] - NU * second,
+        _start_and_walls,
+        _burgers,
+    ),
+)
+
+
+def by_jac(net: nn.Module, equation: Equation) -> Callable[[Tensor], Derivatives]:
+    """Write the derivatives with this library.
+
+    Args:
+        net: The network.
+        equation: The equation.
+
+    Returns:
+        `x -> u, gradient, second derivatives`.
+    """
+    mlp, weights = jac.MLP.from_torch(net), list(equation.second)
+
+    def derivatives(x: Tensor) -> Derivatives:
+        y, J, second = jac.laplacian(mlp, x, weights, create_graph=True)
+        return y[:, 0], J[:, 0], second[:, 0]
+
+    return derivatives
+
+
+def by_autograd(net: nn.Module, equation: Equation) -> Callable[[Tensor], Derivatives]:
+    """Write the derivatives as codes for physics-informed networks do.
+
+    Args:
+        net: The network.
+        equation: The equation.
+
+    Returns:
+        `x -> u, gradient, second derivatives`.
+    """
+
+    def derivatives(x: Tensor) -> Derivatives:
+        x = x.clone().requires_grad_(True)
+        u = net(x)[:, 0]
+        (g,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        second = torch.zeros_like(u)
+        for d, weight in enumerate(equation.second):
+            if weight != 0:
+                second = second + weight * torch.autograd.grad(g[:, d].sum(), x, create_graph=True)[0][:, d]
+        return u, g, second
+
+    return derivatives
+
+
+WRITTEN = {"jac": by_jac, "autograd": by_autograd}
+
+
+class Training:
+    """One network on one equation.
+
+    Args:
+        equation: The equation.
+        way: `"jac"` or `"autograd"`.
+        seed: Seed of weights and points.
+        dtype: Precision.
+    """
+
+    def __init__(self, equation: Equation, way: str, seed: int, dtype: torch.dtype = torch.float64) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.net = jac.MLP.random(widths=WIDTHS, bias=True, seed=seed, dtype=dtype).to_torch()
+        low, high = (torch.tensor(corner, dtype=torch.float64) for corner in (equation.low, equation.high))
+        self.points = (low + (high - low) * torch.rand(POINTS, 2, generator=generator, dtype=torch.float64)).to(dtype)
+        self.edge = equation.edge(EDGE, generator).to(dtype)
+        self.given = equation.exact(self.edge)
+        self.equation, self._derivatives = equation, WRITTEN[way](self.net, equation)
+
+    def loss(self) -> Tensor:
+        """Return the mean squared residual, inside and on the edge."""
+        u, g, second = self._derivatives(self.points)
+        inside = self.equation.residual(self.points, u, g, second).square().mean()
+        return inside + (self.net(self.edge)[:, 0] - self.given).square().mean()
+
+    def step_with(self, optimizer: torch.optim.Optimizer) -> float:
+        """Take a step.
+
+        Args:
+            optimizer: Of the network's parameters.
+
+        Returns:
+            The loss before it.
+
+        Raises:
+            ArithmeticError: The loss is not finite.
+        """
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.loss()
+            loss.backward()
+            return loss
+
+        found = optimizer.step(closure)  # pyright: ignore[reportCallIssue,reportArgumentType]
+        loss = float(torch.as_tensor(found).detach())
+        if not math.isfinite(loss):
+            raise ArithmeticError(f"the loss of {self.equation.name} became {loss}")
+        return loss
+
+    def error(self, grid: Tensor, exact: Tensor) -> float:
+        """Return the relative error of the solution on a grid.
+
+        Args:
+            grid: Points.
+            exact: The solution there.
+
+        Returns:
+            `‖u - u*‖ / ‖u*‖`.
+        """
+        with torch.no_grad():
+            return float((self.net(grid)[:, 0] - exact).norm() / exact.norm())
+
+
+def grid_of(equation: Equation) -> Tensor:
+    """Return a grid over the rectangle.
+
+    Args:
+        equation: The equation.
+
+    Returns:
+        Points (GRID², 2), the second coordinate running fastest.
+    """
+    axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(equation.low, equation.high, strict=True)]
+    return torch.cartesian_prod(*axes)
+
+
+def train(training: Training, adam: int, lbfgs: int) -> Iterator[tuple[str, int, float, float]]:
+    """Train, first by Adam and then by L-BFGS.
+
+    Args:
+        training: What to train.
+        adam: Steps of Adam.
+        lbfgs: Iterations of L-BFGS.
+
+    Yields:
+        Optimizer, step, loss before it, and the relative error after it (every 20 steps and at the end; NaN between).
+    """
+    grid = grid_of(training.equation)
+    exact, parameters = training.equation.exact(grid), list(training.net.parameters())
+    stages = (
+        ("Adam", adam, torch.optim.Adam(parameters, lr=2e-3)),
+        ("L-BFGS", lbfgs, torch.optim.LBFGS(parameters, max_iter=1, history_size=20, line_search_fn="strong_wolfe")),
+    )
+    for name, steps, optimizer in stages:
+        for step in range(steps):
+            loss = training.step_with(optimizer)
+            shown = step % 20 == 19 or step == steps - 1
+            yield name, step, loss, training.error(grid, exact) if shown else math.nan
+
+
+def step_times(equation: Equation, dtype: torch.dtype, steps: int, seed: int) -> dict[str, list[float]]:
+    """Time steps of Adam in turn, one of each way after the other, so that what slows the machine slows both.
+
+    Args:
+        equation: The equation.
+        dtype: Precision.
+        steps: Of each.
+        seed: Seed.
+
+    Returns:
+        Way to the seconds of each step; three steps before them are not counted.
+    """
+    pairs = {way: Training(equation, way, seed, dtype) for way in WAYS}
+    optimizers = {way: torch.optim.Adam(training.net.parameters(), lr=1e-3) for way, training in pairs.items()}
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(steps + 3):
+        for way, training in pairs.items():
+            start = time.perf_counter()
+            training.step_with(optimizers[way])
+            if number >= 3:
+                times[way].append(time.perf_counter() - start)
+    return times
+
+
+def _rows(options: Options) -> Iterator[tuple[str, Row]]:
+    adam = options.epochs or ADAM_STEPS
+    lbfgs = max(1, LBFGS_STEPS * adam // ADAM_STEPS)
+    total, done = len(EQUATIONS) * len(WAYS) * (adam + lbfgs), 0
+    for equation in EQUATIONS:
+        for dtype in (torch.float32, torch.float64):
+            for way, seconds in step_times(equation, dtype, min(TIMED_STEPS, adam), options.seed).items():
+                for number, one in enumerate(seconds):
+                    name = str(dtype).removeprefix("torch.")
+                    yield "pinn-times", {"equation": equation.name, "written": way, "dtype": name, "step": number, "seconds": one}
+        trainings = {way: Training(equation, way, options.seed) for way in WAYS}
+        for way, training in trainings.items():
+            for optimizer, step, loss, error in train(training, adam, lbfgs):
+                done += 1
+                options.report(done / total)
+                row: Row = {"equation": equation.name, "written": way, "optimizer": optimizer, "step": step, "loss": loss}
+                yield "pinn", {**row, "error": error}
+        grid = grid_of(equation)
+        with torch.no_grad():
+            found = trainings["jac"].net(grid)[:, 0]
+        for (a, b), value, exact in zip(grid.tolist(), found.tolist(), equation.exact(grid).tolist(), strict=True):
+            yield "pinn-fields", {"equation": equation.name, "x": a, "y": b, "u": value, "exact": exact}
+
+
+def ratios(rows: list[Row], equation: str, dtype: str) -> tuple[float, float, float]:
+    """Return how many times as long a step takes by autograd.
+
+    Args:
+        rows: Of the table `pinn-times`.
+        equation: The equation.
+        dtype: The precision.
+
+    Returns:
+        Median of the ratios of steps taken in turn, and their quartiles.
+    """
+    own = [row for row in rows if (row["equation"], row["dtype"]) == (equation, dtype)]
+    mine, theirs = (column([row for row in own if row["written"] == way], "seconds") for way in WAYS)
+    found = sorted(b / a for a, b in zip(mine, theirs, strict=True))
+    return found[len(found) // 2], found[len(found) // 4], found[-1 - len(found) // 4]
+
+
+def apart(rows: list[Row], equation: str, optimizer: str) -> float:
+    """Return how far the two loss curves are apart, at most.
+
+    Args:
+        rows: Of the table `pinn`.
+        equation: The equation.
+        optimizer: The stage.
+
+    Returns:
+        The largest relative difference of the losses of a step.
+    """
+    own = [row for row in rows if (row["equation"], row["optimizer"]) == (equation, optimizer)]
+    one, other = (column([row for row in own if row["written"] == way], "loss") for way in WAYS)
+    return max(abs(a - b) / max(abs(a), 1e-300) for a, b in zip(one, other, strict=True))
+
+
+def _conclude(tables: dict[str, list[Row]]) -> str:
+    parts = []
+    for equation in EQUATIONS:
+        own = [row for row in tables["pinn"] if row["equation"] == equation.name and row["written"] == "jac"]
+        times = ", ".join(f"{ratios(tables['pinn-times'], equation.name, dtype)[0]:.2f} in {dtype}" for dtype in ("float32", "float64"))
+        steps, differ = sum(row["optimizer"] == "Adam" for row in own), apart(tables["pinn"], equation.name, "Adam")
+        parts.append(
+            f"{equation.name}: a step by autograd takes {times} times as long; relative error {float(own[-1]['error']):.1e}; the losses of "
+            f"the {steps} steps of Adam differ by at most {differ:.0e}"
+        )
+    return "; ".join(parts) + "."
+
+
+register(
+    Study(
+        "pinn",
+        "Physics-informed networks",
+        "What does a step of a physics-informed network cost with this library, and with autograd as people write it?",
+        {
+            "pinn": ("equation", "written", "optimizer", "step", "loss", "error"),
+            "pinn-times": ("equation", "written", "dtype", "step", "seconds"),
+            "pinn-fields": ("equation", "x", "y", "u", "exact"),
+        },
+        _rows,
+        _conclude,
+    )
+)

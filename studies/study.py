@@ -1,0 +1,167 @@
+"""A study: a question, the rows that answer it, and the sentence that they say. A new study is a new file with a decorator."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Value = str | int | float
+Row = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may set.
+
+    Attributes:
+        epochs: Scale of the training, where the study trains: its own number by default.
+        seed: Seed of every draw.
+        report: Called with a share of the work done, between 0 and 1.
+    """
+
+    epochs: int | None = None
+    seed: int = 0
+    report: Callable[[float], object] = lambda share: None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study.
+
+    Attributes:
+        name: Its name, and that of its first table.
+        title: What it is about.
+        question: What it asks.
+        tables: Table to the names of its columns; the first has the study's own name.
+        rows: `options -> (table, row)`, one after the other as they are computed.
+        conclude: `{table: rows} -> sentence`, computed from the rows.
+    """
+
+    name: str
+    title: str
+    question: str
+    tables: dict[str, tuple[str, ...]]
+    rows: Callable[[Options], Iterator[tuple[str, Row]]]
+    conclude: Callable[[dict[str, list[Row]]], str]
+
+
+STUDIES: dict[str, Study] = {}
+
+
+def register(study: Study) -> Study:
+    """Register a study.
+
+    Args:
+        study: The study.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if study.name in STUDIES:
+        raise ValueError(f"study {study.name!r} is already registered; choose another name")
+    STUDIES[study.name] = study
+    return study
+
+
+def find_study(name: str) -> Study:
+    """Return a study.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The study.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
+    """Compute a study and write its tables. Each row is on the disk when it is computed: what is interrupted leaves readable files.
+
+    Args:
+        study: The study.
+        out: Directory; created if missing.
+        options: What the user set.
+
+    Returns:
+        Table to its rows.
+
+    Raises:
+        ValueError: An option is out of range.
+        ArithmeticError: What is computed is not finite; the text says where.
+    """
+    if options.epochs is not None and options.epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {options.epochs}")
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Row]] = {table: [] for table in study.tables}
+    files = {table: (out / f"{table}.csv").open("w", newline="", encoding="utf-8") for table in study.tables}
+    try:
+        writers = {table: csv.DictWriter(files[table], columns, lineterminator="\n") for table, columns in study.tables.items()}
+        for writer in writers.values():
+            writer.writeheader()
+        for table, row in study.rows(options):
+            writers[table].writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+            files[table].flush()
+            found[table].append(row)
+    finally:
+        for file in files.values():
+            file.close()
+    return found
+
+
+def read(study: Study, out: Path) -> dict[str, list[Row]] | None:
+    """Read the tables of a study.
+
+    Args:
+        study: The study.
+        out: Their directory.
+
+    Returns:
+        Table to its rows, numbers as numbers; `None` where a table is not there.
+
+    Raises:
+        ValueError: A file has other columns.
+    """
+    found: dict[str, list[Row]] = {}
+    for table, columns in study.tables.items():
+        path = out / f"{table}.csv"
+        if not path.exists():
+            return None
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise ValueError(
+                    f"{path}: columns {', '.join(reader.fieldnames or ())}, expected {', '.join(columns)}; run the study again"
+                )
+            found[table] = [{name: _number(text) for name, text in row.items()} for row in reader]
+    return found
+
+
+def _number(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def column(rows: Sequence[Row], name: str) -> list[float]:
+    """Return the numbers of a column.
+
+    Args:
+        rows: Rows of a table.
+        name: The column.
+
+    Returns:
+        Its numbers.
+    """
+    return [float(row[name]) for row in rows]

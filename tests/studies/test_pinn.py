@@ -1,0 +1,126 @@
+"""The study of physics-informed networks, and what every study shares: tables on the disk row by row, options, errors."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.run.environment import ROOT
+from plots import figures
+from plots.charts import pinn as charts
+from studies import STUDIES, Options, Study, find_study, pinn, read, run, study
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(pinn, "WIDTHS", (2, 8, 8, 1))
+    monkeypatch.setattr(pinn, "POINTS", 40)
+    monkeypatch.setattr(pinn, "EDGE", 16)
+    monkeypatch.setattr(pinn, "TIMED_STEPS", 3)
+    monkeypatch.setattr(pinn, "GRID", 9)
+
+
+POISSON, BURGERS = pinn.EQUATIONS
+
+
+@pytest.mark.parametrize("equation", pinn.EQUATIONS, ids=lambda equation: equation.name)
+def test_the_exact_solution_solves_the_equation(equation):
+    """By central differences; Burgers' front at x = 0 is left out, where they would need a finer step."""
+    h = 1e-4
+    x = torch.tensor([[0.5, 0.3], [-0.6, 0.4], [0.31, 0.7], [-0.25, 0.15]], dtype=torch.float64)
+    e = h * torch.eye(2, dtype=torch.float64)
+    u = equation.exact(x)
+    ahead, behind = (torch.stack([equation.exact(x + sign * e[d]) for d in range(2)], 1) for sign in (1, -1))
+    second = ((ahead - 2 * u[:, None] + behind) / h**2) @ torch.tensor(equation.second, dtype=torch.float64)
+    residual = equation.residual(x, u, (ahead - behind) / (2 * h), second)
+    assert residual.abs().max() < 1e-4
+
+
+def test_what_is_given_on_the_edge():
+    generator = torch.Generator().manual_seed(0)
+    square = POISSON.edge(40, generator)
+    assert torch.isclose(square.abs().amax(1), torch.ones(40, dtype=torch.float64)).all()
+    assert POISSON.exact(square).abs().max() < 1e-12
+    start = BURGERS.edge(40, generator)
+    at_start = start[:, 1] == 0
+    assert at_start.sum() == 20
+    torch.testing.assert_close(BURGERS.exact(start[at_start]), -torch.sin(math.pi * start[at_start, 0]), rtol=1e-5, atol=1e-5)
+    assert BURGERS.exact(start[~at_start]).abs().max() < 1e-12
+    assert {tuple(sorted({float(v) for v in start[~at_start, 0]}))} == {(-1.0, 1.0)}
+
+
+@pytest.mark.parametrize("equation", pinn.EQUATIONS, ids=lambda equation: equation.name)
+def test_both_ways_have_the_same_loss_and_gradient(equation):
+    found = []
+    for way in pinn.WAYS:
+        training = pinn.Training(equation, way, seed=3)
+        loss = training.loss()
+        found.append((loss.detach(), *torch.autograd.grad(loss, list(training.net.parameters()))))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
+def test_a_run_leaves_tables_that_say_the_same(tmp_path):
+    tables = run(find_study("pinn"), tmp_path, Options(epochs=4))
+    assert {row["optimizer"] for row in tables["pinn"]} == {"Adam", "L-BFGS"}
+    again = read(find_study("pinn"), tmp_path)
+    assert again is not None
+    assert {name: len(rows) for name, rows in again.items()} == {name: len(rows) for name, rows in tables.items()}
+    for equation in pinn.EQUATIONS:
+        assert pinn.apart(tables["pinn"], equation.name, "Adam") < 1e-8
+        middle, low, high = pinn.ratios(again["pinn-times"], equation.name, "float32")
+        assert 0 < low <= middle <= high
+    sentence = find_study("pinn").conclude(tables)
+    assert "a step by autograd takes" in sentence
+    for chart in (charts.curves(again), charts.fields(again)):
+        assert figures.render(chart, "svg").startswith(b"<?xml")
+    other = run(find_study("pinn"), tmp_path / "again", Options(epochs=4))
+    assert [row["loss"] for row in other["pinn"]] == [row["loss"] for row in tables["pinn"]]
+
+
+def test_what_is_interrupted_leaves_readable_tables(tmp_path):
+    def rows(options):
+        yield "toy", {"step": 0, "loss": 1.0}
+        yield "toy", {"step": 1, "loss": 0.5}
+        raise KeyboardInterrupt
+
+    toy = Study("toy", "A toy", "What stays?", {"toy": ("step", "loss")}, rows, lambda tables: "")
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, Options())
+    assert read(toy, tmp_path) == {"toy": [{"step": 0.0, "loss": 1.0}, {"step": 1.0, "loss": 0.5}]}
+    (tmp_path / "toy.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match="columns a, b, expected step, loss; run the study again"):
+        read(toy, tmp_path)
+    assert read(toy, tmp_path / "elsewhere") is None
+
+
+def test_a_loss_that_is_not_finite_ends_the_study_with_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(pinn.Training, "loss", lambda self: next(self.net.parameters()).sum() * math.inf)
+    with pytest.raises(ArithmeticError, match="the loss of Poisson became"):
+        run(find_study("pinn"), tmp_path, Options(epochs=2))
+
+
+def test_options_and_names_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        run(find_study("pinn"), tmp_path, Options(epochs=0))
+    with pytest.raises(ValueError, match="unknown study 'pin'; choose from least-squares, pinn, representation"):
+        find_study("pin")
+    with pytest.raises(ValueError, match="study 'pinn' is already registered"):
+        study.register(STUDIES["pinn"])
+
+
+def bench(*arguments):
+    return subprocess.run([sys.executable, "bench.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line(tmp_path):
+    done = bench("study", "pinn", "--epochs", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {tmp_path / 'pinn.csv'}" in done.stdout
+    assert "a step by autograd takes" in done.stdout
+    assert "pinn started" in done.stderr
+    assert "pinn" in bench("list", "studies").stdout
+    wrong = bench("study", "pin")
+    assert wrong.returncode == 2
+    assert "did you mean 'pinn'" in wrong.stderr
