@@ -2,9 +2,9 @@
 
 A function with kinks `t_1 < … < t_k` has slopes `m_0, …, m_k`. A unit `relu(x - t)` or `relu(t - x)` with factor Δ changes the slope
 at t by Δ, whichever way it points; pointing left it also adds -Δ to the slope on the left of it. So k units, one a kink, give every
-kink, and the slope at the far left is minus the sum of the changes of those that point left. Where some of the changes sum to `-m_0` these point left and k
-units are enough; no network has fewer, since each unit bends at one place. Otherwise one unit more, at a kink that then has one of each
-kind, makes up the rest.
+kink, and the slope at the far left is minus the sum of the changes of those that point left. Where some of the changes sum to `-m_0`
+these point left and k units are enough; no network has fewer, since each unit bends at one place. Otherwise one unit more, at a kink
+that then has one of each kind, makes up the rest.
 """
 
 from __future__ import annotations
