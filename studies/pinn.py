@@ -10,6 +10,7 @@ equation by the transform of Cole and Hopf: Basdevant et al., Computers & Fluids
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from studies.study import Options, Row, Study, column, register
 WIDTHS = (2, 64, 64, 64, 64, 1)
 POINTS, EDGE = 2000, 400
 ADAM_STEPS, LBFGS_STEPS = 400, 100
-TIMED_STEPS = 30
+TIMED_BLOCKS, STEPS_OF_A_BLOCK, PAUSE_S = 12, 5, 0.02
 GRID = 81
 WAYS = ("jac", "autograd")
 NU = 0.01 / math.pi
 
-Derivatives = tuple[Tensor, Tensor, Tensor]  # u, its gradient (N, 2), and a weighted sum of second derivatives, (N,)
+# u, its gradient (N, 2) and a weighted sum of second derivatives (N,) inside, and u on the edge
+Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,47 +107,52 @@ EQUATIONS = (
 )
 
 
-def by_jac(net: nn.Module, equation: Equation) -> Callable[[Tensor], Derivatives]:
-    """Write the derivatives with this library.
+def by_jac(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> Callable[[], Evaluated]:
+    """Write what the loss needs with this library: one call for the points inside and on the edge.
 
     Args:
         net: The network.
         equation: The equation.
+        points: Inside, (N, 2).
+        edge: On the edge.
 
     Returns:
-        `x -> u, gradient, second derivatives`.
+        A function that evaluates.
     """
-    mlp, weights = jac.MLP.from_torch(net), list(equation.second)
+    mlp, weights, every = jac.MLP.from_torch(net), list(equation.second), torch.cat([points, edge])
 
-    def derivatives(x: Tensor) -> Derivatives:
-        y, J, second = jac.laplacian(mlp, x, weights, create_graph=True)
-        return y[:, 0], J[:, 0], second[:, 0]
+    def evaluate() -> Evaluated:
+        y, J, second = jac.laplacian(mlp, every, weights, create_graph=True)
+        n = len(points)
+        return y[:n, 0], J[:n, 0], second[:n, 0], y[n:, 0]
 
-    return derivatives
+    return evaluate
 
 
-def by_autograd(net: nn.Module, equation: Equation) -> Callable[[Tensor], Derivatives]:
-    """Write the derivatives as codes for physics-informed networks do.
+def by_autograd(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> Callable[[], Evaluated]:
+    """Write what the loss needs as codes for physics-informed networks do.
 
     Args:
         net: The network.
         equation: The equation.
+        points: Inside, (N, 2).
+        edge: On the edge.
 
     Returns:
-        `x -> u, gradient, second derivatives`.
+        A function that evaluates.
     """
 
-    def derivatives(x: Tensor) -> Derivatives:
-        x = x.clone().requires_grad_(True)
+    def evaluate() -> Evaluated:
+        x = points.clone().requires_grad_(True)
         u = net(x)[:, 0]
         (g,) = torch.autograd.grad(u.sum(), x, create_graph=True)
         second = torch.zeros_like(u)
         for d, weight in enumerate(equation.second):
             if weight != 0:
                 second = second + weight * torch.autograd.grad(g[:, d].sum(), x, create_graph=True)[0][:, d]
-        return u, g, second
+        return u, g, second, net(edge)[:, 0]
 
-    return derivatives
+    return evaluate
 
 
 WRITTEN = {"jac": by_jac, "autograd": by_autograd}
@@ -168,13 +175,13 @@ class Training:
         self.points = (low + (high - low) * torch.rand(POINTS, 2, generator=generator, dtype=torch.float64)).to(dtype)
         self.edge = equation.edge(EDGE, generator).to(dtype)
         self.given = equation.exact(self.edge)
-        self.equation, self._derivatives = equation, WRITTEN[way](self.net, equation)
+        self.equation, self._evaluate = equation, WRITTEN[way](self.net, equation, self.points, self.edge)
 
     def loss(self) -> Tensor:
         """Return the mean squared residual, inside and on the edge."""
-        u, g, second = self._derivatives(self.points)
+        u, g, second, on_edge = self._evaluate()
         inside = self.equation.residual(self.points, u, g, second).square().mean()
-        return inside + (self.net(self.edge)[:, 0] - self.given).square().mean()
+        return inside + (on_edge - self.given).square().mean()
 
     def step_with(self, optimizer: torch.optim.Optimizer) -> float:
         """Take a step.
@@ -252,27 +259,34 @@ def train(training: Training, adam: int, lbfgs: int) -> Iterator[tuple[str, int,
             yield name, step, loss, training.error(grid, exact) if shown else math.nan
 
 
-def step_times(equation: Equation, dtype: torch.dtype, steps: int, seed: int) -> dict[str, list[float]]:
-    """Time steps of Adam in turn, one of each way after the other, so that what slows the machine slows both.
+def step_times(equation: Equation, dtype: torch.dtype, blocks: int, seed: int) -> dict[str, list[float]]:
+    """Time steps of Adam, a few of each way in turn, so that what slows the machine slows both.
+
+    Threads of a library spin for a while after it has used them, where the other way's would run: between two blocks there is a pause, and
+    the first step of a block is not counted.
 
     Args:
         equation: The equation.
         dtype: Precision.
-        steps: Of each.
+        blocks: Of each way.
         seed: Seed.
 
     Returns:
-        Way to the seconds of each step; three steps before them are not counted.
+        Way to the seconds of a step, the median of each block; the first block of each is not counted.
     """
     pairs = {way: Training(equation, way, seed, dtype) for way in WAYS}
     optimizers = {way: torch.optim.Adam(training.net.parameters(), lr=1e-3) for way, training in pairs.items()}
     times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for number in range(steps + 3):
+    for number in range(blocks + 1):
         for way, training in pairs.items():
-            start = time.perf_counter()
-            training.step_with(optimizers[way])
-            if number >= 3:
-                times[way].append(time.perf_counter() - start)
+            time.sleep(PAUSE_S)
+            block: list[float] = []
+            for _ in range(STEPS_OF_A_BLOCK + 1):
+                start = time.perf_counter()
+                training.step_with(optimizers[way])
+                block.append(time.perf_counter() - start)
+            if number:
+                times[way].append(statistics.median(block[1:]))
     return times
 
 
@@ -282,10 +296,10 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
     total, done = len(EQUATIONS) * len(WAYS) * (adam + lbfgs), 0
     for equation in EQUATIONS:
         for dtype in (torch.float32, torch.float64):
-            for way, seconds in step_times(equation, dtype, min(TIMED_STEPS, adam), options.seed).items():
+            for way, seconds in step_times(equation, dtype, min(TIMED_BLOCKS, adam), options.seed).items():
                 for number, one in enumerate(seconds):
                     name = str(dtype).removeprefix("torch.")
-                    yield "pinn-times", {"equation": equation.name, "written": way, "dtype": name, "step": number, "seconds": one}
+                    yield "pinn-times", {"equation": equation.name, "written": way, "dtype": name, "block": number, "seconds": one}
         trainings = {way: Training(equation, way, options.seed) for way in WAYS}
         for way, training in trainings.items():
             for optimizer, step, loss, error in train(training, adam, lbfgs):
@@ -309,7 +323,7 @@ def ratios(rows: list[Row], equation: str, dtype: str) -> tuple[float, float, fl
         dtype: The precision.
 
     Returns:
-        Median of the ratios of steps taken in turn, and their quartiles.
+        Median of the ratios of blocks taken in turn, and their quartiles.
     """
     own = [row for row in rows if (row["equation"], row["dtype"]) == (equation, dtype)]
     mine, theirs = (column([row for row in own if row["written"] == way], "seconds") for way in WAYS)
@@ -353,7 +367,7 @@ register(
         "What does a step of a physics-informed network cost with this library, and with autograd as people write it?",
         {
             "pinn": ("equation", "written", "optimizer", "step", "loss", "error"),
-            "pinn-times": ("equation", "written", "dtype", "step", "seconds"),
+            "pinn-times": ("equation", "written", "dtype", "block", "seconds"),
             "pinn-fields": ("equation", "x", "y", "u", "exact"),
         },
         _rows,

@@ -67,13 +67,17 @@ def through(mode: str, implementation: str) -> Prepare:
 
 
 def _cost(problem: Problem, mode: str) -> Cost:
-    """Count the Jacobian and the way back: for each tangent or cotangent a product back and an outer product beside the one ahead."""
+    """Count the Jacobian and the way back, which may go along the other order where that takes less."""
+    # For each tangent or cotangent there is a product ahead, one back and an outer product; none by the layer where it begins, for a
+    # tangent of the input is a column of its weights.
     s = sizes(problem)
-    last = problem.widths[-2] * problem.widths[-1]
-    fewer = problem.D <= problem.P
-    streams, free = (problem.D, s.first) if mode == "forward" or (mode == "fused" and fewer) else (problem.P, last)
-    chain = streams * (2 * s.weights + 2 * (s.weights - free) * 2)
+    tangents = 2 * problem.D * (s.weights - s.first)
+    cotangents = 2 * problem.P * (s.weights - problem.widths[-2] * problem.widths[-1])
+    forward = mode == "forward" or (mode == "fused" and problem.D <= problem.P)
+    streams = problem.D if forward else problem.P
+    ahead, other = (tangents, cotangents) if forward else (cotangents, tangents)
     value = 2 * s.weights * 2 + 2 * (s.weights - s.first)
+    chain = ahead + min(2 * ahead, 3 * other)
     flops = problem.N * (value + chain + 6 * s.neurons * (1 + streams))
     return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * problem.D * (1 + 2 * problem.P)))
 

@@ -67,8 +67,8 @@ def curves(tables: dict[str, list[Row]]) -> CurvesChart:
         title=f"A training step takes {min(middle):.1f} to {max(middle):.1f} times as long by autograd, on the same loss curve",
         topic="Physics-informed networks, Adam then L-BFGS",
         subtitle=f"{'-'.join(map(str, pinn.WIDTHS))}, tanh, {pinn.POINTS} points inside and {pinn.EDGE} on the edge; curves in float64",
-        caption=f"Largest relative difference of the two losses over the steps of Adam: {differ}. Times are of steps taken in turn: "
-        "median of the ratios, with quartiles.",
+        caption=f"Largest relative difference of the two losses over the steps of Adam: {differ}. Times are of blocks of steps "
+        "taken in turn: median of the ratios, with quartiles.",
         curves=tuple(lines),
         ratios=tuple(found),
     )

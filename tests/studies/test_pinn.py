@@ -18,7 +18,8 @@ def small(monkeypatch):
     monkeypatch.setattr(pinn, "WIDTHS", (2, 8, 8, 1))
     monkeypatch.setattr(pinn, "POINTS", 40)
     monkeypatch.setattr(pinn, "EDGE", 16)
-    monkeypatch.setattr(pinn, "TIMED_STEPS", 3)
+    monkeypatch.setattr(pinn, "TIMED_BLOCKS", 3)
+    monkeypatch.setattr(pinn, "PAUSE_S", 0.0)
     monkeypatch.setattr(pinn, "GRID", 9)
 
 

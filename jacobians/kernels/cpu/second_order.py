@@ -29,9 +29,10 @@ from jacobians.registry import JACOBIAN, Computation, Request, register
 PUSH, HESSIAN, BACK_FORWARD, BACK_REVERSE = range(4)
 # A block whose working set is larger is cut to half its samples, so that it stays in the second cache.
 CACHED_BYTES = 2097152
+SLOTS, MOST_SLOTS, SUM_BYTES = 16, 64, 2**18
 # A push leaves for the way back what takes no more than this. Beyond, memory comes fresh from the system in each step and its page faults
 # cost more than computing again: docs/methods.md.
-KEPT_BYTES = 2**24
+KEPT_BYTES = 2**25
 THIRD = (
     "the kernels in C pull back once, and this asks for a derivative of what they pulled back; "
     "compute with method='forward:eager' or 'reverse:eager' (quantities of their own: 'forward:eager'), which can be differentiated again"
@@ -47,7 +48,7 @@ class Jet(ctypes.Structure):
         ("activation", ctypes.POINTER(Setting)),
         *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("at_weight", "at_bias", "at_padded")),
         *((name, ctypes.c_int64) for name in ("numbers", "widest", "kind", "samples", "block", "laplacians", "keeps")),
-        *((name, ctypes.c_int64) for name in ("parameters_padded", "work_of_thread", "kept_of_block")),
+        *((name, ctypes.c_int64) for name in ("parameters_padded", "work_of_thread", "kept_of_block", "slots")),
         ("penalty", ctypes.c_double),
     ]
 
@@ -111,7 +112,10 @@ class InputDerivatives:
         jet.kept_of_block = -(-jet.kept_of_block // 16) * 16
         self.kept_numbers = -(-problem.N // jet.block) * jet.kept_of_block if keeps else 0
         jet.parameters_padded = -(-at_padded[-1] // 16) * 16 if kind in (BACK_FORWARD, BACK_REVERSE) else 0
-        jet.work_of_thread = -(-(jet.parameters_padded + working) // 16) * 16
+        jet.work_of_thread = -(-working // 16) * 16
+        # More slots than threads, for one of them may be held up; each has a sum of its own, which must stay small.
+        many = 1 if lean else SLOTS if jet.parameters_padded * problem.itemsize <= SUM_BYTES else min(threads, MOST_SLOTS)
+        jet.slots = max(1, min(-(-problem.N // jet.block), many))
         self._function = getattr(library(), f"jet_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int]
 
@@ -123,7 +127,8 @@ class InputDerivatives:
     @property
     def working_bytes(self) -> int:
         """Memory of a call beyond its result, on as many threads as it takes."""
-        return self._itemsize * self._jet.work_of_thread * min(self._most_threads, torch.get_num_threads())
+        of_threads = self._jet.work_of_thread * min(self._most_threads, torch.get_num_threads())
+        return self._itemsize * (self._jet.slots * self._jet.parameters_padded + of_threads)
 
     def __call__(
         self,

@@ -82,6 +82,7 @@ typedef struct {
     int64_t numbers, widest;                        /* neurons of all layers; of the widest layer, the input counted */
     int64_t kind, samples, block, laplacians, keeps; /* keeps: a push leaves, or the way back finds, what it needs in memory */
     int64_t parameters_padded, work_of_thread, kept_of_block;
+    int64_t slots; /* shares of the blocks, each with a sum of its own: a result depends on them, not on the threads */
     double penalty; /* factor of the loss Σ (J - target)², or 0 for cotangents from outside */
 } Jet;
 
@@ -116,6 +117,7 @@ typedef struct {
 #define MIDDLE_TILE 6
 #define WIDE_TILE 6
 #endif
+enum { MOST_SLOTS = 64, ALONE_NUMBERS = 1 << 18 }; /* sums of slots beyond ALONE_NUMBERS are added up by all threads */
 enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024 };
 enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 

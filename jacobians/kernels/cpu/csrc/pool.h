@@ -23,7 +23,7 @@
 #define RELAX() ((void)0)
 #endif
 
-enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 12000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9 };
+enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9, JOINED = 1 << THREAD_BITS };
 
 typedef void (*Task)(void *argument, int thread, int threads);
 
@@ -31,9 +31,11 @@ static struct {
     pthread_mutex_t in_use, asleep;
     pthread_cond_t wake;
     int workers; /* started so far */
-    unsigned begins_after[MOST_THREADS]; /* the call that was the last one when a worker was started */
-    atomic_uint call;                    /* number of the call, and in the low bits its threads: both change at once */
+    uint64_t begins_after[MOST_THREADS]; /* the call that was the last one when a worker was started */
+    _Atomic uint64_t call; /* number of the call, in the low bits its threads and whether they join as they come: all change at once */
     atomic_int sleepers, pending;
+    _Atomic uint64_t open; /* the call that workers may still join, else 0 */
+    atomic_int inside;     /* workers that joined it, or are about to look */
     pthread_t thread[MOST_THREADS];
     int home, placed; /* the caller's processor when workers were last kept off it, and how many */
     Task task;
@@ -95,9 +97,9 @@ static void barrier(int threads) {
 
 static void *worker(void *number) {
     int index = (int)(intptr_t)number;
-    unsigned seen = pool.begins_after[index];
+    uint64_t seen = pool.begins_after[index];
     for (;;) {
-        unsigned call;
+        uint64_t call;
         int spins = 0;
         while ((call = atomic_load_explicit(&pool.call, memory_order_acquire)) == seen) {
             RELAX();
@@ -109,8 +111,13 @@ static void *worker(void *number) {
             pthread_mutex_unlock(&pool.asleep);
         }
         seen = call;
-        int threads = (int)(call & ((1u << THREAD_BITS) - 1));
-        if (index < threads) {
+        int threads = (int)(call & (JOINED - 1));
+        if (index < threads && (call & JOINED)) {
+            /* A worker that comes late finds the call closed, or another one open, and looks again for what it is asked. */
+            atomic_fetch_add(&pool.inside, 1);
+            if (atomic_load(&pool.open) == call) run_here(pool.task, pool.argument, index, threads);
+            atomic_fetch_sub(&pool.inside, 1);
+        } else if (index < threads) {
             run_here(pool.task, pool.argument, index, threads);
             atomic_fetch_sub_explicit(&pool.pending, 1, memory_order_release);
         }
@@ -124,6 +131,8 @@ static void forget_workers(void) {
     pthread_cond_init(&pool.wake, NULL);
     pool.workers = pool.placed = 0;
     atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.open, 0);
+    atomic_store(&pool.inside, 0);
     atomic_store(&meeting.arrived, 0);
 }
 
@@ -145,41 +154,68 @@ static void keep_apart(void) {
 #endif
 }
 
-/* Run a task on several threads, this one among them, and wait for all. */
-static void run_on(int threads, Task task, void *argument) {
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    if (threads <= 1 || pthread_mutex_trylock(&pool.in_use) != 0) {
-        run_here(task, argument, 0, 1);
-        return;
-    }
-    if (pool.workers < threads - 1) {
-        while (pool.workers < threads - 1) {
-            pthread_t thread;
-            pool.begins_after[pool.workers + 1] = atomic_load(&pool.call);
-            if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.workers + 1)) != 0) break;
-            pthread_detach(thread);
-            pool.thread[++pool.workers] = thread;
-        }
-        threads = pool.workers + 1;
-        if (threads == 1) {
-            pthread_mutex_unlock(&pool.in_use);
-            run_here(task, argument, 0, 1);
-            return;
-        }
-    }
-    keep_apart();
-    pool.task = task;
-    pool.argument = argument;
-    atomic_store(&pool.pending, threads - 1);
-    unsigned number = (atomic_load(&pool.call) >> THREAD_BITS) + 1;
-    atomic_store(&pool.call, number << THREAD_BITS | (unsigned)threads);
+/* Publish a call that workers join as they come, or that each of them takes part in, and wake who sleeps. */
+static void publish(int threads, int kind) {
+    uint64_t call = ((atomic_load(&pool.call) >> (THREAD_BITS + 1)) + 1) << (THREAD_BITS + 1) | (uint64_t)(kind | threads);
+    if (kind == JOINED) atomic_store(&pool.open, call);
+    atomic_store(&pool.call, call);
     if (atomic_load(&pool.sleepers) > 0) {
         pthread_mutex_lock(&pool.asleep);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.asleep);
     }
+}
+
+/* Take the pool for a call on some threads. Returns how many there are; with 1 the pool is not taken. */
+static int take_pool(int threads) {
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads <= 1 || pthread_mutex_trylock(&pool.in_use) != 0) return 1;
+    while (pool.workers < threads - 1) {
+        pthread_t thread;
+        pool.begins_after[pool.workers + 1] = atomic_load(&pool.call);
+        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.workers + 1)) != 0) break;
+        pthread_detach(thread);
+        pool.thread[++pool.workers] = thread;
+    }
+    if (threads > pool.workers + 1) threads = pool.workers + 1;
+    if (threads == 1) pthread_mutex_unlock(&pool.in_use);
+    else keep_apart();
+    return threads;
+}
+
+/* Run a task on several threads, this one among them, each with its own share, and wait for all. */
+static void run_on(int threads, Task task, void *argument) {
+    threads = take_pool(threads);
+    if (threads == 1) {
+        run_here(task, argument, 0, 1);
+        return;
+    }
+    pool.task = task;
+    pool.argument = argument;
+    atomic_store(&pool.pending, threads - 1);
+    publish(threads, 0);
     run_here(task, argument, 0, threads);
     for (long spins = 0; atomic_load_explicit(&pool.pending, memory_order_acquire) > 0; spins++) {
+        RELAX();
+        if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    }
+    pthread_mutex_unlock(&pool.in_use);
+}
+
+/* Run a task whose threads share out its pieces themselves and never wait for each other: who is held up elsewhere, e.g. by threads of
+ * another library that spin on its processor, takes fewer pieces, or comes too late for any, and nobody waits for that. */
+static void run_shared_out(int threads, Task task, void *argument) {
+    threads = take_pool(threads);
+    if (threads == 1) {
+        run_here(task, argument, 0, 1);
+        return;
+    }
+    pool.task = task;
+    pool.argument = argument;
+    publish(threads, JOINED);
+    run_here(task, argument, 0, threads);
+    atomic_store(&pool.open, 0);
+    for (long spins = 0; atomic_load(&pool.inside) > 0; spins++) {
         RELAX();
         if (spins > SPINS_BEFORE_YIELD) sched_yield();
     }

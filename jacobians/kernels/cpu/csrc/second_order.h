@@ -11,7 +11,8 @@
  *
  *   ∂L/∂z = s ∂L/∂h + c ∂L/∂s + t ∂L/∂c
  *
- * Each thread takes blocks of its own and has a sum of its own for the derivatives by the parameters, in rows padded to whole vectors.
+ * The blocks are cut into slots that threads take as they come, each with a sum of its own for the derivatives by the parameters, in rows
+ * padded to whole vectors: a result is the same whoever computed which slot.
  */
 
 typedef struct {
@@ -23,8 +24,9 @@ typedef struct {
     REAL *out, *gx;                 /* derivatives by the parameters one behind the other, and by x; either may be null */
     const REAL *target;             /* of J, for the loss of a Jacobian; null for zero */
     REAL *kept;                     /* of all blocks: what a push leaves for the way back, or null */
-    double *losses;                 /* of each thread */
-    REAL *work;
+    double *losses;                 /* of each slot */
+    REAL *sums, *work;              /* of each slot; of each thread */
+    atomic_long next;               /* the next slot */
 } NAME(JetCall);
 
 /* The lanes of a block in memory: places are numbers of the first array, one behind the other, `side` lanes each. */
@@ -493,39 +495,46 @@ static void NAME(jet_of_block)(NAME(JetBlock) * b) {
     NAME(jet_value_back)(b);
 }
 
-/* Each thread on blocks of its own; the sums of the threads are added up in the end, each thread a share of the rows. */
-static void NAME(jet_apart)(void *argument, int thread, int threads) {
+/* Take slots until there are none. */
+static void NAME(jet_slots)(void *argument, int thread, int threads) {
+    NAME(JetCall) *call = argument;
+    const Jet *p = call->jet;
+    REAL *mine = call->work + (int64_t)thread * p->work_of_thread;
+    int64_t blocks = (p->samples + p->block - 1) / p->block;
+    (void)threads;
+    for (long slot; (slot = atomic_fetch_add(&call->next, 1)) < p->slots;) {
+        int64_t begin = blocks * slot / p->slots, end = blocks * (slot + 1) / p->slots;
+        REAL *sum = call->out ? call->sums + slot * p->parameters_padded : NULL;
+        double loss = 0;
+        if (sum) memset(sum, 0, p->parameters_padded * sizeof(REAL));
+        for (int64_t i = begin; i < end; i++) {
+            int64_t left = p->samples - i * p->block, leaves;
+            NAME(JetBlock) b;
+            NAME(jet_block)(call, call->kept ? call->kept + i * p->kept_of_block : NULL, mine, left < p->block ? left : p->block, &b, &leaves);
+            b.first = i * p->block;
+            b.sum = sum;
+            NAME(jet_of_block)(&b);
+            loss += b.loss;
+        }
+        call->losses[slot] = loss;
+    }
+}
+
+/* Add up the sums of the slots, in their order, each thread a share of the rows. */
+static void NAME(jet_sum)(void *argument, int thread, int threads) {
     const NAME(JetCall) *call = argument;
     const Jet *p = call->jet;
-    REAL *mine = call->work + (int64_t)thread * p->work_of_thread, *sum = call->out ? mine : NULL;
-    int64_t blocks = (p->samples + p->block - 1) / p->block;
-    int64_t begin = blocks * thread / threads, end = blocks * (thread + 1) / threads;
-    if (sum) memset(sum, 0, p->parameters_padded * sizeof(REAL));
-    double loss = 0;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t left = p->samples - i * p->block, leaves;
-        NAME(JetBlock) b;
-        NAME(jet_block)(call, call->kept ? call->kept + i * p->kept_of_block : NULL, mine + p->parameters_padded,
-                        left < p->block ? left : p->block, &b, &leaves);
-        b.first = i * p->block;
-        b.sum = sum;
-        NAME(jet_of_block)(&b);
-        loss += b.loss;
-    }
-    call->losses[thread] = loss;
-    if (!sum) return;
-    barrier(threads);
     for (int64_t l = 0; l < p->layers; l++) {
         int64_t in = p->widths[l], out = p->widths[l + 1], ld = NAME(padded)(in), from, to;
         NAME(share)(out, thread, threads, &from, &to);
         for (int64_t k = from; k < to; k++) {
             REAL *row = call->out + p->at_weight[l] + k * in;
-            for (int t = 0; t < threads; t++) {
-                const REAL *of = call->work + (int64_t)t * p->work_of_thread + p->at_padded[l];
-                for (int64_t j = 0; j < in; j++) row[j] = (t ? row[j] : 0) + of[k * ld + j];
+            for (int64_t slot = 0; slot < p->slots; slot++) {
+                const REAL *of = call->sums + slot * p->parameters_padded + p->at_padded[l];
+                for (int64_t j = 0; j < in; j++) row[j] = (slot ? row[j] : 0) + of[k * ld + j];
                 if (call->bias[l]) {
                     REAL *bias = call->out + p->at_bias[l] + k;
-                    *bias = (t ? *bias : 0) + of[out * ld + k];
+                    *bias = (slot ? *bias : 0) + of[out * ld + k];
                 }
             }
         }
@@ -548,16 +557,18 @@ int NAME(jet)(const Jet *jet, const REAL *const *weights, const REAL *const *bia
     for (int64_t l = 0; l < jet->layers; l++)
         if (jet->activation[l].code < 0 || jet->activation[l].code >= ACTIVATION_COUNT) return -2;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
-    REAL *work = workspace(jet->work_of_thread * threads * sizeof(REAL));
+    int64_t sums = jet->slots * jet->parameters_padded;
+    REAL *work = workspace((sums + jet->work_of_thread * threads) * sizeof(REAL));
     if (!work) return -1;
-    double losses[MOST_THREADS] = {0}, total = 0;
+    double losses[MOST_SLOTS] = {0}, total = 0;
     NAME(JetCall) call = {
         .jet = jet, .weight = weights, .bias = biases, .x = x, .directions = given[0], .gy = given[1], .gJ = given[2], .gl = given[3],
         .target = given[4], .y = results[0], .J = results[1], .laplacian = results[2], .hessian = results[3], .out = results[4],
-        .gx = results[5], .kept = results[6], .losses = losses, .work = work,
+        .gx = results[5], .kept = results[6], .losses = losses, .sums = work, .work = work + sums,
     };
-    run_on(threads, NAME(jet_apart), &call);
-    for (int t = 0; t < threads; t++) total += losses[t];
+    run_shared_out(threads, NAME(jet_slots), &call);
+    if (call.out) run_on(sums > ALONE_NUMBERS ? threads : 1, NAME(jet_sum), &call);
+    for (int64_t slot = 0; slot < jet->slots; slot++) total += losses[slot];
     if (loss) *loss = (REAL)total;
     return 0;
 }
