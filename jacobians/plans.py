@@ -13,8 +13,8 @@ from torch import Tensor
 from jacobians import planner, transforms
 from jacobians.inputs import problem_of
 from jacobians.kernels.cpu import program
+from jacobians.kernels.cpu.pullback import Pullback, differentiable
 from jacobians.kernels.cpu.runner import Runner, plain
-from jacobians.kernels.cpu.second_order import Pullback, differentiable
 from jacobians.losses import Loss, loss_of
 from jacobians.mlp import MLP
 from jacobians.modes.chunked import chunked

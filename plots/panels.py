@@ -16,11 +16,12 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line: its label, positions and values."""
+    """A line: its label, positions and values, and what was measured there, as points."""
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ def _(chart: PanelsChart) -> Figure:
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
         for series, colour, line in zip(panel.series, COLOURS, LINES, strict=False):
             axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=series.label)
+            if series.points:
+                axes.plot(series.x, series.points, color=colour, linestyle="", marker="o", markersize=4)
         if panel.logarithmic:
             axes.set_yscale("log")
             powers_axis(axes.yaxis)

@@ -110,7 +110,7 @@ class StudyProgress:
         """
         if self._live:
             self._live.update(self._task, completed=share)
-        elif monotonic() - self._said_at > SILENCE_S and share > 0:
+        elif monotonic() - self._said_at > SILENCE_S and share > 0.01:  # before, the time left is a guess
             left = (monotonic() - self._start) * (1 - share) / share
             self._say(f"{100 * share:.0f} % done, about {left:.0f} s left")
 

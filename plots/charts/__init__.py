@@ -3,6 +3,7 @@
 from plots.charts import (
     devices,
     dots,
+    isometry,
     least_squares,
     lines,
     memory,
@@ -21,6 +22,7 @@ from plots.charts import (
 __all__ = [
     "devices",
     "dots",
+    "isometry",
     "least_squares",
     "lines",
     "memory",

@@ -12,7 +12,7 @@ from torch.autograd.functional import hessian as autograd_hessian
 import jacobians as jac
 from jacobians.activations import RULES, activation
 from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import runner, second_order
+from jacobians.kernels.cpu import jet, pullback, runner
 from jacobians.registry import find_quantity
 from tests import oracles
 from tests.cases import ACTIVATIONS, BATCHES, WIDTHS, network
@@ -108,7 +108,7 @@ def test_activations(method, name, output):
 @pytest.mark.parametrize("method", NATIVE)
 def test_blocks_and_threads(monkeypatch, method, N, threads):
     """Batches that fill blocks, miss them by one, and are shared out between threads."""
-    monkeypatch.setattr(second_order, "FEWEST_OPERATIONS", 0)
+    monkeypatch.setattr(jet, "FEWEST_OPERATIONS", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -381,7 +381,7 @@ class TestAutograd:
     def test_what_a_push_kept_gives_what_is_computed_again(self, monkeypatch, module, x):
         found = []
         for most in (0, 2**40):
-            monkeypatch.setattr(second_order, "KEPT_BYTES", most)
+            monkeypatch.setattr(pullback, "KEPT_BYTES", most)
             mlp = jac.MLP.from_torch(module)
             _, J, lap = jac.laplacian(mlp, x, torch.eye(3).tolist(), method="forward:native", create_graph=True)
             found.append(torch.autograd.grad((lap.square().sum() + J.sum()), list(module.parameters()), materialize_grads=True))

@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_ends_the_study_with_its_name(monkeypatch, tmp
 def test_options_and_names_are_checked(tmp_path):
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         run(find_study("pinn"), tmp_path, Options(epochs=0))
-    with pytest.raises(ValueError, match="unknown study 'pin'; choose from least-squares, pinn, representation"):
+    with pytest.raises(ValueError, match="unknown study 'pin'; choose from isometry, least-squares, pinn, representation"):
         find_study("pin")
     with pytest.raises(ValueError, match="study 'pinn' is already registered"):
         study.register(STUDIES["pinn"])

@@ -1,4 +1,4 @@
-"""Piecewise linear functions as networks, and least squares: against functions written out, and against iterating."""
+"""Piecewise linear functions as networks, least squares, and singular values: against what is written out, iterated, and integrated."""
 
 from itertools import pairwise
 
@@ -7,9 +7,10 @@ import torch
 
 import jacobians as jac
 from plots import figures
+from plots.charts import isometry as isometry_chart
 from plots.charts import least_squares as least_squares_chart
 from plots.charts import representation as representation_chart
-from studies import Options, find_study, least_squares, run
+from studies import Options, find_study, isometry, least_squares, run
 from studies.piecewise import Piecewise, to_network
 from studies.representation import FUNCTIONS
 
@@ -103,3 +104,58 @@ def test_the_representations_are_exact(tmp_path):
     assert figures.render(representation_chart.chart_of(tables), "svg").startswith(b"<?xml")
     again = run(find_study("representation"), tmp_path / "again", Options())
     assert again == tables
+
+
+@pytest.mark.parametrize("gain", isometry.GAINS)
+def test_mean_field_theory_is_what_integration_gives(gain):
+    theory = isometry.mean_field(gain, 0.5)
+    z = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    density = torch.exp(-(z**2) / 2) / (2 * torch.pi) ** 0.5
+    value = torch.tanh(0.5**0.5 * z)
+    slope = 1 / torch.cosh(0.5**0.5 * z) ** 2
+    first, second = (float(torch.trapezoid(density * slope**power, z)) for power in (2, 4))
+    assert theory.weight_variance * first == pytest.approx(gain, rel=1e-9)
+    kept = theory.weight_variance * float(torch.trapezoid(density * value**2, z)) + theory.bias_variance
+    assert kept == pytest.approx(0.5, rel=1e-9)
+    assert theory.relative_variance(3, "orthogonal") == pytest.approx(3 * (second / first**2 - 1), rel=1e-8)
+    assert theory.relative_variance(3, "Gaussian") == pytest.approx(3 * second / first**2, rel=1e-8)
+    assert theory.mean(7) == gain**7
+
+
+def test_a_gain_that_no_biases_give_is_refused():
+    with pytest.raises(ValueError, match="take a smaller gain"):
+        isometry.mean_field(1.2, 0.5)
+
+
+@pytest.mark.parametrize("weights", isometry.WEIGHTS)
+def test_drawn_networks_are_those_of_the_theory(weights):
+    theory = isometry.mean_field(1.0, 0.5)
+    drawn = isometry.draw(4, 400, weights, torch.Generator().manual_seed(2))
+    mlp, x = drawn.network(theory, 4), drawn.input(theory)
+    if weights == "orthogonal":
+        W = mlp.weights[0].double()
+        torch.testing.assert_close(W @ W.mT, theory.weight_variance * torch.eye(400, dtype=torch.float64), rtol=0, atol=1e-5)
+    h = x
+    for W, b in zip(mlp.weights, mlp.biases, strict=True):
+        z = W @ h + b
+        assert float(z.square().mean()) == pytest.approx(theory.variance, rel=0.2)
+        h = z.tanh()
+    J = torch.autograd.functional.jacobian(mlp, x)
+    mean, square = isometry.moments(J)
+    first = torch.autograd.functional.jacobian(lambda x: torch.tanh(mlp.weights[0] @ x + mlp.biases[0]), x)
+    assert isometry.means_by_slopes(theory, mlp, x)[0] == pytest.approx(isometry.moments(first)[0], rel=0.02)
+    values = torch.linalg.svdvals(J.double()).square()
+    assert mean == pytest.approx(float(values.mean()), rel=1e-6)
+    assert square == pytest.approx(float(values.square().mean()), rel=1e-6)
+    assert square / mean**2 - 1 == pytest.approx(theory.relative_variance(4, weights), rel=0.1)
+
+
+def test_the_study_of_isometry(tmp_path, monkeypatch):
+    monkeypatch.setattr(isometry, "WIDTH", 60)
+    monkeypatch.setattr(isometry, "DEPTHS", (1, 2, 10))
+    tables = run(find_study("isometry"), tmp_path, Options(epochs=2))
+    assert [row["depth"] for row in tables["isometry"]] == [1, 2, 10] * 6
+    assert {row["depth"] for row in tables["isometry-spectra"]} == {2, 10}
+    assert "over all depths up to 10" in find_study("isometry").conclude(tables)
+    assert figures.render(isometry_chart.chart_of(tables), "svg").startswith(b"<?xml")
+    assert run(find_study("isometry"), tmp_path / "again", Options(epochs=2)) == tables

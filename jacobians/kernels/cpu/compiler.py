@@ -142,8 +142,8 @@ def _compile(command: str, target: Path) -> None:
 def _checked(loaded: ctypes.CDLL) -> ctypes.CDLL:
     """Compare the sizes of the structures that Python fills in with those that C reads."""
     from jacobians.kernels.cpu.gradient import Chain
+    from jacobians.kernels.cpu.jet import Jet
     from jacobians.kernels.cpu.program import Program, Setting, Step
-    from jacobians.kernels.cpu.second_order import Jet
     from jacobians.kernels.cpu.tangent_kernel import Gram
 
     loaded.size_of.restype = loaded.activation_code.restype = loaded.loss_code.restype = ctypes.c_int64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jacobians.kernels.cpu.pullback import Pullback, differentiable
 from jacobians.kernels.cpu.runner import Runner, plain, supports
-from jacobians.kernels.cpu.second_order import Pullback, differentiable
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 from jacobians.registry import Computation, Prepare, Request, register
