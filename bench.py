@@ -143,6 +143,8 @@ def study(
     names.studies(wanted)
     from benchmarks.run import environment
     from benchmarks.run.progress import StudyProgress
+    from plots.chart import study_charts
+    from plots.figures import save
     from studies import Options, find_study, run
 
     target = out or environment.own_results() / "studies"
@@ -158,6 +160,9 @@ def study(
         typer.echo(find_study(name).conclude(tables))
         for table in tables:
             typer.echo(f"wrote {target / table}.csv")
+        for chart in study_charts(name, tables):
+            for path in save(chart, target, ["svg"]):
+                typer.echo(f"wrote {path}")
 
 
 @app.command(epilog="Example: python bench.py check --device cpu")

@@ -13,6 +13,8 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.workloads.cases import Sweep
 from jacobians.machine import Ceilings
 from jacobians.registry import JACOBIAN
+from studies import Row as StudyRow
+from studies import find_study, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +135,14 @@ class Exhibit:
 
 
 Maker = Callable[[Results], Iterator[Exhibit]]
+StudyTables = dict[str, list[StudyRow]]
+StudyMaker = Callable[[StudyTables], Iterator[Chart]]
 
 
 @dataclass
 class _Register:
     makers: list[tuple[int, Maker, bool]] = field(default_factory=list)
+    studies: dict[str, StudyMaker] = field(default_factory=dict)
 
 
 _REGISTER = _Register()
@@ -159,6 +164,45 @@ def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
         return make
 
     return decorate
+
+
+def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
+    """Register a function that makes the figures of a study from its tables.
+
+    Args:
+        order: Where they stand in the report; small numbers first.
+        name: Name of the study.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+
+    def decorate(make: StudyMaker) -> StudyMaker:
+        _REGISTER.studies[name] = make
+
+        @figure(order, each_device=False)
+        def of_results(results: Results) -> Iterator[Exhibit]:
+            tables = read(find_study(name), results.files[0].path.parent / "studies") if results.files else None
+            for chart in make(tables) if tables else ():
+                yield Exhibit("Studies", chart)
+
+        del of_results  # the register has it
+        return make
+
+    return decorate
+
+
+def study_charts(name: str, tables: StudyTables) -> list[Chart]:
+    """Make the figures of a study.
+
+    Args:
+        name: Name of the study.
+        tables: What it computed.
+
+    Returns:
+        The figures.
+    """
+    return list(_REGISTER.studies[name](tables))
 
 
 def exhibits(files: Sequence[ResultFile]) -> list[Exhibit]:

@@ -248,9 +248,10 @@ def train(training: Training, adam: int, lbfgs: int) -> Iterator[tuple[str, int,
     """
     grid = grid_of(training.equation)
     exact, parameters = training.equation.exact(grid), list(training.net.parameters())
+    # max_eval counts the line search: its default, max_iter * 5 // 4, would leave it none, and the parameters where they are.
     stages = (
         ("Adam", adam, torch.optim.Adam(parameters, lr=2e-3)),
-        ("L-BFGS", lbfgs, torch.optim.LBFGS(parameters, max_iter=1, history_size=20, line_search_fn="strong_wolfe")),
+        ("L-BFGS", lbfgs, torch.optim.LBFGS(parameters, max_iter=1, max_eval=25, history_size=20, line_search_fn="strong_wolfe")),
     )
     for name, steps, optimizer in stages:
         for step in range(steps):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 Value = str | int | float
 Row = dict[str, Value]
+DIGITS = 9  # of numbers in tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
         for writer in writers.values():
             writer.writeheader()
         for table, row in study.rows(options):
-            writers[table].writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+            writers[table].writerow({name: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for name, value in row.items()})
             files[table].flush()
             found[table].append(row)
     finally:

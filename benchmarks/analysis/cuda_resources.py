@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jacobians.kernels.cuda.blocks import WARPS, constants_of, cut_for, stages_for
 from jacobians.problem import Problem
@@ -57,7 +57,7 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
     from jacobians.kernels.cuda import chains
     from jacobians.kernels.cuda.elementary import CODES
 
-    function = chains.pulled if kind == "reverse" else chains.pushed
+    function: Any = chains.pulled if kind == "reverse" else chains.pushed
     constants = constants_of(problem, kind, cut_for(problem, kind), value=True)
     constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
     types = {"addresses": "*i64", "widths": "*i64", "N": "i32"} | dict.fromkeys(("a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
@@ -65,7 +65,7 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
     places = {(function.arg_names.index(name),): value for name, value in constants.items()}
     options = {"num_warps": WARPS, "num_stages": stages_for(problem, kind)}
     compiled = triton.compile(ASTSource(function, signature, places), target=GPUTarget("cuda", target, 32), options=options)
-    tool = next((Path(triton.__file__).parent / "backends" / "nvidia").rglob("cuobjdump"))
+    tool = next((Path(triton.__path__[0]) / "backends" / "nvidia").rglob("cuobjdump"))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plots.chart import Exhibit, Results, figure
+from plots.chart import Chart, StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series
-from studies import find_study, read
-from studies.study import Row, column
+from studies import find_study
+from studies.study import column
 
 FLOOR = 1e-6  # of the largest singular value: below, rounding in float32
 
 
-@figure(83, each_device=False)
-def isometry_figure(results: Results) -> Iterator[Exhibit]:
-    """Make the chart of a machine's study, where it has one."""
-    tables = read(find_study("isometry"), results.files[0].path.parent / "studies") if results.files else None
-    if tables:
-        yield Exhibit("Studies", chart_of(tables))
+@study_figure(83, "isometry")
+def isometry_figure(tables: StudyTables) -> Iterator[Chart]:
+    """Make the chart."""
+    yield chart_of(tables)
 
 
-def chart_of(tables: dict[str, list[Row]]) -> PanelsChart:
+def chart_of(tables: StudyTables) -> PanelsChart:
     """Make the chart.
 
     Args:
@@ -50,21 +48,22 @@ def chart_of(tables: dict[str, list[Row]]) -> PanelsChart:
         own = [row for row in spectra if row["weights"] == weights and float(row["depth"]) == depth]
         least = FLOOR * max(column(own, "singular_value"))
         own = [row for row in own if float(row["singular_value"]) > least]
-        return Series(f"{weights}, {depth:.0f} layers", tuple(column(own, "share")), tuple(column(own, "singular_value")))
+        return Series(f"{weights}, {depth:.0f}", tuple(column(own, "share")), tuple(column(own, "singular_value")))
 
-    depths = sorted({float(row["depth"]) for row in spectra})
-    worst = max(abs(float(row["mean"]) / float(row["mean_predicted"]) - 1) for row in rows)
+    depths = sorted({float(row["depth"]) for row in spectra})[1:]  # few layers are alike
+    deepest = max(column(rows, "depth"))
+    worst = max(abs(float(row["relative_variance"]) / float(row["relative_variance_predicted"]) - 1) for row in rows)
     return PanelsChart(
         stem="isometry",
-        title=f"The mean squared singular value of J is χ^depth within {worst:.0%}",
+        title=f"The spread of J's singular values follows mean field theory within {worst:.0%}, up to {deepest:.0f} layers",
         topic="Singular values of the Jacobian of deep tanh networks",
         subtitle="Lines: mean field theory. Points: measured, the mean of the networks drawn.",
-        caption=find_study("isometry").conclude(tables),
+        caption="Lines: theory for infinite width. Points: measured. " + find_study("isometry").conclude(tables),
         panels=(
-            *(Panel(f"mean squared singular value, {kind} weights", "layers", "", means(kind), logarithmic=True) for kind in kinds),
+            *(Panel(f"mean square, {kind} weights", "layers", "", means(kind), logarithmic=True) for kind in kinds),
             Panel("variance / mean² of the squared values, χ = 1", "layers", "", tuple(map(variance, kinds)), logarithmic=True),
             Panel(
-                "singular values of one network, χ = 1",
+                "singular values of one network, χ = 1, by layers",
                 "share of larger ones",
                 "",
                 tuple(spectrum(kind, depth) for kind in kinds for depth in depths),

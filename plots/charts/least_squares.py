@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from plots.chart import Exhibit, Results, figure
+from plots.chart import Chart, StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series
-from studies import find_study, read
-from studies.study import Row, column
+from studies import find_study
+from studies.study import column
 
 
-@figure(82, each_device=False)
-def least_squares_figure(results: Results) -> Iterator[Exhibit]:
-    """Make the chart of a machine's study, where it has one."""
-    tables = read(find_study("least-squares"), results.files[0].path.parent / "studies") if results.files else None
-    if tables:
-        yield Exhibit("Studies", chart_of(tables))
+@study_figure(82, "least-squares")
+def least_squares_figure(tables: StudyTables) -> Iterator[Chart]:
+    """Make the chart."""
+    yield chart_of(tables)
 
 
-def chart_of(tables: dict[str, list[Row]]) -> PanelsChart:
+def chart_of(tables: StudyTables) -> PanelsChart:
     """Make the chart.
 
     Args:

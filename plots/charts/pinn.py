@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from plots import style
 from plots.axes import WIDTH, powers_axis, titles
-from plots.chart import Chart, Exhibit, Results, draw, figure
-from studies import find_study, pinn, read
+from plots.chart import Chart, StudyTables, draw, study_figure
+from studies import pinn
 from studies.study import Row, column
 
-SECTION = "Studies"
 DTYPES = ("float32", "float64")
 COLOURS = {"jac": style.VERMILION, "autograd": style.PURPLE}
 
@@ -35,20 +33,14 @@ class FieldsChart(Chart):
     fields: tuple[tuple[str, np.ndarray, np.ndarray, tuple[float, float, float, float]], ...]  # equation, u, |u - u*|, extent
 
 
-@figure(80, each_device=False)
-def pinn_figures(results: Results) -> Iterator[Exhibit]:
-    """Make the charts of a machine's study, where it has one."""
-    tables = read(find_study("pinn"), _folder(results)) if results.files else None
-    if tables:
-        yield Exhibit(SECTION, curves(tables))
-        yield Exhibit(SECTION, fields(tables))
+@study_figure(80, "pinn")
+def pinn_figures(tables: StudyTables) -> Iterator[Chart]:
+    """Make the charts."""
+    yield curves(tables)
+    yield fields(tables)
 
 
-def _folder(results: Results) -> Path:
-    return results.files[0].path.parent / "studies"
-
-
-def curves(tables: dict[str, list[Row]]) -> CurvesChart:
+def curves(tables: StudyTables) -> CurvesChart:
     """Make the chart of losses and times.
 
     Args:
@@ -78,7 +70,7 @@ def _losses(rows: Sequence[Row], equation: str, way: str) -> list[float]:
     return column([row for row in rows if (row["equation"], row["written"]) == (equation, way)], "loss")
 
 
-def fields(tables: dict[str, list[Row]]) -> FieldsChart:
+def fields(tables: StudyTables) -> FieldsChart:
     """Make the chart of solutions.
 
     Args:

@@ -62,6 +62,13 @@ def test_both_ways_have_the_same_loss_and_gradient(equation):
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("way", pinn.WAYS)
+def test_every_step_of_either_optimizer_moves_the_parameters(way):
+    losses = [loss for _, _, loss, _ in pinn.train(pinn.Training(pinn.EQUATIONS[0], way, seed=0), 3, 5)]
+    assert len(set(losses)) == 8
+    assert losses[-1] < losses[3]
+
+
 def test_a_run_leaves_tables_that_say_the_same(tmp_path):
     tables = run(find_study("pinn"), tmp_path, Options(epochs=4))
     assert {row["optimizer"] for row in tables["pinn"]} == {"Adam", "L-BFGS"}
