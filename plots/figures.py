@@ -26,7 +26,7 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) 
 
     Args:
         paths: Result CSVs.
-        out: Directory for the figures; `plots/figures/<machine>` by default.
+        out: Directory, with one for each machine in it where there are several; `plots/figures/<machine>` by default.
         formats: Any of svg, png, pdf.
 
     Returns:
@@ -37,7 +37,8 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) 
     """
     loaded = [load(path) for path in paths]  # all are read before the first is drawn
     written: list[Path] = []
-    for machine in dict.fromkeys(_folder(file.rows) for file in loaded):
+    machines = dict.fromkeys(_folder(file.rows) for file in loaded)
+    for machine in machines:
         mine = [file for file in loaded if _folder(file.rows) == machine]
         names = {file.name for file in mine}
         shown = [exhibit.chart for exhibit in exhibits(mine) if names & set(exhibit.sources)]
@@ -45,7 +46,7 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) 
             counts = ", ".join(sorted({row.status for file in mine for row in file.rows})) or "no rows"
             raise BadInput(f"{mine[0].path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
         for chart in shown:
-            written += save(chart, out or ROOT / "plots" / "figures" / machine, formats)
+            written += save(chart, _target(out, machine, len(machines)), formats)
     return written
 
 
@@ -53,7 +54,7 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
     """Draw the figures of all committed results, machine by machine.
 
     Args:
-        out: Directory for all of them; `plots/figures/<machine>` by default.
+        out: Directory, with one for each machine in it where there are several; `plots/figures/<machine>` by default.
         formats: Any of svg, png, pdf.
 
     Returns:
@@ -66,9 +67,10 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
     if not files:
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     written: list[Path] = []
-    for machine in dict.fromkeys(path.parent for path in files):
+    machines = dict.fromkeys(path.parent for path in files)
+    for machine in machines:
         for exhibit in exhibits([load(path) for path in files if path.parent == machine]):
-            written += save(exhibit.chart, out or ROOT / "plots" / "figures" / machine.name, formats)
+            written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats)
     return written
 
 
@@ -135,6 +137,12 @@ def render(chart: Chart, kind: str, **settings: str) -> bytes:
         drawing.savefig(target, format=kind, metadata=METADATA[kind], dpi=150, bbox_inches="tight", pad_inches=0.08)  # pyright: ignore[reportArgumentType]
     content = target.getvalue()
     return style.themed(content.decode(), chart.title or chart.topic).encode() if kind == "svg" else content
+
+
+def _target(out: Path | None, machine: str, machines: int) -> Path:
+    if out is None:
+        return ROOT / "plots" / "figures" / machine
+    return out / machine if machines > 1 else out  # figures of two machines have the same names
 
 
 def _folder(rows: Sequence[Row]) -> str:

@@ -91,7 +91,7 @@ def mean_field(gain: float, variance: float) -> MeanField:
 
     Example:
         >>> round(mean_field(1.0, 0.5).weight_variance, 3)
-        1.76
+        1.688
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     weights = weights / weights.sum()

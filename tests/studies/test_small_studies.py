@@ -156,6 +156,8 @@ def test_the_study_of_isometry(tmp_path, monkeypatch):
     tables = run(find_study("isometry"), tmp_path, Options(epochs=2))
     assert [row["depth"] for row in tables["isometry"]] == [1, 2, 10] * 6
     assert {row["depth"] for row in tables["isometry-spectra"]} == {2, 10}
-    assert "over all depths up to 10" in find_study("isometry").conclude(tables)
+    sentence = find_study("isometry").conclude(tables)
+    assert "up to 10 with Gaussian weights" in sentence
+    assert "with orthogonal weights" in sentence
     assert figures.render(isometry_chart.chart_of(tables), "svg").startswith(b"<?xml")
     assert run(find_study("isometry"), tmp_path / "again", Options(epochs=2)) == tables
