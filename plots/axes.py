@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from plots import style
 from plots.chart import Chart, Trace
 
 WIDTH = 6.4  # inches
+LEGEND_BELOW = -0.5
 
 
 def canvas(chart: Chart, height: float) -> tuple[Figure, Axes]:
@@ -60,7 +62,8 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     if handles:
         width, height = figure.get_size_inches()
         figure.set_size_inches(width, height + 0.19 * math.ceil(len(labels) / columns))
-        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.66 / height), "borderaxespad": 0}
+        below = axes.transAxes + ScaledTranslation(0, LEGEND_BELOW, figure.dpi_scale_trans)  # inches, however high the axes are
+        place = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "bbox_transform": below, "borderaxespad": 0}
         axes.legend(handles, labels, ncols=columns, handlelength=2.4, **place)
 
 
