@@ -38,6 +38,7 @@ EFFICIENCY = 0.85  # of the ceiling of products
 LARGE_BYTES = 2**22  # of weights, beyond which they pass through memory in each product
 LARGE_EFFICIENCY = 0.65  # of ours there
 WIDE_EFFICIENCY = 0.95  # of products of a library, of matrices that fill the second cache
+TWO_CALLS = 4 / 3  # of the operations of a gradient through J: the way back computes what the Jacobian had, once more
 EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pass through memory
 
 
@@ -65,6 +66,8 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
         return _triton(problem, mode, ceilings)
     work = cost(problem, mode)
     if implementation == "native":
+        if problem.quantity == "jacobian_gradient" and mode != "fused":
+            work = Cost(int(TWO_CALLS * work.flops), work.bytes)
         return _native_parameters(problem, work, ceilings, threads)
     start, each = 0.0, EAGER_CALL
     operations, carried = EAGER_OPERATIONS.get(mode, 8), 0.0

@@ -198,7 +198,7 @@ def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor
         >>> jvp(mlp, torch.zeros(2), torch.tensor([1.0, 10.0]))
         tensor([12.])
     """
-    _like(mlp, x, "v", v, mlp.D if isinstance(mlp, MLP) else 0)
+    _like(mlp, x, "v", v, "D")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pushforward(mlp, x, v)
 
@@ -224,7 +224,7 @@ def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor
         >>> vjp(mlp, torch.zeros(2), torch.tensor([10.0]))
         tensor([20., 10.])
     """
-    _like(mlp, x, "u", u, mlp.P if isinstance(mlp, MLP) else 0)
+    _like(mlp, x, "u", u, "P")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pullback(mlp, x, u)
 
@@ -254,9 +254,9 @@ def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph
     Source:
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
-    _like(mlp, x, "v", v, mlp.D if isinstance(mlp, MLP) else 0)
+    _like(mlp, x, "v", v, "D")
     if u is not None:
-        _like(mlp, x, "u", u, mlp.P)
+        _like(mlp, x, "u", u, "P")
     reason = bends(problem_of(mlp, x))
     if reason is not None:
         raise ValueError(f"hvp {reason}")
@@ -267,12 +267,12 @@ def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph
         return H[0] if x.ndim == 1 else H
 
 
-def _like(mlp: MLP, x: Tensor, name: str, given: Any, width: int) -> None:
-    """Refuse what has not the batch, dtype and device of x, and the width of the network there."""
+def _like(mlp: MLP, x: Tensor, name: str, given: Any, end: str) -> None:
+    """Refuse what has not the batch, dtype and device of x, and the width of that end of the network: D or P."""
     problem_of(mlp, x)
     if not isinstance(given, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}; convert it with torch.as_tensor")
-    expected = (*x.shape[:-1], width)
+    expected = (*x.shape[:-1], getattr(mlp, end))
     if tuple(given.shape) != expected:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}; give one number for each, and sample")
     if given.dtype != x.dtype or given.device != x.device:

@@ -136,13 +136,13 @@ class Exhibit:
 
 Maker = Callable[[Results], Iterator[Exhibit]]
 StudyTables = dict[str, list[StudyRow]]
-StudyMaker = Callable[[StudyTables], Iterator[Chart]]
+StudyMaker = Callable[[StudyTables], Chart]
 
 
 @dataclass
 class _Register:
     makers: list[tuple[int, Maker, bool]] = field(default_factory=list)
-    studies: dict[str, StudyMaker] = field(default_factory=dict)
+    studies: dict[str, list[StudyMaker]] = field(default_factory=dict)
 
 
 _REGISTER = _Register()
@@ -167,10 +167,10 @@ def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
 
 
 def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
-    """Register a function that makes the figures of a study from its tables.
+    """Register a function that makes a figure of a study from its tables.
 
     Args:
-        order: Where they stand in the report; small numbers first.
+        order: Where it stands in the report; small numbers first.
         name: Name of the study.
 
     Returns:
@@ -178,13 +178,13 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
     """
 
     def decorate(make: StudyMaker) -> StudyMaker:
-        _REGISTER.studies[name] = make
+        _REGISTER.studies.setdefault(name, []).append(make)
 
         @figure(order, each_device=False)
         def of_results(results: Results) -> Iterator[Exhibit]:
             tables = read(find_study(name), results.files[0].path.parent / "studies") if results.files else None
-            for chart in make(tables) if tables else ():
-                yield Exhibit("Studies", chart)
+            if tables:
+                yield Exhibit("Studies", make(tables))
 
         del of_results  # the register has it
         return make
@@ -202,7 +202,7 @@ def study_charts(name: str, tables: StudyTables) -> list[Chart]:
     Returns:
         The figures.
     """
-    return list(_REGISTER.studies[name](tables))
+    return [make(tables) for make in _REGISTER.studies[name]]
 
 
 def exhibits(files: Sequence[ResultFile]) -> list[Exhibit]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from plots.chart import Chart, StudyTables, study_figure
+from plots.chart import StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
 from studies.study import column
@@ -13,11 +11,6 @@ FLOOR = 1e-6  # of the largest singular value: below, rounding in float32
 
 
 @study_figure(83, "isometry")
-def isometry_figure(tables: StudyTables) -> Iterator[Chart]:
-    """Make the chart."""
-    yield chart_of(tables)
-
-
 def chart_of(tables: StudyTables) -> PanelsChart:
     """Make the chart.
 

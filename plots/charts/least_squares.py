@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from plots.chart import Chart, StudyTables, study_figure
+from plots.chart import StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
 from studies.study import column
 
 
 @study_figure(82, "least-squares")
-def least_squares_figure(tables: StudyTables) -> Iterator[Chart]:
-    """Make the chart."""
-    yield chart_of(tables)
-
-
 def chart_of(tables: StudyTables) -> PanelsChart:
     """Make the chart.
 

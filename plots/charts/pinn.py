@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,6 @@ class FieldsChart(Chart):
 
 
 @study_figure(80, "pinn")
-def pinn_figures(tables: StudyTables) -> Iterator[Chart]:
-    """Make the charts."""
-    yield curves(tables)
-    yield fields(tables)
-
-
 def curves(tables: StudyTables) -> CurvesChart:
     """Make the chart of losses and times.
 
@@ -70,6 +64,7 @@ def _losses(rows: Sequence[Row], equation: str, way: str) -> list[float]:
     return column([row for row in rows if (row["equation"], row["written"]) == (equation, way)], "loss")
 
 
+@study_figure(80, "pinn")
 def fields(tables: StudyTables) -> FieldsChart:
     """Make the chart of solutions.
 

@@ -129,7 +129,9 @@ def test_the_lines_to_paste_run(name, batch):
     quantity = next(q for q in jac.quantities() if q.name == name)
     for loss in ("mse", "cross_entropy") if quantity.loss else (None,):
         problem = jac.Problem(widths=(3, 5, 2), batch=1 if quantity.batched and batch is None else batch, quantity=name, loss=loss)
-        exec(recommend.code(problem, jac.methods("*:eager", name)[0].name), {})
+        found: dict[str, object] = {}
+        exec(recommend.code(problem, jac.methods("*:eager", name)[0].name), found)
+        assert found.keys() - {"__builtins__", "torch", "jac", "mlp", "x", "target"}, "a result has a name"
 
 
 @pytest.mark.parametrize("name", [quantity.name for quantity in jac.quantities()])

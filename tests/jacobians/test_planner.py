@@ -140,3 +140,11 @@ def test_unknown_effort():
     mlp, x = network((3, 6, 2))
     with pytest.raises(ValueError, match="unknown effort 'try'; choose from estimate, measure"):
         jac.plan(mlp, x, effort="try")
+
+
+@pytest.mark.parametrize(("D", "P"), [(1, 4), (4, 1), (3, 3)])
+def test_one_call_for_the_gradient_through_a_jacobian_is_preferred_to_two(D, P):
+    problem = jac.Problem(widths=(D, 64, 64, P), batch=256, quantity="jacobian_gradient")
+    rates = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 5e11, 8e11, 1e-6, measured=True)
+    times = {mode: estimate(problem, mode, "native", rates, 2) for mode in ("fused", "forward", "reverse")}
+    assert times["fused"] < min(times["forward"], times["reverse"])
