@@ -38,12 +38,27 @@ def _prepare(mode: str) -> Prepare:
     return prepare
 
 
-for mode in ("forward", "reverse", "mixed"):
-    register(
-        f"{mode}:native",
-        hand_written=True,
-        differentiable=True,
-        supports=supports,
-        device="cpu",
-        summary=f"{mode} mode in C, compiled for this processor",
-    )(_prepare(mode))
+register(
+    "forward:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="forward mode in C, compiled for this processor",
+)(_prepare("forward"))
+register(
+    "reverse:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="reverse mode in C, compiled for this processor",
+)(_prepare("reverse"))
+register(
+    "mixed:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="mixed mode in C, compiled for this processor",
+)(_prepare("mixed"))

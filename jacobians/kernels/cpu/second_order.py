@@ -217,11 +217,17 @@ register(
     device="cpu",
     summary="J, its loss and their pullback block by block in C, no J formed",
 )(_prepare_loss)
-for mode in ("forward", "reverse"):
-    register(
-        f"jacobian_gradient/{mode}:native",
-        hand_written=True,
-        supports=lambda problem: supports(problem) or not_empty(problem),
-        device="cpu",
-        summary=f"{mode} mode and the pullback through it in C",
-    )(jacobian_gradient.through(mode, "native"))
+register(
+    "jacobian_gradient/forward:native",
+    hand_written=True,
+    supports=lambda problem: supports(problem) or not_empty(problem),
+    device="cpu",
+    summary="forward mode and the pullback through it in C",
+)(jacobian_gradient.through("forward", "native"))
+register(
+    "jacobian_gradient/reverse:native",
+    hand_written=True,
+    supports=lambda problem: supports(problem) or not_empty(problem),
+    device="cpu",
+    summary="reverse mode and the pullback through it in C",
+)(jacobian_gradient.through("reverse", "native"))
