@@ -129,11 +129,15 @@ def run(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command(epilog="Example: python bench.py study pinn --epochs 100")
+@app.command(epilog="Example: python bench.py study from-scratch --data mnist")
 def study(
     studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies: see `list studies`.")],
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of the training; the study's own by default.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Data set, e.g. fashion-mnist, mnist, digits; the first that is there by default.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Directory of its files.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Output directory; build/results/<machine>/studies by default.")
     ] = None,
@@ -141,6 +145,8 @@ def study(
     """Run studies: what derivatives show, as tables and figures."""
     wanted = names.split(studies)
     names.studies(wanted)
+    names.data_set(data)
+    names.directory(data_dir)
     from benchmarks.run import environment
     from benchmarks.run.progress import StudyProgress
     from plots.chart import study_charts
@@ -151,8 +157,8 @@ def study(
     for name in wanted:
         with StudyProgress(name) as progress:
             try:
-                tables = run(find_study(name), target, Options(epochs, seed, progress.update))
-            except (ArithmeticError, ValueError, OSError) as error:
+                tables = run(find_study(name), target, Options(epochs, seed, data, data_dir, progress.update))
+            except (ArithmeticError, ValueError, OSError, ModuleNotFoundError) as error:
                 raise BadInput(f"{name}: {error}; what was computed is in {target}") from None
             except KeyboardInterrupt:
                 typer.echo(f"interrupted; what was computed is in {target}", err=True)

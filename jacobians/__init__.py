@@ -10,6 +10,7 @@ from jacobians.losses import Loss
 from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
 from jacobians.module_gradient import ModuleGradient, module_gradient
+from jacobians.outofcore import Stored, compute, open
 from jacobians.plans import Plan, jacobian, plan, value_and_jacobian
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Gradient
@@ -45,6 +46,8 @@ __all__ = [
     "Problem",
     "Quantity",
     "Request",
+    "Stored",
+    "compute",
     "cost",
     "find_method",
     "forward",
@@ -61,6 +64,7 @@ __all__ = [
     "mixed",
     "module_gradient",
     "ntk",
+    "open",
     "optimal_bracketing",
     "parameter_jacobian",
     "per_sample_gradient_norms",

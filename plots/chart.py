@@ -127,11 +127,13 @@ class Exhibit:
         section: Heading it stands under.
         chart: Its data.
         sources: The sweeps whose rows it shows.
+        study: The study whose tables it shows.
     """
 
     section: str
     chart: Chart
     sources: tuple[str, ...] = ()
+    study: str = ""
 
 
 Maker = Callable[[Results], Iterator[Exhibit]]
@@ -184,7 +186,7 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
         def of_results(results: Results) -> Iterator[Exhibit]:
             tables = read(find_study(name), results.files[0].path.parent / "studies") if results.files else None
             if tables:
-                yield Exhibit("Studies", make(tables))
+                yield Exhibit("Studies", make(tables), study=name)
 
         del of_results  # the register has it
         return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -51,10 +52,14 @@ def _(chart: PanelsChart) -> Figure:
     grid = drawing.subplots(rows, chart.columns, squeeze=False)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
         for series, colour, line in zip(panel.series, COLOURS, LINES, strict=False):
-            axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=series.label)
+            lone = all(math.isnan(value) for value in series.y)  # points without a line
+            if not lone:
+                axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=series.label)
             if series.points:
-                axes.plot(series.x, series.points, color=colour, linestyle="", marker="o", markersize=4)
-        if panel.logarithmic:
+                axes.plot(
+                    series.x, series.points, color=colour, linestyle="", marker="o", markersize=4, label=series.label if lone else None
+                )
+        if panel.logarithmic and any(value > 0 for series in panel.series for value in (*series.y, *series.points)):
             axes.set_yscale("log")
             powers_axis(axes.yaxis)
         axes.set_title(panel.title, fontsize=8.5, loc="left")

@@ -1,6 +1,35 @@
 """What derivatives show: one file a study, registered when this is imported."""
 
-from studies import isometry, least_squares, pinn, representation
+from studies import (
+    from_scratch,
+    image_ascent,
+    initialisation,
+    isometry,
+    layers,
+    least_squares,
+    pinn,
+    regression,
+    representation,
+    saturation,
+)
 from studies.study import STUDIES, Options, Row, Study, find_study, read, run
 
-__all__ = ["STUDIES", "Options", "Row", "Study", "find_study", "isometry", "least_squares", "pinn", "read", "representation", "run"]
+__all__ = [
+    "STUDIES",
+    "Options",
+    "Row",
+    "Study",
+    "find_study",
+    "from_scratch",
+    "image_ascent",
+    "initialisation",
+    "isometry",
+    "layers",
+    "least_squares",
+    "pinn",
+    "read",
+    "regression",
+    "representation",
+    "run",
+    "saturation",
+]

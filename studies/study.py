@@ -19,11 +19,15 @@ class Options:
     Attributes:
         epochs: Scale of the training, where the study trains: its own number by default.
         seed: Seed of every draw.
+        data: Name of a data set, where the study uses one: the first that is there by default.
+        data_dir: Directory of its files.
         report: Called with a share of the work done, between 0 and 1.
     """
 
     epochs: int | None = None
     seed: int = 0
+    data: str | None = None
+    data_dir: Path | None = None
     report: Callable[[float], object] = lambda share: None
 
 
@@ -38,6 +42,7 @@ class Study:
         tables: Table to the names of its columns; the first has the study's own name.
         rows: `options -> (table, row)`, one after the other as they are computed.
         conclude: `{table: rows} -> sentence`, computed from the rows.
+        data: Names of the data sets that it can use, in order of preference.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Study:
     tables: dict[str, tuple[str, ...]]
     rows: Callable[[Options], Iterator[tuple[str, Row]]]
     conclude: Callable[[dict[str, list[Row]]], str]
+    data: tuple[str, ...] = ()
 
 
 STUDIES: dict[str, Study] = {}
@@ -98,11 +104,16 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
         Table to its rows.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or no option of this study.
         ArithmeticError: What is computed is not finite; the text says where.
     """
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {options.epochs}")
+    if options.data is not None or options.data_dir is not None:
+        if not study.data:
+            raise ValueError(f"{study.name} draws what it uses; leave out --data and --data-dir")
+        if options.data not in {None, *study.data}:
+            raise ValueError(f"{study.name} cannot use the data set {options.data!r}; choose from {', '.join(study.data)}")
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Row]] = {table: [] for table in study.tables}
     files = {table: (out / f"{table}.csv").open("w", newline="", encoding="utf-8") for table in study.tables}

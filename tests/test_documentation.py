@@ -14,6 +14,7 @@ from benchmarks.analysis import docs
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from benchmarks.workloads import cases
+from studies import isometry, pinn
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
 
@@ -58,9 +59,19 @@ TINY = "\n".join(
     for name in ("quick", "depth", "width", "notebook", "batch", "mine")
 )
 
+TINY_STUDIES = [
+    (isometry, "WIDTH", 30),
+    (isometry, "DEPTHS", (1, 2, 10)),
+    (pinn, "WIDTHS", (2, 8, 1)),
+    (pinn, "POINTS", 40),
+    (pinn, "EDGE", 16),
+    (pinn, "TIMED_BLOCKS", 3),
+    (pinn, "PAUSE_S", 0.0),
+]
+
 
 def test_every_command_runs(tmp_path, monkeypatch, capsys):
-    """In an empty folder, one after the other, as a reader would; only the sweeps are tiny ones of the same names."""
+    """In an empty folder, one after the other, as a reader would; only the sweeps and studies are tiny ones of the same names."""
     lines = commands()
     assert len(lines) >= 12
     assert {"recommend", "list", "run", "plot", "report", "compare", "regret"} <= {line.split()[0] for line in lines}
@@ -69,7 +80,11 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cases, "SWEEPS_FILE", tmp_path / "mine.toml")
     monkeypatch.setattr(csv_file, "RESULTS", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
+    for part, name, value in TINY_STUDIES:
+        monkeypatch.setattr(part, name, value)
     for line in lines:
+        if line.startswith("check "):
+            continue  # tests/test_cli.py runs it
         monkeypatch.setattr(sys, "argv", ["bench.py", *shlex.split(line)])
         assert bench.main() == 0, (line, capsys.readouterr().err)
     assert (tmp_path / "build" / "mine" / "report.html").stat().st_size > 50_000

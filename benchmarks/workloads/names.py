@@ -99,7 +99,7 @@ def methods(given: Sequence[str]) -> tuple[str, ...]:
     Raises:
         BadInput: One matches no method.
     """
-    known = _registered() if "jacobians" in sys.modules else list(_scanned())
+    known = _registered() if "jacobians" in sys.modules else list(_first_arguments("jacobians", "register"))
     patterns = [f"{pattern}:eager" if pattern in MODES else pattern for pattern in split(given)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern) for name in known):
@@ -152,7 +152,7 @@ def quantity(given: str, otherwise: str = "") -> None:
     Raises:
         BadInput: There is none of that name.
     """
-    known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _scanned() if "/" in name)]
+    known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _first_arguments("jacobians", "register") if "/" in name)]
     if given not in known:
         raise BadInput(otherwise or suggest("quantity", given, known))
 
@@ -232,31 +232,52 @@ def studies(given: Sequence[str]) -> None:
     Raises:
         BadInput: There is none of a name, or none is given.
     """
-    known = []
-    for path in sorted((ROOT / "studies").glob("*.py")):
-        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call) and node.args)
-        known += [
-            str(call.args[0].value) for call in calls if getattr(call.func, "id", "") == "Study" and isinstance(call.args[0], ast.Constant)
-        ]
+    known = _first_arguments("studies", "Study")
     for one in given:
         if one not in known:
             raise BadInput(suggest("study", one, known))
+
+
+def data_set(given: str | None) -> None:
+    """Check the name of a data set.
+
+    Args:
+        given: The name, or `None`.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    known = _first_arguments("studies", "data_set")
+    if given is not None and given not in known:
+        raise BadInput(suggest("data set", given, known))
+
+
+def directory(given: Path | None) -> None:
+    """Check a directory that is to be read.
+
+    Args:
+        given: The directory, or `None`.
+
+    Raises:
+        BadInput: It is none.
+    """
+    if given is not None and not given.is_dir():
+        raise BadInput(f"{given}: no such directory; name the one that holds the files")
+
+
+@lru_cache
+def _first_arguments(package: str, function: str) -> tuple[str, ...]:
+    """Read off the sources what a function is called with, where that is written out: names are known without importing torch."""
+    found: list[str] = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and getattr(node.func, "id", "") == function:
+                first = node.args[0]
+                found += [str(first.value)] if isinstance(first, ast.Constant) else []
+    return tuple(found)
 
 
 def _registered() -> list[str]:
     import jacobians
 
     return [method.name for quantity in jacobians.quantities() for method in jacobians.methods(quantity=quantity.name)]
-
-
-@lru_cache
-def _scanned() -> tuple[str, ...]:
-    """Read the names off the sources: each method is registered under a name that is written out."""
-    found: list[str] = []
-    for path in sorted((ROOT / "jacobians").rglob("*.py")):
-        if path.name == "registry.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and isinstance(node.args[0], ast.Constant):
-                found.append(str(node.args[0].value))
-    return tuple(found)

@@ -137,7 +137,7 @@ def _sections(shown: list[tuple[str, Exhibit]], several: bool) -> list[dict[str,
             "svg": Markup(_inline(exhibit, number)),
             "commands": [f"python bench.py run {' '.join(exhibit.sources)}", f"python bench.py report {sources}"]
             if sources
-            else ["python -m benchmarks.analysis.saturation", "python bench.py report"],
+            else [f"python bench.py study {exhibit.study}"],
         }
         sections.setdefault(exhibit.section, []).append(record)
     return [{"title": heading, "figures": records} for heading, records in sections.items()]

@@ -69,8 +69,13 @@ def test_a_stage_that_fails_is_said(tmp_path, status):
 
 def test_the_whole_on_the_cpu(tmp_path):
     """Two stages by real commands, the second on from where it was."""
+    (tmp_path / "tiny.toml").write_text('[quick]\ntitle = "Tiny"\ngrid = [{ L = 1, D = 2, K = 3, P = 2 }]\n')
     plan = [gpu.Stage("quick", 0.01, ("eager",), share=1.0), gpu.Stage("quick", 0.01, ("eager", "dense"), share=1.0)]
-    lines = gpu.measure(tmp_path, "cpu", 60, plan, gpu.run_until, lambda: 0.0)
+
+    def run(command, seconds):
+        return gpu.run_until([*command, "--sweeps", str(tmp_path / "tiny.toml")], seconds)
+
+    lines = gpu.measure(tmp_path, "cpu", 60, plan, run, lambda: 0.0)
     assert lines == ["quick: done", "quick: done"]
     rows = read_csv(tmp_path / "quick.csv")
     assert {row.implementation for row in rows if row.status == "ok"} == {"eager", "dense"}

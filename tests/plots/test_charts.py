@@ -4,13 +4,12 @@ import re
 
 import pytest
 
-from benchmarks.analysis import saturation as study
-from benchmarks.errors import BadInput
 from benchmarks.workloads.cases import Sweep
 from plots import figures, style
 from plots.chart import ResultFile, exhibits
 from plots.charts import devices, dots, lines, memory, mixed_gain, published, quantities, regret, roofline, saturation, speedups, winners
 from plots.families import crossings
+from studies import saturation as study
 from tests.benchmarks.rows import RATES, row
 
 OURS = ("forward:native", "reverse:native", "mixed:native")
@@ -181,34 +180,11 @@ class TestOthers:
         assert chart.title == "cpu, 1 thread is never faster than cpu, 2 threads here"
 
 
-class TestSaturation:
-    def test_unscaled_weights_saturate_and_scaled_ones_do_not(self):
-        records = study.study(depth=6, width=128)
-        last = {record["init"]: record for record in records if record["layer"] == 6}
-        assert last["normal"]["mean_slope"] < 0.15 < 0.5 < last["xavier"]["mean_slope"]
-        assert last["normal"]["largest_singular_value"] > 1e2
-        assert 0.1 < last["orthogonal"]["largest_singular_value"] <= 1.0001
-
-    def test_the_committed_table_is_the_study(self):
-        committed = study.read()
-        again = study.study()
-        assert len(committed) == len(again) == 60
-        for kept, made in zip(committed, again, strict=True):
-            assert (kept["init"], kept["layer"]) == (made["init"], made["layer"])
-            assert kept["mean_slope"] == pytest.approx(made["mean_slope"], rel=1e-3)
-
-    def test_what_is_no_table_is_named(self, tmp_path):
-        with pytest.raises(BadInput, match=r"missing\.csv: not the table of saturation"):
-            study.read(tmp_path / "missing.csv")
-        (tmp_path / "bad.csv").write_text("init,layer\nnormal,one\n")
-        with pytest.raises(BadInput, match="not the table of saturation"):
-            study.read(tmp_path / "bad.csv")
-
-    def test_powers_of_ten_are_written_plainly(self):
-        drawing = figures.draw(saturation.chart_of(study.study(depth=6, width=64), "saturation"))
-        drawing.canvas.draw()
-        labels = [label.get_text() for axes in drawing.axes for label in axes.get_yticklabels()]
-        assert not [label for label in labels if "$" in label or "mathdefault" in label]
+def test_powers_of_ten_are_written_plainly():
+    drawing = figures.draw(saturation.chart_of({"saturation": list(study.follow(depth=6, width=64))}))
+    drawing.canvas.draw()
+    labels = [label.get_text() for axes in drawing.axes for label in axes.get_yticklabels()]
+    assert not [label for label in labels if "$" in label or "mathdefault" in label]
 
 
 @pytest.fixture
@@ -238,7 +214,6 @@ def test_every_figure_is_drawn_at_a_readable_size(everything, tmp_path):
         "Close to the machine",
         "Memory",
         "Mixed mode and the planner",
-        "Why the weights are scaled",
         "The course notebook",
     ]
     stems = [exhibit.chart.stem for exhibit in found]

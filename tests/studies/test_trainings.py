@@ -1,0 +1,346 @@
+"""Studies that train: on small data of their own, against autograd, and with what goes wrong."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import jacobians as jac
+from benchmarks.records import csv_file
+from benchmarks.run.environment import ROOT
+from plots import figures
+from plots.chart import study_charts
+from studies import (
+    Options,
+    data,
+    find_study,
+    from_scratch,
+    image_ascent,
+    initialisation,
+    layers,
+    read,
+    regression,
+    run,
+    saturation,
+    training,
+)
+
+SETS = {"classes": ("digits", "mnist", "fashion-mnist"), "numbers": ("diabetes", "california-housing")}
+
+
+def classes(count, width=16, names=3, seed=0):
+    """Classes that can be told apart."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.arange(count) % names
+    centres = torch.rand(names, width, generator=generator)
+    x = (centres[target] + 0.05 * torch.randn(count, width, generator=generator)).clamp(0, 1)
+    return data.DataSet(x, target, tuple("abcdefghij"[:names]))
+
+
+def numbers(count, width=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, width, generator=generator)
+    return data.DataSet(x, 3 * x[:, :1] + 50, tuple("abcd"[:width]))
+
+
+@pytest.fixture
+def give(monkeypatch):
+    """Put a data set in the place of every set."""
+
+    def put(one):
+        for name in data.SETS:
+            monkeypatch.setitem(data.SETS, name, lambda directory: one)
+
+    put(classes(60))
+    monkeypatch.setattr(initialisation, "HIDDEN", (6,) * 8)
+    monkeypatch.setattr(initialisation, "STEPS", 12)
+    monkeypatch.setattr(layers, "TRAINED_WIDTH", 5)
+    monkeypatch.setattr(layers, "EPOCHS", 2)
+    monkeypatch.setattr(image_ascent, "HIDDEN", (6, 5))
+    monkeypatch.setattr(image_ascent, "EPOCHS", 2)
+    monkeypatch.setattr(image_ascent, "STEPS", 10)
+    small = tuple(dataclasses.replace(recipe, hidden=(5, 4), epochs=2) for recipe in from_scratch.RECIPES)
+    monkeypatch.setattr(from_scratch, "RECIPES", small)
+    return put
+
+
+def studied(name, tmp_path, **options):
+    """Run a study and draw what it found."""
+    study = find_study(name)
+    tables = run(study, tmp_path, Options(**options))
+    assert study.conclude(tables)
+    for chart in study_charts(name, tables):
+        assert figures.render(chart, "svg").startswith(b"<?xml")
+    return tables
+
+
+NAMES = ("initialisation", "layers", "image-ascent", "from-scratch", "regression", "saturation")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_tables_twice_but_for_times(name, tmp_path, give):
+    if name == "regression":
+        give(numbers(60))
+    epochs = 3 if name == "saturation" else None
+    once = studied(name, tmp_path, epochs=epochs)
+    studied(name, tmp_path / "again", epochs=epochs)
+    for table in once:
+        if not table.endswith("-times"):
+            assert (tmp_path / f"{table}.csv").read_bytes() == (tmp_path / "again" / f"{table}.csv").read_bytes(), table
+    if name not in {"saturation", "regression"}:
+        other = run(find_study(name), tmp_path / "other", Options(seed=1))
+        first = list(once)[-1] if name == "layers" else next(iter(once))
+        assert other[first] != once[first]
+
+
+class TestTraining:
+    def sgd(self, rate, seed=0):
+        mlp = jac.MLP.random(widths=[16, 5, 3], bias=True, seed=seed)
+        return mlp, jac.SGD(mlp, lr=rate)
+
+    def test_an_epoch_is_torchs(self):
+        part = classes(30)
+        order = list(training.batches(30, 7, torch.Generator().manual_seed(0)))
+        assert [len(batch) for batch in order] == [7, 7, 7, 7, 2]
+        assert sorted(torch.cat(order).tolist()) == list(range(30))
+        mlp, sgd = self.sgd(0.1)
+        other = from_scratch.Torch(mlp, 0.1)
+        torch.testing.assert_close(training.epoch(sgd, part, "cross_entropy", order), other.epoch(part, order))
+        single = list(torch.randperm(30).unbind())
+        torch.testing.assert_close(training.epoch(sgd, part, "cross_entropy", single), other.epoch(part, single), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            training.evaluate(mlp, part), training.evaluate(lambda x: other.net(x).detach(), part), rtol=1e-4, atol=1e-5
+        )
+
+    def test_a_loss_that_is_not_finite_is_told_with_step_and_layer(self):
+        part = classes(30)
+        part.x[17] = math.inf
+        order = list(torch.arange(30).unbind())
+        mlp, sgd = self.sgd(0.1)
+        with pytest.raises(ArithmeticError, match="the loss at step 117 is nan: its input is not finite; take a smaller rate"):
+            training.epoch(sgd, part, "cross_entropy", order, 100)
+        assert all(bool(torch.isfinite(p).all()) for p in mlp.parameters()), "the parameters are those before that step"
+
+    def test_weights_that_grow_beyond_the_numbers(self):
+        _, sgd = self.sgd(1e30)
+        with pytest.raises(ArithmeticError, match="the loss at step 1 is inf: every layer is finite, so it is the loss itself"):
+            training.epoch(sgd, classes(30)._replace(target=torch.randn(30, 3)), "mse", [torch.arange(30)] * 9)
+
+    def test_where_a_network_leaves_the_numbers(self):
+        mlp = jac.MLP([torch.eye(2), torch.eye(2)], activation="exp")
+        assert training.first_layer_not_finite(mlp, torch.tensor([1.0, 2.0])) == "every layer is finite, so it is the loss itself"
+        assert training.first_layer_not_finite(mlp, torch.tensor([1.0, 200.0])) == "the values of layer 1 are not finite"
+        mlp.weights[1][0, 0] = math.nan
+        assert training.first_layer_not_finite(mlp, torch.tensor([1.0, 2.0])) == "the weights of layer 2 are not finite"
+
+
+@pytest.mark.parametrize("name", ["initialisation", "layers", "image-ascent", "from-scratch"])
+@pytest.mark.parametrize(
+    "one",
+    [classes(60, names=1), classes(2, names=1), data.DataSet(torch.full((40, 16), 0.5), torch.arange(40) % 2, ("a", "b"))],
+    ids=["one class", "two samples", "constant features"],
+)
+def test_poor_data_give_clear_results(name, one, tmp_path, give):
+    give(one)
+    tables = studied(name, tmp_path, epochs=1)
+    assert all(tables.values())
+
+
+@pytest.mark.parametrize("name", ["initialisation", "layers", "image-ascent", "from-scratch"])
+def test_one_sample_is_one_line(name, tmp_path, give):
+    give(classes(1))
+    with pytest.raises(ValueError, match="needs samples for training and for tests, got 1 in all"):
+        run(find_study(name), tmp_path, Options())
+
+
+def test_layers_of_a_network():
+    mlp = initialisation.network("Xavier uniform", (16, 6, 5, 3), seed=2)
+    part = classes(20)
+    rows = list(initialisation.layers_of(mlp, part.x, part.target))
+    parameters = [W.clone().requires_grad_() for W in mlp.weights]
+    h, hidden = part.x, []
+    for W in parameters[:-1]:
+        h = torch.tanh(h @ W.mT)
+        hidden.append(h)
+    grads = torch.autograd.grad(nn.functional.cross_entropy(h @ parameters[-1].mT, part.target), parameters)
+    for row, grad in zip(rows, grads, strict=True):
+        assert row["gradient_norm"] == pytest.approx(float(grad.norm()), rel=1e-4)
+    assert math.isnan(rows[-1]["saturated"])
+    assert rows[0]["saturated"] == float((hidden[0].abs() > 0.99).double().mean())
+    J = torch.stack([torch.autograd.functional.jacobian(lambda x: torch.tanh(x @ mlp.weights[0].mT), x) for x in part.x[:16]])
+    assert rows[0]["largest_singular_value"] == pytest.approx(float(torch.linalg.svdvals(J)[:, 0].mean()), rel=1e-4)
+    for init, bound in (("U(±0.01)", 0.01), ("U(±2)", 2.0), ("Xavier uniform", math.sqrt(6 / 22))):
+        W = initialisation.network(init, (16, 6), seed=0).weights[0]
+        assert 0.8 * bound < float(W.abs().max()) <= bound
+
+
+class TestRegression:
+    def test_data_without_spread(self, tmp_path, give):
+        one = numbers(60)
+        give(data.DataSet(torch.ones(60, 4), torch.full((60, 1), 7.0), one.names))
+        (row,) = studied("regression", tmp_path, epochs=2)["regression"]
+        assert row["test"] < 1e-1
+        assert row["test_of_the_median"] == 0
+
+    def test_it_learns_and_is_autograds(self, tmp_path, give):
+        give(numbers(200))
+        tables = studied("regression", tmp_path, data="california-housing")
+        (row,) = tables["regression"]
+        assert row["worst_difference"] < 1e-6
+        assert row["test"] < 0.5 * row["test_of_the_median"]
+        assert row["published"] == 0.507
+        assert len(tables["regression-curves"]) == 42
+
+    def test_a_wrong_gradient_would_be_seen(self, monkeypatch):
+        mlp, part = jac.MLP.random(widths=[4, 8, 1], bias=True), numbers(20)
+        assert regression.difference_to_autograd(mlp, part.x, part.target) < 1e-12
+        monkeypatch.setattr(regression, "LOSS", jac.Loss("l1", scale=1.001))
+        assert regression.difference_to_autograd(mlp, part.x, part.target) > 1e-6
+
+
+class TestFromScratch:
+    def test_both_ways_are_the_same(self, tmp_path, give):
+        tables = studied("from-scratch", tmp_path)
+        for row in tables["from-scratch-agreement"]:
+            assert row["worst_difference"] < 1e-12
+            assert row["worst_of_an_epoch"] < 1e-3
+        ways = {(row["network"], row["written"], row["epoch"]) for row in tables["from-scratch-times"]}
+        assert ("one sample", "torch", 1) in ways
+        assert ("one sample", "torch", 2) not in ways, "torch trains one epoch beside ours"
+        assert ("batches of 64", "torch", 2) in ways
+        published = [row for row in tables["from-scratch"] if row["epoch"] == 0 and row["written"] == "jac"]
+        assert published[0]["published_test_accuracy"] == 0.088
+
+    def test_a_wrong_step_would_be_seen(self, give):
+        recipe = from_scratch.RECIPES[1]
+        right, part = from_scratch.Torch.epoch, classes(60)
+        steps, difference = from_scratch.agreement(recipe, part, (16, 5, 4, 3), 0)
+        assert (steps, difference < 1e-12) == (1, True)
+        more = part._replace(x=part.x.repeat(3, 1), target=part.target.repeat(3))
+
+        def wrong(self, part, order):
+            self.optimizer.param_groups[0]["lr"] *= 1.01
+            return right(self, part, order)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(from_scratch.Torch, "epoch", wrong)
+            assert from_scratch.agreement(recipe, more, (16, 5, 4, 3), 0)[1] > 1e-6
+
+    def test_times_are_ratios_of_epochs_in_turn(self):
+        rows = [
+            {"network": "a", "written": way, "epoch": epoch, "seconds": seconds}
+            for way, each in (("jac", (1.0, 2.0, 4.0)), ("torch", (3.0, 4.0)))
+            for epoch, seconds in enumerate(each)
+        ]
+        assert from_scratch.times(rows, "a") == (2.0, 3.0)
+
+
+class TestLayers:
+    def test_every_value_is_torchs(self, tmp_path, give):
+        rows = studied("layers", tmp_path)["layers"]
+        assert max(row["difference"] for row in rows) < 1e-12
+        assert {(row["hidden"], row["batch_norm"]) for row in rows} == {(0, "without")} | {(h, m) for h in (1, 4) for m in layers.MODES}
+        values = {row["value"] for row in rows if row["hidden"] == 4 and row["batch_norm"] == "training"}
+        assert {
+            "output of layer 1 (BatchNorm1d)",
+            "∂L/∂input of layer 12",
+            "∂L/∂1.weight",
+            "1.running_var after two steps",
+            "loss",
+        } <= values
+        assert {row["index"] for row in rows if row["value"] == "loss"} == {""}
+
+    def test_a_wrong_value_would_be_seen(self, monkeypatch, tmp_path, give):
+        monkeypatch.setattr(layers, "loss_of", lambda name: jac.Loss("mse", "mean", 0.501) if name == "mse" else jac.Loss(name))
+        rows = studied("layers", tmp_path)["layers"]
+        assert max(row["difference"] for row in rows if row["value"].startswith("∂")) > 1e-4
+
+    def test_momentum_is_torchs(self):
+        module = layers.network(1, True, (3, 4, 2), 0)
+        other = layers.network(1, True, (3, 4, 2), 0)
+        optimizer, theirs = layers.Momentum(module), torch.optim.SGD(other.parameters(), lr=layers.RATE, momentum=layers.MOMENTUM)
+        x, target = torch.randn(8, 3), torch.arange(8) % 2
+        for _ in range(4):
+            optimizer.step(jac.module_gradient(module, x, target, "cross_entropy"))
+            theirs.zero_grad()
+            nn.functional.cross_entropy(other(x), target).backward()
+            theirs.step()
+        for a, b in zip(module.state_dict().values(), other.state_dict().values(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+class TestImageAscent:
+    def test_the_probability_grows(self, tmp_path, give):
+        tables = studied("image-ascent", tmp_path)
+        curves = tables["image-ascent-curves"]
+        for network in image_ascent.NETWORKS:
+            own = [
+                row["probability"] for row in curves if row["network"] == network and row["regulariser"] == "plain" and row["class"] == "a"
+            ]
+            assert own[-1] > own[0]
+        assert {len(row["pixels"]) for row in tables["image-ascent"]} == {2 * 16}
+
+    def test_it_climbs_a_row_of_the_jacobian(self):
+        mlp = jac.MLP.random(widths=[9, 5, 4], bias=True)
+        (_, start, _), (_, first, scores), *_ = image_ascent.ascend(mlp, image_ascent.REGULARISERS[0], 2)
+        J = torch.autograd.functional.jacobian(mlp, start[0])
+        torch.testing.assert_close(first - start, image_ascent.STRIDE * J / J.norm(dim=1, keepdim=True))
+        assert (scores.diagonal() > mlp(start).diagonal()).all()
+
+    def test_a_blur_keeps_what_is_level_and_takes_what_is_not(self):
+        torch.testing.assert_close(image_ascent.blurred(torch.full((2, 9), 0.3)), torch.full((2, 9), 0.3))
+        point = torch.zeros(1, 25)
+        point[0, 12] = 1.0
+        out = image_ascent.blurred(point).view(5, 5)
+        torch.testing.assert_close(out[2], torch.tensor([0, 0.125, 0.25, 0.125, 0]))
+        with pytest.raises(ValueError, match="images of 8 pixels are not square"):
+            image_ascent.blurred(torch.zeros(1, 8))
+
+    def test_a_jacobian_that_is_not_finite_is_told(self):
+        mlp = jac.MLP([torch.full((3, 4), math.inf), torch.ones(2, 3)])
+        with pytest.raises(ArithmeticError, match="the Jacobian at step 1 of the ascent is not finite: the weights of layer 1"):
+            list(image_ascent.ascend(mlp, image_ascent.REGULARISERS[0], 2))
+
+
+def test_unscaled_weights_saturate_and_scaled_ones_do_not():
+    last = {row["init"]: row for row in saturation.follow(depth=6, width=128) if row["layer"] == 6}
+    assert last["normal"]["mean_slope"] < 0.15 < 0.5 < last["xavier"]["mean_slope"]
+    assert last["normal"]["largest_singular_value"] > 1e2
+    assert 0.1 < last["orthogonal"]["largest_singular_value"] <= 1.0001
+
+
+def test_the_committed_table_is_the_study():
+    (path,) = csv_file.RESULTS.glob("*/studies/saturation.csv")
+    committed = read(find_study("saturation"), path.parent)
+    again = list(saturation.follow())
+    assert committed is not None
+    assert len(committed["saturation"]) == len(again) == 60
+    for kept, made in zip(committed["saturation"], again, strict=True):
+        assert (kept["init"], kept["layer"]) == (made["init"], made["layer"])
+        assert kept["mean_slope"] == pytest.approx(made["mean_slope"], rel=1e-3)
+
+
+class TestOptions:
+    def test_a_study_without_data_refuses_them(self, tmp_path):
+        with pytest.raises(ValueError, match="saturation draws what it uses; leave out --data and --data-dir"):
+            run(find_study("saturation"), tmp_path / "a", Options(data="digits"))
+        with pytest.raises(ValueError, match="regression cannot use the data set 'digits'; choose from diabetes, california-housing"):
+            run(find_study("regression"), tmp_path / "a", Options(data="digits"))
+        assert not (tmp_path / "a").exists()
+
+    def test_the_command_line(self, tmp_path):
+        def bench(*arguments):
+            return subprocess.run([sys.executable, "bench.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+        wrong = bench("study", "layers", "--data", "digit")
+        assert (wrong.returncode, "did you mean 'digits'" in wrong.stderr) == (2, True)
+        missing = bench("study", "layers", "--data-dir", str(tmp_path / "none"))
+        assert (missing.returncode, "no such directory" in missing.stderr) == (2, True)
+        empty = bench("study", "from-scratch", "--data", "fashion-mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out"))
+        assert empty.returncode == 2
+        assert "has no train-images-idx3-ubyte" in empty.stderr
+        assert len(empty.stderr.strip().splitlines()) <= 2
