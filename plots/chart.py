@@ -71,11 +71,13 @@ class Results:
         files: The results.
         device: The device whose rows are shown; `None` for all.
         several: Whether the machine has results of several devices, which the names of figures then tell apart.
+        directory: Of the machine, where its studies are.
     """
 
     files: Sequence[ResultFile]
     device: str | None = None
     several: bool = False
+    directory: Path | None = None
 
     def rows(self, *names: str, quantity: str | None = JACOBIAN) -> list[Row]:
         """Return the valid rows of some sweeps, or of all.
@@ -184,7 +186,7 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
 
         @figure(order, each_device=False)
         def of_results(results: Results) -> Iterator[Exhibit]:
-            tables = read(find_study(name), results.files[0].path.parent / "studies") if results.files else None
+            tables = read(find_study(name), results.directory / "studies") if results.directory else None
             if tables:
                 yield Exhibit("Studies", make(tables), study=name)
 
@@ -207,21 +209,23 @@ def study_charts(name: str, tables: StudyTables) -> list[Chart]:
     return [make(tables) for make in _REGISTER.studies[name]]
 
 
-def exhibits(files: Sequence[ResultFile]) -> list[Exhibit]:
+def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list[Exhibit]:
     """Make every figure that the results of one machine give rise to.
 
     Args:
         files: The results.
+        directory: Of the machine, with its studies; that of the first result by default.
 
     Returns:
         The figures, in the order of the report.
     """
     devices = list(dict.fromkeys(row.device for file in files for row in ok_rows(file.rows)))
     several = len(devices) > 1
+    directory = directory or (files[0].path.parent if files else None)
     found: list[Exhibit] = []
     for _, make, each in sorted(_REGISTER.makers, key=lambda item: item[0]):
         for device in devices if each else [None]:
-            found += make(Results(files, device, several))
+            found += make(Results(files, device, several, directory))
     return found
 
 

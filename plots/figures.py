@@ -11,7 +11,7 @@ from matplotlib import style as matplotlib_style
 
 import plots.charts  # noqa: F401 - registers the figures
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import read_csv, result_files
+from benchmarks.records.csv_file import read_csv, result_files, study_directories
 from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance, read_provenance
 from plots import style
@@ -67,9 +67,9 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
     if not files:
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     written: list[Path] = []
-    machines = dict.fromkeys(path.parent for path in files)
+    machines = sorted({*(path.parent for path in files), *study_directories()})
     for machine in machines:
-        for exhibit in exhibits([load(path) for path in files if path.parent == machine]):
+        for exhibit in exhibits([load(path) for path in files if path.parent == machine], machine):
             written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats)
     return written
 

@@ -108,6 +108,18 @@ def result_files(directory: Path | None = None) -> list[Path]:
     return sorted(path for path in found if path.parent.name != "published" and not path.name.endswith(".previous.csv"))
 
 
+def study_directories(directory: Path | None = None) -> list[Path]:
+    """Find the machines that have tables of studies: `<directory>/<machine>/studies/`.
+
+    Args:
+        directory: `results/` of the project by default.
+
+    Returns:
+        Their directories, sorted.
+    """
+    return sorted({path.parent for path in (directory or RESULTS).glob("*/studies") if any(path.glob("*.csv"))})
+
+
 def _newer(cells: list[str], header: list[str]) -> bool:
     version = cells[header.index("schema")] if len(cells) > header.index("schema") else ""
     return version.isdigit() and int(version) > SCHEMA

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from benchmarks.analysis import scoreboard
 from benchmarks.analysis.tables import by_method, by_mode, duration, place
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import read_csv, result_files, write_atomically
+from benchmarks.records.csv_file import read_csv, result_files, study_directories, write_atomically
 from benchmarks.records.problems import best_of_ours, disturbed, groups, key_of, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
@@ -80,6 +80,9 @@ def render(paths: Sequence[Path]) -> str:
     for machine in machines:
         mine = [ResultFile(r.path, r.rows, r.origin.rates, r.origin.sweep) for r in loaded if r.origin.machine == machine]
         shown += [(machine, exhibit) for exhibit in exhibits(mine)]
+    everything = set(result_files()) <= set(paths)  # and so machines that have studies alone too
+    lone = [directory for directory in study_directories() if everything and directory not in {path.parent for path in paths}]
+    shown += [(directory.name, exhibit) for directory in lone for exhibit in exhibits([], directory)]
     environment = Environment(
         loader=PackageLoader("plots.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -93,7 +96,7 @@ def render(paths: Sequence[Path]) -> str:
         disturbed=disturbed(rows),
         modes=_modes(loaded),
         boards=[board for machine in machines for board in _boards(loaded, machine)],
-        sections=_sections(shown, several=len(machines) > 1),
+        sections=_sections(shown, several=len(machines) + len(lone) > 1),
         devices=_devices(rows),
         methods=_methods(rows),
         origins=[_origin(result) for result in loaded],

@@ -94,7 +94,7 @@ def test_the_committed_report_is_what_make_report_writes(monkeypatch):
     def without_drawings(text):
         return re.sub(r"<svg .*?</svg>", "<svg/>", text, flags=re.DOTALL)
 
-    monkeypatch.setattr(page, "_inline", lambda exhibit, number: "<svg ></svg>")
+    monkeypatch.setattr(page, "_inline", lambda exhibit, number: "<svg ></svg>\n")
     committed = (ROOT / "docs" / "report.html").read_text(encoding="utf-8")
     assert without_drawings(page.render(result_files())) == without_drawings(committed)
 

@@ -15,6 +15,7 @@ from benchmarks.run.environment import ROOT
 from plots import figures
 from plots.chart import study_charts
 from studies import (
+    STUDIES,
     Options,
     data,
     find_study,
@@ -344,3 +345,11 @@ class TestOptions:
         assert empty.returncode == 2
         assert "has no train-images-idx3-ubyte" in empty.stderr
         assert len(empty.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_quotes_what_the_committed_tables_say(name):
+    (path,) = csv_file.RESULTS.glob(f"*/studies/{name}.csv")
+    tables = read(find_study(name), path.parent)
+    assert tables is not None
+    assert f"> {find_study(name).conclude(tables)}\n" in (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
