@@ -9,12 +9,13 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  … still at it"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test test-cuda gpu lint format figures docs report sweeps soak sanitize wheel clean help
+.PHONY: bench test test-cuda test-slurm gpu lint format figures docs report sweeps soak sanitize wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
 	@echo "make test     set up, run the tests"
 	@echo "make test-cuda  install Triton (a gigabyte), test its kernels in the interpreter and compile them ahead of time: needs no GPU"
+	@echo "make test-slurm  a SLURM of two nodes on this machine, set up and taken down: runs over it, with failures (about 10 minutes; as root, needs slurm-wlm and munge)"
 	@echo "make gpu      on a machine with an NVIDIA GPU: check it, measure what is worth most first, 40 minutes at most"
 	@echo "make lint     set up, check style and types"
 	@echo "make format   rewrite the code in the project's style"
@@ -36,12 +37,15 @@ bench: $(READY)
 	$(BIN)/python bench.py plot build/quick/quick.csv --out build/quick --format svg,png
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile # threads that spin would take the other worker's core
 
 test-cuda: $(READY)
 	$(call with_ticker,installing Triton,$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps triton)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/cuda
 	$(BIN)/python -m pytest tests/cuda
+
+test-slurm: $(READY)
+	TEST_SLURM=1 $(BIN)/python -m pytest tests/cluster/test_slurm.py
 
 gpu: $(READY)
 	$(call with_ticker,installing Triton and JAX for CUDA,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt triton 'jax[cuda13]')

@@ -16,6 +16,7 @@ from benchmarks.errors import BadInput
 from benchmarks.workloads import names
 
 if TYPE_CHECKING:
+    from benchmarks.run.cluster import Plan
     from benchmarks.run.supervisor import Result
     from benchmarks.workloads.cases import Sweep
 
@@ -87,8 +88,17 @@ def run(
     sweeps_file: Annotated[
         Path | None, typer.Option("--sweeps", metavar="FILE", help="Your own sweeps, in the form of benchmarks/sweeps.toml.")
     ] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="local|slurm", help="As tasks of a scheduler; --out is a directory that all share.")
+    ] = None,
+    constraint: Annotated[str | None, typer.Option(metavar="A,B", help="Kinds of nodes; the sweep is measured on each.")] = None,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Partition of SLURM.")] = None,
+    minutes: Annotated[int, typer.Option("--time", metavar="MIN", min=1, help="Limit of a task.")] = 60,
+    shared: Annotated[bool, typer.Option("--shared", help="Nodes may have other work; its rows are flagged.")] = False,
+    tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Tasks at least; as few as fit in --time by default.")] = 1,
 ) -> None:
     """Run sweeps: check every Jacobian against the float64 oracle, time it, write CSVs."""
+    names.scheduler(on, [("--constraint", constraint), ("--partition", partition), ("--shared", shared)], out)
     wanted = names.sweeps(sweeps, sweeps_file or names.SWEEPS_FILE)
     patterns = names.methods(method or [])
     names.devices(device)
@@ -114,6 +124,13 @@ def run(
         cache=cache,
         sweeps_file=file,
     )
+    if on is not None:
+        assert out is not None
+        from benchmarks.run import cluster
+
+        kinds = tuple(names.split([constraint])) if constraint else (None,)
+        asked = cluster.plan(known, wanted, settings, cluster.Wanted(on, partition, kinds, minutes, shared, tasks))
+        raise typer.Exit(_run_on_cluster(out, asked, file, resume))
     target = out or environment.own_results()
     supervisor.check_writable(target)
     busy = conditions.load_before()
@@ -127,6 +144,59 @@ def run(
         if result.interrupted:
             raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
+
+
+def _run_on_cluster(out: Path, asked: Plan, sweeps_file: Path, resume: bool) -> int:
+    """Submit the tasks, follow them, merge what they wrote. Interrupted, they go on."""
+    from benchmarks.run import cluster
+    from jacobians import scheduling
+
+    again = f"look again with `python bench.py status {out}`"
+    jobs = cluster.start(out, asked, sweeps_file, resume)
+    if jobs is not None:
+        cancel = scheduling.cancel_command(jobs)
+        typer.echo(f"submitted {len(jobs.ids)} tasks; {again}, cancel with `{cancel}`", err=True)
+        try:
+            found = cluster.follow(out, jobs, lambda line: typer.echo(line, err=True))
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; the tasks go on: {again}, cancel with `{cancel}`", err=True)
+            return 130
+        for line in cluster.failures(out):
+            typer.echo(line, err=True)
+        if found.rows < found.cases:
+            typer.echo("not all is done: the same command with --resume submits the rest", err=True)
+    for csv in cluster.merge([out], out):
+        typer.echo(f"wrote {csv}")
+    return 0 if set(cluster.status(out).states.values()) == {"done"} else 1
+
+
+@app.command(epilog="Example: python bench.py status shared/run1")
+def status(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a run over a cluster.")],
+    as_json: Json = False,
+) -> None:
+    """Say how far a run over a cluster is: tasks by state, and rows. Exit 1 while it is not done."""
+    from benchmarks.run import cluster
+
+    found = cluster.status(run)
+    if as_json:
+        _print_json({"tasks": found.states, "rows": found.rows, "cases": found.cases})
+    else:
+        for line in [*found.lines(), *cluster.failures(run)]:
+            typer.echo(line)
+    raise typer.Exit(0 if set(found.states.values()) == {"done"} else 1)
+
+
+@app.command(epilog="Example: python bench.py merge shared/run1 shared/run2 --out shared/both")
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The --out of runs over a cluster.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; the first run's by default.")] = None,
+) -> None:
+    """Merge the rows of runs over a cluster: one CSV a machine and sweep, each case once. Merging again gives the same."""
+    from benchmarks.run import cluster
+
+    for csv in cluster.merge(runs, out or runs[0]):
+        typer.echo(f"wrote {csv}")
 
 
 @app.command(epilog="Example: python bench.py study from-scratch --data mnist")

@@ -105,8 +105,8 @@ def _measure(record: Record, request: pytest.FixtureRequest) -> None:
     measurement.add(benchmark.stats.stats.data)
     measurement.device_times += clock.device_seconds(call, device)
     noticed = conditions.notices(before, after, record.conditions, record.threads)
-    if device == "cuda" and conditions.throttled():
-        noticed.append("clock")
+    if device == "cuda":
+        noticed += conditions.notices_of_gpu(str(torch.cuda.get_device_properties(device).uuid))
     measurement.notices += set(noticed)
     if measurement.stop is not None:
         reason = trial.verdict()

@@ -18,6 +18,7 @@ from jacobians.losses import RULES
 from jacobians.mlp import MLP
 
 LOOK_S = 2.0
+CHOSEN = ("quantity", "chunk", "target", "loss", "method", "compression")  # options that `jac.compute` takes as they are
 
 
 def network_of(where: str) -> MLP:
@@ -62,18 +63,8 @@ def run_part(options: dict[str, Any], part: tuple[int, int] | None, tasks: int) 
     if tasks > 1:
         scheduling.share_cores(tasks)
     os.chdir(options["directory"])
-    outofcore.compute(
-        network_of(options["module"]),
-        options["inputs"],
-        options["out"],
-        options["quantity"],
-        options["chunk"],
-        target=options["target"],
-        loss=options["loss"],
-        method=options["method"],
-        compression=options["compression"],
-        part=part,
-    )
+    chosen = {name: options[name] for name in CHOSEN}
+    outofcore.compute(network_of(options["module"]), options["inputs"], options["out"], part=part, **chosen)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,19 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compute(given: argparse.Namespace) -> int:
+    chosen = {name: getattr(given, name) for name in CHOSEN}
     if given.on is None:
-        stored = outofcore.compute(
-            network_of(given.module),
-            given.inputs,
-            given.out,
-            given.quantity,
-            given.chunk,
-            target=given.target,
-            loss=given.loss,
-            method=given.method,
-            compression=given.compression,
-            report=_progress(),
-        )
+        stored = outofcore.compute(network_of(given.module), given.inputs, given.out, report=_progress(), **chosen)
         print(f"\r{stored}", file=sys.stderr)
         return 0
     if given.tasks < 1:
@@ -145,24 +126,14 @@ def _compute(given: argparse.Namespace) -> int:
     resources = scheduling.Resources(given.on, given.partition, given.constraint, given.time, exclusive=False)
     scheduling.check(resources)
     options = vars(given) | {"directory": str(Path.cwd())}
-    stored = outofcore.prepare(
-        network_of(given.module),
-        given.inputs,
-        given.out,
-        given.quantity,
-        given.chunk,
-        target=given.target,
-        loss=given.loss,
-        method=given.method,
-        compression=given.compression,
-    )
+    stored = outofcore.prepare(network_of(given.module), given.inputs, given.out, **chosen)
     folder = outofcore.beside(stored.path)
     scheduling.probe(folder, resources, time.sleep)
     before = scheduling.Jobs.load(folder)
     if before is not None and any(state != "ended" for state in before.states().values()):
         raise BlockingIOError(f"{given.out}: its tasks still run; look with `python -m jacobians status {given.out}`")
     tasks = [(options, (k, given.tasks), given.tasks if given.on == "local" else 1) for k in range(given.tasks)]
-    jobs = scheduling.submit(run_part, tasks, [str(k) for k in range(given.tasks)], folder, resources)
+    jobs = scheduling.submit(run_part, tasks, [[str(k)] for k in range(given.tasks)], folder, resources)
     print(
         f"submitted {given.tasks} tasks; `python -m jacobians status {given.out}` looks again, `{scheduling.cancel_command(jobs)}` cancels"
     )

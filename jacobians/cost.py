@@ -1,4 +1,4 @@
-"""What computing a quantity costs: operations and bytes. Pure arithmetic, no tensors; the formulas stand with the quantity."""
+"""Cost of a quantity: operations and bytes. Pure arithmetic, no tensors; the formulas stand with the quantity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `MLP.from_torch` accepts, and how it maps: a torch module as a chain of affine maps and activations.
+"""Torch modules as chains of affine maps and activations: the layers that `MLP.from_torch` accepts, and how they map.
 
 The module stays the owner: its parameters are read at each call, so an optimizer's step, a replaced parameter or
 `torch.func.functional_call` is seen. What would make the module compute something else than the chain, at wrapping or later, is an

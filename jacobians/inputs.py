@@ -1,4 +1,4 @@
-"""What a network and an input are together: the problem, and what does not fit."""
+"""The problem of a network and an input, and the refusal of an input that does not fit."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class ModuleGradient:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Normalised:
-    """What the backward pass of a batch norm needs.
+    """The tape of a batch norm.
 
     Attributes:
         n: `(z - μ) / √(σ² + ε)`.

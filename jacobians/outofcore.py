@@ -9,8 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,47 +204,40 @@ def compute(
     return Stored(path)
 
 
-def prepare(
-    mlp: MLP,
-    x: Source,
-    out: str | os.PathLike[str],
-    quantity: str = "jacobian",
-    chunk: int = 4096,
-    *,
-    target: Source | None = None,
-    loss: str | Loss = "mse",
-    method: str = "auto",
-    compression: str | None = None,
-) -> Stored:
+def prepare(mlp: MLP, x: Source, out: str | os.PathLike[str], compression: str | None = None, **work: Any) -> Stored:
     """Make the group of an output, or check that it is of the same work, and compute nothing. Before tasks that share it are started.
 
     Args:
-        mlp: As for `compute`.
-        x: As for `compute`.
-        out: As for `compute`.
-        quantity: As for `compute`.
-        chunk: As for `compute`.
-        target: As for `compute`.
-        loss: As for `compute`.
-        method: As for `compute`.
+        mlp: The network.
+        x: Inputs.
+        out: Directory of the group.
         compression: As for `compute`.
+        **work: `quantity`, `chunk`, `target`, `loss`, `method`, as for `compute`.
 
     Returns:
         The output.
 
     Raises:
-        ModuleNotFoundError: As for `compute`, and so for what follows.
+        ModuleNotFoundError: Zarr is not installed.
         TypeError: An argument has the wrong type.
         ValueError: An argument does not fit, or the output is of something else.
         BlockingIOError: Another run works on the output.
     """
-    work = _work(mlp, x, quantity, chunk, target, loss, method)
+    wanted = _work(mlp, x, **work)
     with _locked(Path(out), None):
-        _group(Path(out), work, compression)
+        _group(Path(out), wanted, compression)
     return Stored(out)
 
 
-def _work(mlp: MLP, x: Source, quantity: str, chunk: int, target: Source | None, loss: str | Loss, method: str) -> _Work:
+def _work(
+    mlp: MLP,
+    x: Source,
+    quantity: str = "jacobian",
+    chunk: int = 4096,
+    target: Source | None = None,
+    loss: str | Loss = "mse",
+    method: str = "auto",
+) -> _Work:
     _zarr()
     if not isinstance(mlp, MLP):
         raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
@@ -273,9 +269,13 @@ class _Samples:
         shape = getattr(self._array, "shape", None)
         if shape is None or len(shape) < 1 or not hasattr(self._array, "dtype"):
             raise TypeError(f"{name} must be a tensor, an array or a path, got {type(source).__name__}")
-        self.shape, self.dtype = tuple(int(size) for size in shape), self._tensor(slice(0, 0)).dtype
-        if self._path is not None and self._path.suffix == ".npy":
-            self._array = None  # mapped anew for each chunk: pages that stay mapped would count as resident
+        self._plain: tuple[int, np.dtype[Any]] | None = None
+        self.shape = tuple(int(size) for size in shape)
+        if isinstance(self._array, np.memmap) and self._array.flags.c_contiguous and self._array.dtype.isnative:
+            self._plain = int(self._array.offset), self._array.dtype
+        self.dtype = self._tensor(slice(0, 0)).dtype
+        if isinstance(self._array, np.memmap):
+            self._array = None  # mapped anew for each chunk, where it cannot be read plainly
 
     def _mapped(self) -> Any:
         assert self._path is not None
@@ -294,6 +294,13 @@ class _Samples:
         raise ValueError(f"{self._path}: neither a .npy file nor a Zarr array")
 
     def _tensor(self, where: slice) -> Tensor:
+        if self._plain is not None:  # read, not mapped: pages that stay mapped would count as resident
+            offset, dtype = self._plain
+            start, end = where.start, min(where.stop, self.shape[0])
+            size = math.prod(self.shape[1:])
+            assert self._path is not None
+            found = np.fromfile(self._path, dtype, (end - start) * size, offset=offset + start * size * dtype.itemsize)
+            return torch.from_numpy(found.reshape(end - start, *self.shape[1:]))
         piece = (self._array if self._array is not None else self._mapped())[where]
         return piece if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece))  # a copy
 
@@ -368,16 +375,19 @@ class _Work:
         )
 
 
-def _digest(tensors: Iterator[Tensor] | Sequence[Tensor], size: int = 16) -> str:
-    found = hashlib.blake2b(digest_size=size)
+def _digest(tensors: Iterable[Tensor]) -> str:
+    found = hashlib.blake2b(digest_size=16)
     for tensor in tensors:
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
 def _mark(given: tuple[Tensor, ...]) -> int:
-    """Return the mark of a chunk: a digest of its inputs, never zero."""
-    return int(_digest(given, 8), 16) | 1
+    """Return the mark of a chunk: a checksum of its inputs, never zero. A digest that withstands intent took a tenth of the computation."""
+    found = 0
+    for tensor in given:
+        found = zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, found)
+    return found << 1 | 1
 
 
 def _group(path: Path, work: _Work, compression: str | None) -> Any:
@@ -436,31 +446,30 @@ def _run(work: _Work, group: Any, part: tuple[int, int] | None, report: Callable
     first, end = total * k // n, total * (k + 1) // n
     marks, arrays = group[DONE], {name: array for name, array in group.arrays() if name != DONE}
 
-    def write(job: tuple[int, ...], values: Arrays, mark: int) -> None:
+    def write(job: tuple[int, ...], values: Arrays, given: tuple[Tensor, ...]) -> None:
         for name, tensor in values.items():
-            there = arrays[name]
             found = tensor.detach().cpu().numpy()
-            there[tuple(work.where(number) for number in job)] = found
+            _put(path, arrays[name], job, found)
             if work.tiles and job[0] != job[1]:  # Θ(x', x) is Θ(x, x') with both pairs of axes exchanged
-                there[work.where(job[1]), work.where(job[0])] = np.ascontiguousarray(found.transpose(1, 0, 3, 2))
-        if work.tiles:
-            marks[job[1], job[0]] = mark
-        marks[job] = mark
+                _put(path, arrays[name], job[::-1], found.transpose(1, 0, 3, 2))
+        of_chunk = np.full((1,) * marks.ndim, _mark(given), np.uint64)
+        if work.tiles and job[0] != job[1]:
+            _put(path, marks, job[::-1], of_chunk)
+        _put(path, marks, job, of_chunk)
 
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
         for number, job in enumerate(work.jobs()):
             if not first <= number < end:
                 continue
-            given = work.inputs(job)
-            mark, there = _mark(given), int(marks[job])
+            given, there = work.inputs(job), _mark_there(path, job)
             if there == 0:
                 values = work.values(job, given)
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(write, job, values, mark)
+                pending = writer.submit(write, job, values, given)
                 del values
-            elif there != mark:
+            elif there != _mark(given):
                 at = work.where(job[0])
                 raise ValueError(
                     f"{path} holds something else: the inputs of samples {at.start} to {at.stop - 1} have changed since they "
@@ -469,6 +478,43 @@ def _run(work: _Work, group: Any, part: tuple[int, int] | None, report: Callable
             report((number + 1 - first) / max(1, end - first))
         if pending is not None:
             pending.result()
+
+
+def _put(path: Path, array: Any, job: tuple[int, ...], values: np.ndarray) -> None:
+    """Write a chunk: a file of plain numbers as Zarr has it, beside and then renamed; by Zarr itself where they are compressed.
+
+    Zarr's own way took 5 ms for a chunk of 5 MB where this takes 1.2, most of them with the interpreter's lock, and 1.2 ms for a mark.
+
+    Raises:
+        OSError: The disk is full, or cannot be written.
+    """
+    if array.compressors or sys.byteorder != "little":
+        array[tuple(slice(n * size, n * size + len_) for n, size, len_ in zip(job, array.chunks, values.shape, strict=False))] = values
+        return
+    if values.shape != array.chunks:  # at the edge: a chunk is always whole in its file
+        whole = np.full(array.chunks, array.fill_value, values.dtype)
+        whole[tuple(slice(size) for size in values.shape)] = values
+        values = whole
+    name = path.joinpath(array.basename, "c", *map(str, (*job, *(0,) * (array.ndim - len(job)))))
+    name.parent.mkdir(parents=True, exist_ok=True)
+    part = name.with_name(f".{name.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb", buffering=0) as file:
+            left = np.ascontiguousarray(values).data.cast("B")
+            while len(left):  # a disk that fills up takes a part
+                left = left[file.write(left) :]
+        part.replace(name)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _mark_there(path: Path, job: tuple[int, ...]) -> int:
+    """Read the mark of a chunk; 0 where there is none."""
+    try:
+        return int(np.fromfile(path.joinpath(DONE, "c", *map(str, job)), "<u8")[0])
+    except (FileNotFoundError, IndexError):
+        return 0
 
 
 def beside(path: str | os.PathLike[str]) -> Path:

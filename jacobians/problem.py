@@ -81,7 +81,7 @@ def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a method is chosen for: widths, batch, activations, dtype and device.
+    """The description that a method is chosen by: widths, batch, activations, dtype and device.
 
     Args:
         widths: `(D, K_1, …, K_L, P)`.

@@ -25,7 +25,7 @@ class NotPlain(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller wants besides the quantity itself.
+    """Options of a computation besides the quantity itself.
 
     Attributes:
         value: The value `y` beside J.
@@ -55,7 +55,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What is computed: its inputs, its cost, and what it must be.
+    """A quantity: its inputs, cost, shape and oracle.
 
     Attributes:
         name: E.g. `"gradient"`: the first part of its methods' names.

@@ -10,9 +10,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ PROBE_S = 60  # a task that answers later than this has no directory in common w
 
 @dataclass(frozen=True)
 class Resources:
-    """What is asked of the scheduler.
+    """The request to the scheduler.
 
     Attributes:
         on: `"local"` or `"slurm"`.
@@ -123,16 +125,16 @@ def check(resources: Resources) -> None:
 
 
 def submit(
-    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], names: Sequence[str], folder: Path, resources: Resources
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], names: Sequence[Sequence[str]], folder: Path, resources: Resources
 ) -> Jobs:
-    """Submit tasks, as one array.
+    """Submit jobs, as one array.
 
     Args:
         function: A function of an importable module.
-        arguments: Of each task.
-        names: Of each task.
+        arguments: Of each job.
+        names: Of the tasks that each job does.
         folder: Directory that every node sees; logs go there too.
-        resources: What is asked of the scheduler.
+        resources: The request to the scheduler.
 
     Returns:
         The jobs, which are also written to the directory.
@@ -151,15 +153,32 @@ def submit(
         options |= {"slurm_exclusive": True} if resources.exclusive else {}
     executor.update_parameters(**options)
     try:
-        found = executor.map_array(function, *zip(*arguments, strict=True))
+        with _importable(function):
+            found = executor.map_array(function, *zip(*arguments, strict=True))
     except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
         raise RuntimeError(f"the scheduler refused the tasks, and nothing was submitted: {str(error).strip().splitlines()[-1]}") from None
     before = Jobs.load(folder)
     ids = {} if before is None or before.on != resources.on else before.ids
     handles = list(found) if resources.on == "local" else []
-    jobs = Jobs(resources.on, ids | {name: str(job.job_id) for name, job in zip(names, found, strict=True)}, handles)
+    jobs = Jobs(resources.on, ids | {name: str(job.job_id) for own, job in zip(names, found, strict=True) for name in own}, handles)
     jobs.save(folder)
     return jobs
+
+
+@contextmanager
+def _importable(function: Callable[..., Any]) -> Iterator[None]:
+    """Let jobs, which inherit the environment, import the function's package from where it is here."""
+    package = sys.modules[function.__module__.partition(".")[0]]
+    before = os.environ.get("PYTHONPATH")
+    if getattr(package, "__file__", None):
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(str(package.__file__)).parents[1]), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def probe(folder: Path, resources: Resources, wait: Callable[[float], object]) -> None:
@@ -167,7 +186,7 @@ def probe(folder: Path, resources: Resources, wait: Callable[[float], object]) -
 
     Args:
         folder: The directory that is meant to be shared.
-        resources: What is asked of the scheduler.
+        resources: The request to the scheduler.
         wait: Called between two looks, with the seconds.
 
     Raises:
@@ -176,7 +195,7 @@ def probe(folder: Path, resources: Resources, wait: Callable[[float], object]) -
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / f".probe-{os.getpid()}"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as scratch:
-        jobs = submit(write_probe, [(str(mark),)], ["probe"], Path(scratch), resources)
+        jobs = submit(write_probe, [(str(mark),)], [["probe"]], Path(scratch), resources)
         for _ in range(PROBE_S * 2):
             if jobs.states()["probe"] == "ended":
                 break

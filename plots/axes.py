@@ -1,4 +1,4 @@
-"""What drawings share: the canvas with its titles, axes of times and sizes, legends, intervals."""
+"""Shared parts of drawings: the canvas with its titles, axes of times and sizes, legends, intervals."""
 
 from __future__ import annotations
 

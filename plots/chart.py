@@ -1,4 +1,4 @@
-"""What every figure's data begins with, and the register of figures. A new figure is a new file in `plots/charts/`."""
+"""Base of the data of every figure, and the register of figures. A new figure is a new file in `plots/charts/`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MODES = ("forward", "reverse", "mixed")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a trace is drawn."""
+    """Look of a trace."""
 
     colour: str
     marker: str

@@ -1,4 +1,4 @@
-"""What derivatives show: one file a study, registered when this is imported."""
+"""Studies with derivatives: one file a study, registered when this is imported."""
 
 from studies import (
     from_scratch,

@@ -31,7 +31,7 @@ BLUR_EVERY = 4
 
 @dataclass(frozen=True)
 class Regulariser:
-    """What is done to the image beside the ascent: decay `x ← (1 - λ) x` each step, and a blur every few steps."""
+    """A regulariser of the ascent: decay `x ← (1 - λ) x` each step, and a blur every few steps."""
 
     name: str
     decay: float = 0.0

@@ -1,4 +1,4 @@
-"""What the scale of the first weights does to gradients and Jacobians of a deep tanh network, and to its training.
+"""Effect of the scale of the first weights on gradients, Jacobians and training of a deep tanh network.
 
 Uniform weights of fixed ranges let gradients vanish (0.01, 0.1) or saturate every unit (2); Glorot and Bengio's range
 `√(6 / (in + out))` keeps the variance from layer to layer, forward and back.

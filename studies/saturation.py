@@ -1,4 +1,4 @@
-"""What the scale of the weights does to slopes and Jacobians with depth: why the sweeps scale their weights."""
+"""Effect of the scale of the weights on slopes and Jacobians with depth: the reason for scaled weights in the sweeps."""
 
 from __future__ import annotations
 

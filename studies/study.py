@@ -14,7 +14,7 @@ DIGITS = 9  # of numbers in tables
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may set.
+    """Options of a study.
 
     Attributes:
         epochs: Scale of the training, where the study trains: its own number by default.

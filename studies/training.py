@@ -1,4 +1,4 @@
-"""What the studies that train share: drawing weights, epochs of SGD, evaluation, and where a training stopped being finite."""
+"""Shared parts of training: drawing weights, epochs of SGD, evaluation, and the place where numbers are no longer finite."""
 
 from __future__ import annotations
 

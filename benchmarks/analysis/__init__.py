@@ -1,1 +1,1 @@
-"""What rows say: statistics, comparisons, the scoreboard, regret and recommendations."""
+"""Analysis of rows: statistics, comparisons, the scoreboard, regret and recommendations."""

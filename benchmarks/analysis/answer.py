@@ -31,7 +31,7 @@ CONFIDENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the user gave: sizes, widths, a checkpoint or a module; and on what it runs."""
+    """The user's question: sizes, widths, a checkpoint or a module; and the device."""
 
     L: int | None = None
     D: int | None = None

@@ -1,4 +1,4 @@
-"""What the Triton kernels need of a multiprocessor, read from code compiled ahead of time: no GPU is needed."""
+"""Registers and shared memory of the Triton kernels, read from code compiled ahead of time: no GPU is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
 
 
 class Resources(NamedTuple):
-    """What a block needs.
+    """Resources of a block.
 
     Attributes:
         registers: Of a thread.

@@ -1,4 +1,4 @@
-"""What of the documentation is written from the code and the committed results: `make docs`."""
+"""Parts of the documentation that are written from the code and the committed results: `make docs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jacobians
-from benchmarks.analysis import regret, scoreboard
+from benchmarks.analysis import gpu_limits, regret, scoreboard
 from benchmarks.analysis.statistics import Ratio
 from benchmarks.analysis.tables import by_mode, duration
 from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
@@ -22,6 +22,7 @@ from jacobians.registry import JACOBIAN, find_quantity
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
+LIMITS_START, LIMITS_END = "<!-- gpu limits: written by make docs -->", "<!-- end of gpu limits -->"
 COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
 SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
     "notebook": lambda row: True,
@@ -260,9 +261,8 @@ def main() -> None:
     """Write the results into the README, the columns beside the results, and the reference of the library."""
     if any(path.stem == "workloads" for path in result_files()):
         replace_between(ROOT / "README.md", START, END, text())
-        replace_between(
-            ROOT / "docs" / "gpu.md", "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->", on_accelerators()
-        )
+        replace_between(ROOT / "docs" / "gpu.md", GPU_START, GPU_END, on_accelerators())
+    replace_between(ROOT / "docs" / "gpu.md", LIMITS_START, LIMITS_END, gpu_limits.table())
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
     write_atomically(ROOT / "docs" / "api.md", api())
 

@@ -53,7 +53,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to use for a problem.
+    """A recommendation for a problem.
 
     Attributes:
         problem: The problem.
@@ -112,7 +112,7 @@ def distance(one: Problem, other: Problem) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was measured.
+    """Measured times of a problem.
 
     Attributes:
         rows: Rows of one machine.

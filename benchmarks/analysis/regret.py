@@ -35,7 +35,7 @@ PLANNER = "planner, estimate"
 
 @dataclass(frozen=True, slots=True)
 class Regret:
-    """What one way of choosing cost over a set of problems.
+    """The regret of one rule of choice over a set of problems.
 
     Attributes:
         chooser: Its name.

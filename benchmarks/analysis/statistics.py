@@ -1,4 +1,4 @@
-"""What samples say: intervals of a median and of a ratio, and whether two of them differ."""
+"""Statistics of samples: intervals of a median and of a ratio, and tests of a difference."""
 
 from __future__ import annotations
 

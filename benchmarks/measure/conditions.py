@@ -1,4 +1,4 @@
-"""What the machine was doing during a block: its clock rate, other processes, our threads. Noticed, never silent."""
+"""Conditions of a block: clock rate, other processes, our threads. Noticed, never silent."""
 
 from __future__ import annotations
 
@@ -97,23 +97,32 @@ def load_before(seconds: float = 0.3) -> str | None:
     )
 
 
-def throttled() -> bool:
-    """Ask NVML whether a GPU runs slower than it could for heat or power.
+def notices_of_gpu(name: str) -> list[str]:
+    """Ask NVML what the card that is measured was doing.
+
+    Args:
+        name: UUID of the card as torch has it, of several the one that computes.
 
     Returns:
-        Whether one does; `False` where there is none to ask.
+        `clock` where heat or power slows it, `load` where another process computes on it; nothing where there is none to ask.
     """
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return False
+        return []
+    found = []
     try:
-        slow = pynvml.nvmlClocksThrottleReasonSwThermalSlowdown | pynvml.nvmlClocksThrottleReasonHwSlowdown
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return any(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & slow for handle in handles)
+        own = [handle for handle in handles if name in str(pynvml.nvmlDeviceGetUUID(handle))] or handles
+        slow = pynvml.nvmlClocksThrottleReasonSwThermalSlowdown | pynvml.nvmlClocksThrottleReasonHwSlowdown
+        if any(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & slow for handle in own):
+            found.append("clock")
+        if any(one.pid != os.getpid() for handle in own for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
+            found.append("load")
     except pynvml.NVMLError:
-        return False
+        pass  # a slice of a card does not answer everything
     finally:
         pynvml.nvmlShutdown()
+    return found

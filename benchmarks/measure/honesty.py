@@ -1,4 +1,4 @@
-"""What a method must not do: remember its results, compute where the clock does not look, change the network."""
+"""Guards against methods that remember results, compute outside the timed region, or change the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What measuring itself costs."""
+"""Overhead of the measurement."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -98,20 +99,27 @@ class Lock:
 
     Args:
         path: The lock file.
+        looks: How often to look again for one that is dying.
+        wait: Called between two looks, with the seconds.
 
     Raises:
         BadInput: Another process holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, looks: int = 0, wait: Callable[[float], object] = time.sleep) -> None:
         self._file = path.open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise BadInput(
-                f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out"
-            ) from None
+        for left in range(looks, -1, -1):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if left:
+                    wait(1.0)
+                    continue
+                self._file.close()
+                raise BadInput(
+                    f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out"
+                ) from None
+            break
 
     def release(self) -> None:
         """Let the next run in."""

@@ -15,7 +15,7 @@ NAIVE = "dense"  # explicit diagonal matrices: what course notebooks write, and 
 
 
 class ProblemKey(NamedTuple):
-    """What rows of different methods, devices and thread counts are compared on."""
+    """The key on which rows of different methods, devices and thread counts are compared."""
 
     quantity: str
     widths: str

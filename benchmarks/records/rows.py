@@ -25,7 +25,8 @@ Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FLAGS = (
     "warnings, separated by spaces: noisy (quartiles far from the median), drift (the quartiles of the block medians differ), clock (a "
     "fixed loop changed its speed), load (other processes kept a core busy), threads (fewer than asked for), events (device events "
-    "contradict the clock), ceiling (faster than the machine's measured ceiling); clock and load count from a quarter of the blocks on"
+    "contradict the clock), ceiling (faster than the machine's measured ceiling), shared (the node of a cluster may have had other work); "
+    "clock and load count from a quarter of the blocks on"
 )
 
 

@@ -1,4 +1,4 @@
-"""What `bench.py check --device cuda` says beyond the methods: driver, card, clocks, launches, and whether events and clock agree."""
+"""Checks of a CUDA device beyond its methods: driver, card, clocks, launches, and agreement of events and clock."""
 
 from __future__ import annotations
 

@@ -128,6 +128,15 @@ def accelerator_memory() -> list[str]:
     )
 
 
+@fact("accelerator_slices")
+def accelerator_slices() -> list[str]:
+    """Of each CUDA device whether it is a slice of a card (MIG): its share of the multiprocessors and memory is all that can be reached."""
+    if not torch.cuda.is_available():
+        return []
+    facts = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [f"{one.name}: {one.multi_processor_count} multiprocessors" for one in facts if "MIG" in one.name]
+
+
 @fact("cuda_driver")
 def cuda_driver() -> str | None:
     """Version of the NVIDIA driver, asked of NVML; `None` where there is none."""

@@ -20,7 +20,9 @@ from typing import Annotated
 import typer
 
 import jacobians as jac
+from benchmarks.analysis import fit_planner
 from benchmarks.analysis.scoreboard import scores, table
+from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, ratio
 from benchmarks.records.rows import ok_rows
@@ -167,6 +169,11 @@ def main(
     for line in measure(target, device, left, PLAN, run_until, time.monotonic):
         typer.echo(line)
     typer.echo(summary(target))
+    try:
+        for found in fit_planner.of_directory(target):
+            typer.echo("\n".join(fit_planner.lines(found)))
+    except BadInput as error:
+        typer.echo(f"the planner's constants were not fitted: {error}")
 
 
 if __name__ == "__main__":

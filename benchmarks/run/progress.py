@@ -1,4 +1,4 @@
-"""What the terminal shows: a live progress line on a terminal, plain lines in a pipe; plain text tables."""
+"""Progress lines, live on a terminal and plain in a pipe; plain text tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: the environment file beside each CSV, validated when it is written and when it is read."""
+"""Provenance of a result: the environment file beside each CSV, validated on writing and on reading."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass
 class Record:
-    """What is known of a case while it is measured."""
+    """The state of a case during its measurement."""
 
     case: Case
     threads: int
@@ -241,7 +241,7 @@ def in_turn(cases: list[Case]) -> list[Turn]:
     """
     by_problem: dict[str, list[Case]] = {}
     for case in cases:
-        by_problem.setdefault(case.key.rsplit("/", 1)[0], []).append(case)
+        by_problem.setdefault(case.group, []).append(case)
     return [Turn(case, block) for group in by_problem.values() for block in range(StopRule.most_blocks) for case in group]
 
 

@@ -31,7 +31,7 @@ LEAST_FREE_BYTES = 20_000_000  # a long sweep's journal takes a few megabytes
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the parent tells its caller: a case started, or ended with a status."""
+    """News of a run: a case started, or ended with a status."""
 
     case: Case
     done: int
@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Where a run left its rows, what they are, and how the time was spent."""
+    """The result of a run: its file, its rows, and its time."""
 
     csv: Path
     entries: tuple[Entry, ...]
@@ -54,7 +54,13 @@ class Result:
 Report = Callable[[Progress], None]
 
 
-def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda progress: None) -> Result:
+def run(
+    sweep: Sweep,
+    out: Path,
+    settings: Settings,
+    report: Report = lambda progress: None,
+    provenance: Callable[[str], object] = lambda text: None,
+) -> Result:
     """Run a sweep, writing `<sweep>.csv` and `<sweep>.environment.json` into `out`.
 
     Args:
@@ -62,6 +68,7 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         out: Output directory; created if missing.
         settings: Devices, methods, limits.
         report: Called when a case starts and when it ends.
+        provenance: Called with the environment file's text before the first case, for who keeps it of runs that are killed.
 
     Returns:
         The rows and where they are.
@@ -70,10 +77,11 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         BadInput: The directory cannot be written or has no space left, is locked by another run, or holds a journal that is not ours.
     """
     check_writable(out)
-    lock = Lock(out / f".{sweep.name}.lock")
+    lock = Lock(out / f".{sweep.name}.lock", settings.looks_at_lock)
     start = time.monotonic()
     try:
-        cases = expand(sweep, settings.devices, settings.methods, settings.seed)
+        everything = expand(sweep, settings.devices, settings.methods, settings.seed)
+        cases = [case for case in everything if settings.only is None or case.group in settings.only]
         journal, csv = out / f"{sweep.name}.journal.jsonl", out / f"{sweep.name}.csv"
         if settings.resume:
             _check_alike(csv, settings)
@@ -84,8 +92,13 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         kept = {row.case: Entry(row) for row in read_csv(csv)} if csv.exists() else {}
         finished, torn = read_journal(journal)
         finished = {**kept, **finished}
-        stage = _Stage(sweep, journal, settings, cases, {key for key, entry in finished.items() if _alike(entry, settings)}, report)
-        provenance = describe_run(sweep, settings)
+        done = {key for key, entry in finished.items() if _alike(entry, settings)}
+        if settings.whole_problems:
+            partial = {case.group for case in cases if case.key not in done}
+            done -= {case.key for case in cases if case.group in partial}
+        stage = _Stage(sweep, journal, settings, cases, done, report, left_out=[case.key for case in everything if case not in cases])
+        origin = describe_run(sweep, settings)
+        provenance(_as_text(origin))
         interrupted = False
         try:
             for device in settings.devices:
@@ -96,10 +109,10 @@ def run(sweep: Sweep, out: Path, settings: Settings, report: Report = lambda pro
         entries = tuple(finished[case.key] for case in cases if case.key in finished)
         selected = {case.key for case in cases}
         others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
-        provenance = with_ceilings_of_now(provenance, settings)
-        entries, others = (tuple(under(entry, provenance.rates) for entry in some) for some in (entries, others))
+        origin = with_ceilings_of_now(origin, settings)
+        entries, others = (tuple(under(entry, origin.rates) for entry in some) for some in (entries, others))
         wall_s = time.monotonic() - start
-        _write_results(csv, [*entries, *others], provenance.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
+        _write_results(csv, [*entries, *others], origin.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
         return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
     finally:
         lock.release()
@@ -115,6 +128,7 @@ class _Stage:
     cases: list[Case]
     done: set[str]
     report: Report
+    left_out: list[str] = field(default_factory=list)  # keys of cases that are others' business
     busy_s: float = 0.0
     workers: list[Worker] = field(default_factory=list)
 
@@ -187,7 +201,7 @@ class _Stage:
             self._start(device, worker.runtime)
 
     def _start(self, device: str, runtime: str) -> None:
-        done = sorted(case.key for case in self.cases if case.key in self.done)
+        done = sorted(case.key for case in self.cases if case.key in self.done) + self.left_out
         self.workers.append(Worker(self.sweep.name, device, runtime, done, self.journal, self.settings))
 
     def _pending(self, device: str) -> list[Case]:
@@ -250,10 +264,14 @@ def _runtime(case: Case) -> str:
     return find_method(case.method).runtime
 
 
+def _as_text(provenance: Provenance) -> str:
+    return provenance.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
 def _write_results(csv: Path, entries: list[Entry], provenance: Provenance) -> None:
     try:
         write_csv((entry.row for entry in entries), csv)
-        write_atomically(csv.with_suffix(".environment.json"), provenance.model_dump_json(indent=2, by_alias=True) + "\n")
+        write_atomically(csv.with_suffix(".environment.json"), _as_text(provenance))
     except OSError as error:
         raise BadInput(
             f"{csv}: cannot be written ({error.strerror}); the journal keeps every row, make room and go on with --resume"

@@ -26,7 +26,13 @@ START_S = 120.0  # a worker that has not announced its first turn by then is giv
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run a sweep."""
+    """Settings of a run.
+
+    Attributes:
+        only: Groups of cases (`Case.group`) to run; `None` for all.
+        looks_at_lock: Seconds to wait for the lock of a run that is dying, as a task does that is called again before it is gone.
+        whole_problems: With `resume`: measure groups anew of which only a part is finished, so that their ratios hold.
+    """
 
     devices: tuple[str, ...]
     methods: tuple[str, ...] = ()
@@ -38,6 +44,9 @@ class Settings:
     precision: float = 0.01
     cache: str = "hot"
     sweeps_file: Path = SWEEPS_FILE
+    only: frozenset[str] | None = None
+    whole_problems: bool = False
+    looks_at_lock: int = 0
     run_id: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), compare=False)
 
     @property

@@ -171,6 +171,11 @@ class Case:
         return f"{sizes} {p.activation}{output} {bias} {self.init} seed{self.seed} {p.dtype}{loss}/{p.device}/{self.method}"
 
     @property
+    def group(self) -> str:
+        """Key of the cases that are measured in turn: the problem and the device."""
+        return self.key.rsplit("/", 1)[0]
+
+    @property
     def id(self) -> str:
         """A readable test id."""
         p = self.problem

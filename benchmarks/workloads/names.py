@@ -1,4 +1,4 @@
-"""What the command line accepts, found out without importing torch, so that a typing mistake is answered at once."""
+"""Names and values of the command line, checked without importing torch, so that a typing mistake is answered at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS_FILE = ROOT / "benchmarks" / "sweeps.toml"
+SCHEDULERS = ("local", "slurm")
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 MODES = ("forward", "reverse", "mixed")
 
@@ -236,6 +237,27 @@ def studies(given: Sequence[str]) -> None:
     for one in given:
         if one not in known:
             raise BadInput(suggest("study", one, known))
+
+
+def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path | None) -> None:
+    """Check where a run is to take place.
+
+    Args:
+        given: Of `--on`.
+        others: Options that go with a scheduler alone, and their values.
+        out: Of `--out`.
+
+    Raises:
+        BadInput: There is no such scheduler, an option goes with another one, or no shared directory is named.
+    """
+    if given is None:
+        if wrong := [name for name, value in others if value]:
+            raise BadInput(f"{', '.join(wrong)} goes with --on slurm; leave it out, or add --on slurm")
+        return
+    if given not in SCHEDULERS:
+        raise BadInput(suggest("scheduler", given, SCHEDULERS))
+    if out is None:
+        raise BadInput(f"--on {given} needs --out: a directory that all nodes share")
 
 
 def data_set(given: str | None) -> None:

@@ -18,7 +18,7 @@ LIBRARY_BYTES = 8 * 2**20  # what the matrix library packs its operands into, an
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """How much is computed at a time.
+    """The size of a chunk.
 
     Attributes:
         samples: Samples.

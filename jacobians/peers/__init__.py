@@ -1,4 +1,4 @@
-"""What a user would pick instead: library methods and the naive baseline. Importing this registers them."""
+"""Library methods and the naive baseline. Importing this registers them."""
 
 from jacobians.peers import autograd_functional, dense, jax, parameters, second_order, sum_trick, torch_compile, torch_func
 

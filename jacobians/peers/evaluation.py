@@ -1,4 +1,4 @@
-"""How the torch peers evaluate the network."""
+"""Evaluation of the network by the torch peers."""
 
 from __future__ import annotations
 

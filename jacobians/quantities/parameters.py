@@ -1,4 +1,4 @@
-"""What the derivatives with respect to parameters share: counts of operations, and evaluations that autograd can differentiate."""
+"""Operation counts and evaluations by autograd for the derivatives with respect to parameters."""
 
 from __future__ import annotations
 

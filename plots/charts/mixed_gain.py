@@ -1,4 +1,4 @@
-"""What mixed mode gains over the better of the two modes, against how narrow the narrowest layer is."""
+"""Gain of mixed mode over the better of the two modes, against the width of the narrowest layer."""
 
 from __future__ import annotations
 

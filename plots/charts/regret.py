@@ -1,4 +1,4 @@
-"""What a choice of method costs beyond the best one: the planner's beside the rules in use."""
+"""Regret of a choice of method: the planner's beside the rules in use."""
 
 from __future__ import annotations
 

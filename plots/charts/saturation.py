@@ -1,4 +1,4 @@
-"""What the scale of the weights does to slopes and Jacobians with depth."""
+"""Effect of the scale of the weights on slopes and Jacobians with depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many times faster the best of ours is than each library, problem by problem."""
+"""Speed-up of the best of ours over each library, problem by problem."""
 
 from __future__ import annotations
 

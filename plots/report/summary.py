@@ -1,4 +1,4 @@
-"""What results say, in a few sentences computed from them."""
+"""Summary of results in a few sentences computed from them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 import jacobians as jac
-from benchmarks.analysis import regret
+from benchmarks.analysis import gpu_limits, regret
 from benchmarks.records.csv_file import RESULTS, read_csv
 from benchmarks.run import gpu
 from benchmarks.run.environment import ROOT
@@ -120,3 +120,26 @@ def test_the_committed_results_of_a_gpu_have_a_summary_and_a_planner_that_fits_t
 def test_help_says_what_it_does():
     done = subprocess.run([sys.executable, "-m", "benchmarks.run.gpu", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "in the order of their worth" in " ".join(done.stdout.split())
+
+
+def test_limits_by_the_data_sheets():
+    """By hand for a decoder: J is 256 · 784 · 10 numbers, written once."""
+    problem = jac.Problem(widths=(10, *[50] * 8, 784), batch=256)
+    card = gpu_limits.CARDS[0]
+    found = gpu_limits.limit("forward", problem, card)
+    written = 4 * 256 * 784 * 10
+    assert found.seconds == pytest.approx(max(gpu_limits.LAUNCH_S, written / card.bandwidth), rel=0.35)
+    large = gpu_limits.limit("forward", problem.with_(batch=2**20), card)
+    assert large.by in {"memory", "matrix units"}
+    assert large.seconds > 1000 * found.seconds
+    assert gpu_limits.table() in (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_the_constants_are_fitted_at_the_end(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu, "run_until", lambda command, seconds: 0)
+    monkeypatch.setattr(gpu, "measure", lambda *_: [])
+    gpu.main(1.0, tmp_path, "cpu")
+    assert "the planner's constants were not fitted" in capsys.readouterr().out
+    assert H100 is not None
+    gpu.main(1.0, H100, "cuda")
+    assert "# cuda: fitted on" in capsys.readouterr().out

@@ -21,8 +21,9 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 MpiDefault=none
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
@@ -82,7 +83,11 @@ class Slurm:
         self._daemons["controller"] = self._spawn("slurmctld", "-D", "-f", str(self.conf))
         for node in NODES:
             self.start(node)
-        self.wait(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
+        try:
+            self.wait(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,20 +106,24 @@ class Slurm:
         """Start the daemon of a node, or return it to service."""
         self._daemons[node] = self._spawn("slurmd", "-D", "-f", str(self.conf), "-N", node)
 
-    def kill(self, node: str) -> None:
-        """Let a node fail: its daemon and everything that it started."""
+    def kill(self, node: str, out: Path) -> None:
+        """Let a node fail: its daemon, and what it started for a run."""
         daemon = self._daemons[node]
-        for line in subprocess.run(
-            ["pgrep", "-f", f"slurmstepd.*{self.directory}|slurmstepd: "], capture_output=True, text=True, check=False
-        ).stdout.split():
-            subprocess.run(["pkill", "-9", "-P", line], check=False)
         daemon.kill()
         daemon.wait()
+        subprocess.run(["pkill", "-9", "slurmstepd"], check=False)
+        for name in ("submitit.core._submit", "bench_jacobians"):  # as when the power goes
+            subprocess.run(["pkill", "-9", "-f", f"{name}.*{out}"], check=False)
 
     def states(self) -> dict[str, str]:
         """Return node to state."""
         done = subprocess.run(["sinfo", "-h", "-N", "-o", "%N|%T"], capture_output=True, text=True, check=False)
         return dict(line.split("|") for line in done.stdout.split() if "|" in line)
+
+    def running_on(self, node: str) -> bool:
+        """Say whether a job runs on a node."""
+        done = subprocess.run(["squeue", "-h", "-t", "R,CG", "-w", node, "-o", "%i"], capture_output=True, text=True, check=False)
+        return bool(done.stdout.strip())
 
     def wait(self, condition, what: str, seconds: float = 120) -> None:
         """Wait for the scheduler; not for anything that a test measures."""

@@ -183,7 +183,7 @@ def _kind(mode: str, problem: Problem, lean: bool = False) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the C function will do for a problem, for those who predict its time.
+    """The operations of the C function for a problem, for predictions of its time.
 
     Attributes:
         mode: The mode that it really is: mixed mode may be forward or reverse mode.

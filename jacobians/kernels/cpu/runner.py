@@ -23,7 +23,7 @@ _PLAIN = {Tensor, nn.Parameter}
 
 
 class Addresses:
-    """Where the parameters of a network stand in memory, looked up in each call: nothing is copied, and every change is seen.
+    """Addresses of the parameters of a network, looked up in each call: nothing is copied, and every change is seen.
 
     Args:
         mlp: The network.

@@ -47,7 +47,7 @@ def power_of_two(least: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How a problem is cut.
+    """The cut of a problem into blocks.
 
     Attributes:
         neurons: Hidden width, padded.

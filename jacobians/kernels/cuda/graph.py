@@ -26,7 +26,7 @@ WARM_UP = 3  # calls before the recording: libraries allocate their workspaces i
 
 
 class Graph(Protocol):
-    """What a recording offers."""
+    """The interface of a recording."""
 
     def replay(self) -> None:
         """Run the recorded operations again."""

@@ -1,4 +1,4 @@
-"""What a user would pick instead for derivatives with respect to parameters, one file per library. Importing this registers them."""
+"""Library methods for derivatives with respect to parameters, one file per library. Importing this registers them."""
 
 from jacobians.peers.parameters import autograd, backpack, curvlinops, jax, numpy, opacus, torch_compile, torch_func
 

@@ -1,4 +1,4 @@
-"""What a user would pick instead for Laplacians, Hessians, and training through a Jacobian, one file per library."""
+"""Library methods for Laplacians, Hessians and training through a Jacobian, one file per library."""
 
 from jacobians.peers.second_order import autograd, folx, jax, torch_compile, torch_func
 

@@ -1,0 +1,74 @@
+"""Limits of the Triton kernels on a card, by the roofline of its data sheet. Predicted; `make gpu` measures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from benchmarks.analysis.cuda_resources import SHAPES
+from benchmarks.analysis.tables import duration
+from jacobians.cost import cost
+from jacobians.problem import Problem
+from jacobians.registry import JACOBIAN
+
+LAUNCH_S = 7.75e-6  # of a kernel that follows another, measured on an H100 with PyTorch: no card's data sheet says it
+PARTS = 3  # products of float32 numbers on the matrix units: three of tf32
+
+
+class Card(NamedTuple):
+    """A card by its data sheet: bytes/s of its memory, and operations/s of its matrix units in tf32, dense."""
+
+    name: str
+    bandwidth: float
+    tf32: float
+
+
+# NVIDIA's data sheets of the SXM cards. Rates with structured sparsity, twice as high, are for other matrices than these.
+CARDS = (
+    Card("A100 80 GB", 2.039e12, 156e12),
+    Card("H100", 3.35e12, 494.7e12),
+    Card("H200", 4.8e12, 494.7e12),
+    Card("B200", 7.7e12, 1.13e15),
+)
+
+
+class Limit(NamedTuple):
+    """The least time of a call, and what it is spent on: `launch`, `memory` or `matrix units`."""
+
+    seconds: float
+    by: str
+
+
+def limit(kind: str, problem: Problem, card: Card) -> Limit:
+    """Predict the least time of a kernel.
+
+    Args:
+        kind: `"forward"`, `"reverse"` or `"laplacian"`.
+        problem: The problem.
+        card: The card.
+
+    Returns:
+        The largest of launch, memory and matrix units.
+
+    Example:
+        >>> limit("forward", Problem(widths=(2, 30, 10)), CARDS[1])
+        Limit(seconds=7.75e-06, by='launch')
+    """
+    work = cost(problem, "forward" if kind == "laplacian" else kind)
+    times = {"launch": LAUNCH_S, "memory": work.bytes / card.bandwidth, "matrix units": PARTS * work.flops / card.tf32}
+    by = max(times, key=lambda name: times[name])
+    return Limit(times[by], by)
+
+
+def table() -> str:
+    """Write the limits of the kernels on the cards.
+
+    Returns:
+        Markdown.
+    """
+    lines = [f"| kernel | shape | {' | '.join(card.name for card in CARDS)} |", "|---" * (2 + len(CARDS)) + "|"]
+    for kind, problem in SHAPES:
+        described = problem.with_(quantity="laplacian" if kind == "laplacian" else JACOBIAN)
+        found = [limit(kind, described, card) for card in CARDS]
+        cells = " | ".join(f"{duration(one.seconds)}, {one.by}" for one in found)
+        lines.append(f"| {kind} | {'-'.join(map(str, problem.widths))}, N={problem.N} | {cells} |")
+    return "\n".join(lines)

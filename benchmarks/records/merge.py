@@ -1,0 +1,170 @@
+"""Journals of many tasks as one result per machine. Memory does not grow with the rows: they are sorted in a database on the disk.
+
+Of two rows of a case the better-founded is kept: one that is `ok`; then one of the run that has more `ok` rows of its problem, because
+ratios hold within a run; then the one with more rounds; then the later one. Merging again gives the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmarks.errors import BadInput
+from benchmarks.records.rows import COLUMNS, SCHEMA, Row, describe, to_cells
+
+_TABLE = """
+CREATE TABLE found (machine TEXT, sweep TEXT, problem TEXT, case_key TEXT, run TEXT, ok INTEGER, rounds INTEGER, started TEXT,
+                    shared INTEGER, source INTEGER, place INTEGER);
+"""
+_BEST = """
+WITH counted AS (
+  SELECT *, SUM(ok) OVER (PARTITION BY problem, run) AS of_run FROM found WHERE machine = ? AND sweep = ?
+), ranked AS (
+  SELECT *, ROW_NUMBER() OVER (PARTITION BY case_key ORDER BY ok DESC, of_run DESC, rounds DESC, started DESC, source, place) AS best
+  FROM counted
+)
+SELECT source, place, shared FROM ranked WHERE best = 1 ORDER BY problem, case_key;
+"""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A journal to be merged, and whether its node may have had other work."""
+
+    path: Path
+    shared: bool = False
+
+
+class Merger:
+    """Collects journals, then gives the rows of each machine and sweep.
+
+    Args:
+        scratch: Directory for the database; the system's own by default.
+    """
+
+    def __init__(self, scratch: Path | None = None) -> None:
+        self._directory = tempfile.TemporaryDirectory(dir=scratch, prefix="jacobians-merge-")
+        self._database = sqlite3.connect(Path(self._directory.name, "rows.db"))
+        self._database.executescript(
+            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-8000; PRAGMA temp_store=FILE; {_TABLE}"
+        )
+        self._sources: list[Journal] = []
+        self.read = self.kept = 0
+
+    def __enter__(self) -> Merger:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the database."""
+        self._database.close()
+        self._directory.cleanup()
+
+    def add(self, journals: Sequence[Journal]) -> None:
+        """Read journals. A torn last line, left by a kill, is passed over.
+
+        Args:
+            journals: The journals; one that is not there has no rows.
+
+        Raises:
+            BadInput: A line is no row, or of another schema.
+        """
+        for journal in journals:
+            if journal.path.exists():
+                self._sources.append(journal)
+                self._database.executemany("INSERT INTO found VALUES (?,?,?,?,?,?,?,?,?,?,?)", self._facts(journal, len(self._sources) - 1))
+        self._database.commit()
+
+    def _facts(self, journal: Journal, source: int) -> Iterator[tuple[object, ...]]:
+        for place, row in _rows_of(journal.path):
+            self.read += 1
+            problem = row.case.rsplit("/", 1)[0]
+            ok, run = row.status == "ok", f"{row.run} {source}"
+            yield (row.machine, row.sweep, problem, row.case, run, ok, row.rounds or 0, row.started_at or "", journal.shared, source, place)
+
+    def results(self) -> list[tuple[str, str]]:
+        """Return the machines and sweeps that there are rows of.
+
+        Returns:
+            Pairs, sorted.
+        """
+        return list(self._database.execute("SELECT DISTINCT machine, sweep FROM found ORDER BY machine, sweep"))
+
+    def rows(self, machine: str, sweep: str) -> Iterator[Row]:
+        """Go over the best row of each case.
+
+        Args:
+            machine: The machine.
+            sweep: The sweep.
+
+        Yields:
+            Rows, those of a problem next to each other.
+        """
+        files = {}
+        try:
+            for source, place, shared in self._database.execute(_BEST, (machine, sweep)):
+                if source not in files:
+                    files[source] = self._sources[source].path.open("rb")
+                files[source].seek(place)
+                row = Row.model_validate(json.loads(files[source].readline())["row"])
+                if shared and row.status == "ok":
+                    row = row.model_copy(update={"flags": " ".join(sorted({*(row.flags or "").split(), "shared"}))})
+                self.kept += 1
+                yield row
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
+    """Read a journal line by line: where each begins, and its row."""
+    with path.open("rb") as file:
+        place = 0
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # torn by a kill
+            try:
+                record = json.loads(line)["row"]
+                if record.get("schema") != SCHEMA:
+                    raise BadInput(
+                        f"{path}, line {number}: schema {record.get('schema')}, the others have {SCHEMA}; merge runs of one version"
+                    )
+                yield place, Row.model_validate(record)
+            except ValidationError as error:
+                raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away") from None
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise BadInput(f"{path}, line {number}: not a journal entry ({error}); move the journal away") from None
+            place += len(line)
+
+
+def write_rows(rows: Iterator[Row], path: Path) -> int:
+    """Write rows as a CSV, beside and then renamed, without holding them.
+
+    Args:
+        rows: The rows.
+        path: The file.
+
+    Returns:
+        How many there were.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    number = 0
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for row in rows:
+                writer.writerow(to_cells(row))
+                number += 1
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return number
