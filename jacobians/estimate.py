@@ -91,9 +91,11 @@ IN_BLOCKS = {"laplacian", "hessian", "jacobian_gradient", "laplacian_gradient"}
 
 def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     """Follow the kernels in Triton: waves of blocks, each a sequence of layers, and of tiles where inputs or outputs are many."""
-    cut = cut_for(problem, "laplacian" if problem.quantity == "laplacian" else mode)
+    cut = cut_for(problem, mode if problem.quantity == JACOBIAN else problem.quantity)
     blocks = -(-problem.N // cut.samples)
     tiles = -(-problem.P // 32) if mode == "forward" else -(-problem.D // 16) + -(-problem.D // 32)
+    if problem.quantity == "gradient":  # there, back, and the products of both: not yet seen on a card
+        return TRITON_START * ceilings.call_s + max(1.0, blocks / TRITON_AT_ONCE) * 3 * (TRITON_LAYER_S * problem.L + TRITON_TILE_S * tiles)
     if mode == "reverse":
         blocks *= -(-problem.P // cut.streams)
     waves = max(1.0, blocks / TRITON_AT_ONCE)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jacobians.kernels.cuda.blocks import WARPS, constants_of, cut_for, stages_for
+from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, stages_for, warps_for
 from jacobians.problem import Problem
 
 TARGETS = (80, 90, 100)  # A100, H100 and H200, B200
@@ -22,6 +22,8 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
     ("reverse", Problem(widths=(784, *[50] * 8, 10), batch=256)),
     ("laplacian", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
     ("laplacian", Problem(widths=(10, *[64] * 5, 1), batch=512, bias=True)),
+    ("gradient", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True, quantity="gradient", loss="mse")),
+    ("gradient", Problem(widths=(784, *[50] * 8, 10), batch=256, bias=True, quantity="gradient", loss="cross_entropy")),
 )
 
 
@@ -43,7 +45,7 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
     """Compile a kernel for a problem and read its needs off the machine code, with the `cuobjdump` that Triton ships.
 
     Args:
-        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
         problem: The problem.
         target: Compute capability, times ten.
 
@@ -57,13 +59,17 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
     from jacobians.kernels.cuda import chains
     from jacobians.kernels.cuda.elementary import CODES
 
-    function: Any = chains.pulled if kind == "reverse" else chains.pushed
+    function: Any = {"reverse": chains.pulled, "gradient": chains.differentiated}.get(kind, chains.pushed)
     constants = constants_of(problem, kind, cut_for(problem, kind), value=True)
     constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
-    types = {"addresses": "*i64", "widths": "*i64", "N": "i32"} | dict.fromkeys(("a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
+    classes = kind == "gradient" and problem.loss == "cross_entropy"
+    constants |= {"LOSS": LOSSES.index(str(problem.loss)), "CLASSES": classes} if kind == "gradient" else {}
+    types = {"addresses": "*i64", "widths": "*i64", "offsets": "*i64", "N": "i32", "blocks": "i32", "size": "i32", "factor": "fp32"}
+    types |= {"target": "*i64"} if classes else {}
+    types |= dict.fromkeys(("a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
     places = {(function.arg_names.index(name),): value for name, value in constants.items()}
-    options = {"num_warps": WARPS, "num_stages": stages_for(problem, kind)}
+    options = {"num_warps": warps_for(kind), "num_stages": stages_for(problem, kind)}
     compiled = triton.compile(ASTSource(function, signature, places), target=GPUTarget("cuda", target, 32), options=options)
     tool = next((Path(triton.__path__[0]) / "backends" / "nvidia").rglob("cuobjdump"))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -42,7 +42,7 @@ def limit(kind: str, problem: Problem, card: Card) -> Limit:
     """Predict the least time of a kernel.
 
     Args:
-        kind: `"forward"`, `"reverse"` or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
         problem: The problem.
         card: The card.
 
@@ -53,7 +53,7 @@ def limit(kind: str, problem: Problem, card: Card) -> Limit:
         >>> limit("forward", Problem(widths=(2, 30, 10)), CARDS[1])
         Limit(seconds=7.75e-06, by='launch')
     """
-    work = cost(problem, "forward" if kind == "laplacian" else kind)
+    work = cost(problem, {"laplacian": "forward", "gradient": "reverse"}.get(kind, kind))
     times = {"launch": LAUNCH_S, "memory": work.bytes / card.bandwidth, "matrix units": PARTS * work.flops / card.tf32}
     by = max(times, key=lambda name: times[name])
     return Limit(times[by], by)
@@ -67,7 +67,7 @@ def table() -> str:
     """
     lines = [f"| kernel | shape | {' | '.join(card.name for card in CARDS)} |", "|---" * (2 + len(CARDS)) + "|"]
     for kind, problem in SHAPES:
-        described = problem.with_(quantity="laplacian" if kind == "laplacian" else JACOBIAN)
+        described = problem.with_(quantity=kind if kind in {"laplacian", "gradient"} else JACOBIAN)
         found = [limit(kind, described, card) for card in CARDS]
         cells = " | ".join(f"{duration(one.seconds)}, {one.by}" for one in found)
         lines.append(f"| {kind} | {'-'.join(map(str, problem.widths))}, N={problem.N} | {cells} |")

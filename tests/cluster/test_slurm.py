@@ -79,8 +79,16 @@ class Background:
         self.slurm.wait(lambda: self.rows() >= rows or self.process.poll() is not None, f"{rows} rows", 300)
         assert self.process.poll() is None, self.process.communicate()
 
-    def until_more(self, than):
-        self.slurm.wait(lambda: self.rows() > than or self.process.poll() is not None, "it goes on", 200)
+    @property
+    def task(self):
+        """What the processes of its tasks are called."""
+        return f"submitit.core._submit {self.out}"
+
+    def until_started(self):
+        def started():
+            return self.rows() > 0 and subprocess.run(["pgrep", "-f", self.task], capture_output=True, check=False).returncode == 0
+
+        self.slurm.wait(lambda: started() or self.process.poll() is not None, "a task", 200)
 
     def until_over(self):
         self.slurm.wait(lambda: self.process.poll() is not None, "its end", 200)
@@ -169,22 +177,20 @@ def test_a_limit_of_time_and_a_cancellation(slurm, sweeps, tmp_path):
 def test_kills_at_random_and_a_merge_of_two_runs(slurm, sweeps, tmp_path):
     dice = random.Random(7)
     out = tmp_path / "run"
-    one = Background(slurm, sweeps, out, "--tasks", "2")
-    one.until(1)
-    killed = 0
-    for _ in range(KILLS):
-        seen = one.rows()
+    killed, more = 0, ()
+    while killed < KILLS:
+        one = Background(slurm, sweeps, out, "--tasks", "2", *more)
+        one.until_started()
         if one.process.poll() is None:
-            time.sleep(dice.uniform(0, 0.4))  # any moment will do: nothing is expected of it
-            killed += subprocess.run(["pkill", "-9", "-f", f"submitit.core._submit.*{out}"], check=False).returncode == 0
+            time.sleep(dice.uniform(0, 8))  # any moment will do: nothing is expected of it
+            seen = one.rows()
+            killed += subprocess.run(["pkill", "-9", "-f", one.task], check=False).returncode == 0
             one.until_over()
+            assert one.rows() >= seen
         one.end()
-        assert one.rows() >= seen
+        more = ("--resume",)
         if set(cluster.status(out).states.values()) == {"done"}:
             break
-        one = Background(slurm, sweeps, out, "--tasks", "2", "--resume")
-        one.until_more(seen)
-    one.end()
     if set(cluster.status(out).states.values()) != {"done"}:
         assert bench(*run(sweeps, out, "--tasks", "2", "--resume")).returncode == 0
     print(f"{killed} kills")

@@ -71,6 +71,43 @@ def test_laplacians(widths, batch):
 
 
 @on_cpu
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("widths", "batch"), [*SHAPES, ((3, 40, 40, 60), 300)], ids=str)
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_gradients(widths, batch, loss, bias):
+    mlp, x = network(widths, batch=batch, bias=bias, dtype=torch.float32)
+    of_loss("gradient/reverse:triton", mlp, x, jac.Loss(loss))
+
+
+@on_cpu
+@pytest.mark.parametrize(
+    "loss", [jac.Loss("l1", "sum"), jac.Loss("bce_with_logits"), jac.Loss("mse", scale=0.5), jac.Loss("cross_entropy", "sum")], ids=str
+)
+@pytest.mark.parametrize("name", ["tanh", "gelu", "leaky_relu"])
+def test_losses(loss, name):
+    mlp, x = network((4, 6, 5, 3), batch=37, bias=True, activation=name, dtype=torch.float32)
+    of_loss("gradient/reverse:triton", mlp, x, loss)
+
+
+def of_loss(method, mlp, x, loss):
+    problem = problem_of(mlp, x).with_(quantity="gradient", loss=str(loss))
+    generator = torch.Generator().manual_seed(3)
+    classes = torch.randint(0, mlp.P, x.shape[:-1], generator=generator)
+    numbers = torch.rand(*x.shape[:-1], mlp.P, generator=generator)
+    for target in [numbers, *([classes] if loss.classes else [])]:
+        computation = jac.find_method(method).prepare(mlp, problem, Request())
+        found = computation.restore(computation.run((x, target))[1])
+        exact = find_quantity("gradient").exact(
+            mlp.to(dtype=torch.float64), problem, (x.double(), target if target is classes else target.double())
+        )
+        for one, other in zip(found, exact, strict=True):
+            assert one.shape == other.shape
+            assert oracles.relative_error(one, other) < 3e-5
+        again = computation.restore(computation.run((x, target))[1])
+        assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True)), "no order is left to chance"
+
+
+@on_cpu
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter's NumPy, at inf - inf
 def test_parameters_are_read_as_they_are_at_the_call():
     mlp, x = network((3, 8, 2), batch=4, bias=True, dtype=torch.float32)

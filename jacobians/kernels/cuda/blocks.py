@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from jacobians.activations import Activation
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
+from jacobians.quantities.gradient import Parts
+from jacobians.quantities.parameters import loss_in
 from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 
 MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
@@ -21,6 +23,7 @@ MOST_STREAMS = 16
 WARPS = 4
 MOST_ROWS = 32  # of a block: 16, 64 and 128 were slower on an H100, as were eight warps
 MULTIPROCESSORS = 132  # blocks are cut so that this many get one
+LOSSES = ("mse", "l1", "bce_with_logits", "cross_entropy")  # a name stands for its place in the kernel
 INSTALL = "Triton is not installed; install it with: pip install 'jacobians[cuda]'"
 
 
@@ -103,17 +106,32 @@ def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool) -> dict[
 
     Args:
         problem: The problem.
-        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
         cut: How it is cut.
         value: Whether y is written.
 
     Returns:
         Name to constant.
     """
+    if kind == "gradient":
+        tiles = {"TP": max(16, power_of_two(problem.P)), "TD": 16 if problem.D <= 16 else 32}
+        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "BN": cut.samples, **tiles}
     sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "S": cut.streams, "BN": cut.samples, "VALUE": value}
     if kind == "reverse":
         return sizes | {"TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
     return sizes | {"TP": 16 if problem.P <= 16 else 32, "SECOND": kind == "laplacian"}
+
+
+def warps_for(kind: str) -> int:
+    """Return how many warps a block has: twice as many where the derivative of a weight stands in registers beside the rest.
+
+    Args:
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
+
+    Returns:
+        Triton's `num_warps`.
+    """
+    return 2 * WARPS if kind == "gradient" else WARPS
 
 
 def stages_for(problem: Problem, kind: str) -> int:
@@ -121,12 +139,12 @@ def stages_for(problem: Problem, kind: str) -> int:
 
     Args:
         problem: The problem.
-        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
 
     Returns:
         Triton's `num_stages`.
     """
-    return 1 if kind == "reverse" and problem.P > 1 else 3
+    return 1 if kind == "gradient" or (kind == "reverse" and problem.P > 1) else 3
 
 
 def cut_for(problem: Problem, kind: str) -> Blocks:
@@ -134,13 +152,15 @@ def cut_for(problem: Problem, kind: str) -> Blocks:
 
     Args:
         problem: The problem.
-        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
 
     Returns:
         The sizes.
     """
     if kind == "reverse":
         return blocks_for(problem, min(2, problem.P), 16)
+    if kind == "gradient":
+        return blocks_for(problem, 2, 16)  # values and cotangents: with 32 samples an A100 spills
     return blocks_for(problem, problem.D + (2 if kind == "laplacian" else 1), 1)
 
 
@@ -150,7 +170,7 @@ class Chain:
     Args:
         mlp: The network.
         problem: The problem.
-        kind: `"forward"`, `"reverse"`, or `"laplacian"`.
+        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
         value: Whether y is wanted too.
     """
 
@@ -220,6 +240,64 @@ class Chain:
         return (y if self._value or second else None), J, (lap if second else None)
 
 
+class Descent(Chain):
+    """Launches the kernel of the gradient of a loss.
+
+    Args:
+        mlp: The network.
+        problem: The problem, with its loss.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem) -> None:
+        super().__init__(mlp, problem, "gradient", False)
+        self._loss = loss_in(problem)
+        weights, biases = mlp.parameter_tuples()
+        self._like = [torch.empty_like(p) for p in mlp.parameters()]
+        starts, places = 0, ([], [])
+        for W, b in zip(weights, biases, strict=True):
+            places[0].append(starts)
+            starts += W.numel()
+            places[1].append(-1 if b is None else starts)
+            starts += 0 if b is None else b.numel()
+        self._size = starts + 1
+        self._offsets = torch.tensor([*places[0], *places[1]], dtype=torch.int64, device=problem.device)
+
+    def gradient(self, x: Tensor, target: Tensor) -> Parts:
+        """Compute.
+
+        Args:
+            x: Input of shape (D,) or (N, D).
+            target: As the loss takes it.
+
+        Returns:
+            The derivatives by the parameters and the loss.
+
+        Raises:
+            NotPlain: A tensor's numbers do not stand in memory as they are.
+            ValueError: The network has changed.
+        """
+        for one in (x, target):
+            if type(one) not in {Tensor, nn.Parameter}:
+                raise NotPlain(f"an input is a {type(one).__name__}")
+        self._look_up()
+        chains: Any = importlib.import_module("jacobians.kernels.cuda.chains")  # needs Triton
+        problem, cut, loss = self._problem, self._blocks, self._loss
+        N, P = problem.N, problem.P
+        blocks = -(-N // cut.samples)
+        programs = max(1, min(blocks, MULTIPROCESSORS))
+        classes = loss.classes and not target.is_floating_point()
+        count = (N if loss.per_sample else N * P) if loss.reduction == "mean" else 1
+        kept = x.new_empty(2, problem.L, N, cut.neurons)
+        partial = x.new_zeros(programs, self._size)
+        if N:
+            chains.differentiated[(programs,)](
+                x.contiguous(), target.contiguous(), self._addresses, self._widths, self._offsets, kept, partial, N, blocks, self._size,
+                loss.scale / count, *self._settings, **constants_of(problem, "gradient", cut, False), **self._codes,
+                LOSS=LOSSES.index(loss.name), CLASSES=classes, num_warps=warps_for("gradient"), num_stages=stages_for(problem, "gradient"),
+            )  # fmt: skip
+        return Parts(partial.sum(0), self._like, None)
+
+
 def _supports(problem: Problem, streams: int) -> str | None:
     if not problem.device.startswith("cuda") and not interpreted():
         return f"runs on CUDA, not on {problem.device}"
@@ -253,6 +331,20 @@ def _supports_reverse(problem: Problem) -> str | None:
 
 def _supports_laplacian(problem: Problem) -> str | None:
     return _supports(problem, problem.D + 2)
+
+
+def _supports_gradient(problem: Problem) -> str | None:
+    loss = loss_in(problem)
+    if loss.name not in LOSSES or loss.reduction == "none":
+        return f"has no loss {loss} in Triton"
+    if problem.P > MOST_NEURONS:
+        return f"holds at most {MOST_NEURONS} outputs in registers, got {problem.P}; use a CUDA graph"
+    return _supports(problem, 1)
+
+
+def _prepare_gradient(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    descent = Descent(mlp, problem)
+    return Computation(lambda inputs: (None, descent.gradient(*inputs)), restore=lambda out: out.tensors(), records=False)
 
 
 def _prepare(mode: str) -> Prepare:
@@ -296,3 +388,11 @@ register(
     device="cuda",
     summary="value, tangents and Laplacian of a block in one launch",
 )(_prepare_laplacian)
+
+register(
+    "gradient/reverse:triton",
+    hand_written=True,
+    supports=_supports_gradient,
+    device="cuda",
+    summary="evaluation, loss and pullback of a block in one launch",
+)(_prepare_gradient)

@@ -31,10 +31,10 @@ def _weight(addresses, widths, layer, K: tl.constexpr, TRANSPOSED: tl.constexpr)
 
 @triton.jit
 def _bias(addresses, widths, layer, layers, K: tl.constexpr):
-    """Read the bias of a layer, zeros where there is none."""
+    """Read the bias of a layer, zeros where there is none: said of each place, for the interpreter takes one truth for all as a number."""
     at = tl.load(addresses + layers + layer)
     o = tl.arange(0, K)
-    return tl.load(at.to(tl.pointer_type(tl.float32)) + o, mask=(o < tl.load(widths + layer + 1)) & (at != 0), other=0.0)
+    return tl.load(at.to(tl.pointer_type(tl.float32)) + o, mask=(o < tl.load(widths + layer + 1)) & (o * 0 + at != 0), other=0.0)
 
 
 @triton.jit
@@ -104,7 +104,7 @@ def pushed(
         p = p0 + tl.arange(0, TP)
         Wp = tl.load(W + p[None, :] * n_in + k[:, None], mask=(p[None, :] < P) & (k[:, None] < n_in), other=0.0)
         Z_out = tl.reshape(tl.dot(tl.reshape(X, (BN * S, K)), Wp, input_precision=DOT), (BN, S, TP))
-        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
+        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (p * 0 + at_bias != 0), other=0.0)
         z_out = tl.sum(tl.where(stream[None, :, None] == 0, Z_out, 0.0), axis=1) + bias[None, :]
         h_out, s_out, c_out = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
         there = (n[:, None] < N) & (p[None, :] < P)
@@ -151,7 +151,7 @@ def pulled(
     rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
     C = rows[None, :, :] * s[:, None, :]  # (BN, S, K)
     if EVALUATED:
-        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (at_bias != 0), other=0.0)
+        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (p * 0 + at_bias != 0), other=0.0)
         z_out = tl.sum(rows[None, :, :] * h[:, None, :], axis=2) + bias[None, :]
         value, slope, _bend = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
         C = C * slope[:, :, None]
@@ -168,3 +168,109 @@ def pulled(
         out = tl.reshape(tl.dot(tl.reshape(C, (BN * S, K)), tile, input_precision=DOT), (BN, S, TD))
         at = J + n[:, None, None] * (P * D) + p[None, :, None] * D + d[None, None, :]
         tl.store(at, out, mask=(n[:, None, None] < N) & (p[None, :, None] < P) & (d[None, None, :] < D))
+
+
+@triton.jit
+def _add_tile(at, tile, rows, columns, n_columns, n_rows_there, n_columns_there):
+    """Add a tile to a matrix of n_columns columns that begins at `at`."""
+    there = (rows[:, None] < n_rows_there) & (columns[None, :] < n_columns_there)
+    place = at + rows[:, None] * n_columns + columns[None, :]
+    tl.store(place, tl.load(place, mask=there, other=0.0) + tile, mask=there)
+
+
+@triton.jit
+def _add_row(mine, offset, values, columns, n_columns):
+    """Add to a bias, where there is one."""
+    there = (columns < n_columns) & (columns * 0 + offset >= 0)
+    place = mine + offset + columns
+    tl.store(place, tl.load(place, mask=there, other=0.0) + values, mask=there)
+
+
+@triton.jit
+def _cotangent(y, target, n, p, N, P: tl.constexpr, LOSS: tl.constexpr, CLASSES: tl.constexpr):
+    """Return the loss of each sample, unreduced, and its derivative by y, (BN, TP): 0 beyond N and P."""
+    there = (n[:, None] < N) & (p[None, :] < P)
+    if CLASSES:
+        t = tl.where(p[None, :] == tl.load(target + n, mask=n < N, other=-1)[:, None], 1.0, 0.0)
+    else:
+        t = tl.load(target + n[:, None] * P + p[None, :], mask=there, other=0.0)
+    if LOSS == 0:  # mse
+        each, C = (y - t) * (y - t), 2.0 * (y - t)
+    elif LOSS == 1:  # l1
+        each, C = tl.abs(y - t), tl.where(y > t, 1.0, tl.where(y < t, -1.0, y - t))  # 0 at the kink, NaN where it is none
+    elif LOSS == 2:  # bce_with_logits
+        e = tl.exp(-tl.abs(y))
+        each, C = tl.maximum(y, 0.0) - y * t + tl.log(1.0 + e), tl.where(y >= 0, 1.0, e) / (1.0 + e) - t
+    else:  # cross_entropy
+        z = tl.where(p[None, :] < P, y, float("-inf"))
+        most = tl.max(z, axis=1)
+        e = tl.exp(z - most[:, None])
+        total = tl.sum(e, axis=1)
+        weight = tl.sum(tl.where(there, t, 0.0), axis=1)  # of all classes: one, unless the target is no distribution
+        each = t * (most[:, None] + tl.log(total)[:, None] - y)
+        C = e / total[:, None] * weight[:, None] - t
+    return tl.sum(tl.where(there, each, 0.0), axis=1), tl.where(there, C, 0.0)
+
+
+@triton.jit
+def differentiated(
+    x, target, addresses, widths, offsets, kept, partial, N, blocks, size, factor, a, b, scale, a_out, b_out, scale_out,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, TP: tl.constexpr, BN: tl.constexpr, TD: tl.constexpr,
+    CODE: tl.constexpr, CODE_OUT: tl.constexpr, LOSS: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """Evaluate blocks of BN samples, pull the cotangent of the loss back, and sum `∂L/∂W_l = C_lᵀ h_{l-1}` up, program by program.
+
+    `kept` (2, layers - 1, N, K) takes values and slopes; `partial` (programs, size), zeros at first, the derivatives in the order of the
+    parameters with the loss behind them; `offsets` says where each weight, then each bias begins (-1 for none). A program takes every
+    so-manieth block, so its sums stay in the second cache, and nothing is added by two at once: the same call gives the same bits.
+    """
+    k, p = tl.arange(0, K), tl.arange(0, TP)
+    mine = partial + tl.program_id(0) * size
+    last = layers - 1
+    slopes = kept + (layers - 1) * N * K
+    W = tl.load(addresses + last).to(tl.pointer_type(tl.float32))
+    at_bias = tl.load(addresses + layers + last)
+    n_in, n_first = tl.load(widths + last), tl.load(widths + 1)
+    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        n = block * BN + tl.arange(0, BN)
+        row = n[:, None] * K + k[None, :]
+        inside = (n[:, None] < N) & (k[None, :] < K)
+        z, spoiled = _first(x, addresses, widths, layers, n, N, D, K, BN)
+        h, s, _ = phi(z, a, b, scale, CODE)
+        s += spoiled[:, None]
+        tl.store(kept + row, h, mask=inside)
+        tl.store(slopes + row, s, mask=inside)
+        for layer in range(1, layers - 1):
+            z = tl.dot(h, _weight(addresses, widths, layer, K, True), input_precision=DOT)
+            h, s, _ = phi(z + _bias(addresses, widths, layer, layers, K)[None, :], a, b, scale, CODE)
+            tl.store(kept + layer * N * K + row, h, mask=inside)
+            tl.store(slopes + layer * N * K + row, s, mask=inside)
+        tl.debug_barrier()  # they are read back by whichever thread holds that place
+        rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
+        bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (p * 0 + at_bias != 0), other=0.0)
+        z_out = tl.dot(h, tl.trans(rows), input_precision=DOT) + bias[None, :]
+        y, slope, _bend = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
+        each, C_out = _cotangent(y, target, n, p, N, P, LOSS, CLASSES)
+        C_out = tl.where((n[:, None] < N) & (p[None, :] < P), C_out * factor * slope, 0.0)
+        at_loss = mine + size - 1
+        tl.store(at_loss, tl.load(at_loss) + factor * tl.sum(each, axis=0))
+        dW_out = tl.dot(tl.trans(C_out), h, input_precision=DOT)
+        _add_tile(mine + tl.load(offsets + last), dW_out, p, k, n_in, P, n_in)
+        _add_row(mine, tl.load(offsets + layers + last), tl.sum(C_out, axis=0), p, P)
+        C = tl.dot(C_out, rows, input_precision=DOT) * s
+        for back in range(1, layers - 1):
+            layer = layers - 1 - back
+            before = tl.load(kept + (layer - 1) * N * K + row, mask=inside, other=0.0)
+            into, out = tl.load(widths + layer), tl.load(widths + layer + 1)
+            dW = tl.dot(tl.trans(C), before, input_precision=DOT)
+            _add_tile(mine + tl.load(offsets + layer), dW, k, k, into, out, into)
+            _add_row(mine, tl.load(offsets + layers + layer), tl.sum(C, axis=0), k, out)
+            C = tl.dot(C, _weight(addresses, widths, layer, K, False), input_precision=DOT)
+            C *= tl.load(slopes + (layer - 1) * N * K + row, mask=inside, other=0.0)
+        for d0 in range(0, D, TD):
+            d = d0 + tl.arange(0, TD)
+            tile = tl.load(x + n[:, None] * D + d[None, :], mask=(n[:, None] < N) & (d[None, :] < D), other=0.0)
+            dW_first = tl.dot(tl.trans(C), tile, input_precision=DOT)
+            _add_tile(mine + tl.load(offsets), dW_first, k, d, D, n_first, D)
+        _add_row(mine, tl.load(offsets + layers), tl.sum(C, axis=0), k, n_first)
+        tl.debug_barrier()  # before the next block's sums are added in the same places
