@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import random
+import resource
 import signal
 import sys
 
@@ -62,6 +63,14 @@ def _logged(J):
     return J
 
 
+def _full(J):
+    """From the second problem on, let no file of this process grow beyond the journal: the next row finds the disk full."""
+    journal = pathlib.Path(os.environ["FAULTY_JOURNAL"])
+    if journal.exists() and journal.stat().st_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return J
+
+
 class _AtRandom:
     """Right, or at some call any fault. Drawn anew each time a case is prepared."""
 
@@ -93,6 +102,7 @@ FAULTS = {
 }
 TOYS = {
     "alone": (_alone, "torch"),
+    "full": (_full, "torch"),
     "logged-jax": (_logged, "jax"),
     "logged-torch": (_logged, "torch"),
     "random": (_AtRandom, "torch"),
