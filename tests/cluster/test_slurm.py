@@ -182,7 +182,7 @@ def test_kills_at_random_and_a_merge_of_two_runs(slurm, sweeps, tmp_path):
         one = Background(slurm, sweeps, out, "--tasks", "2", *more)
         one.until_started()
         if one.process.poll() is None:
-            time.sleep(dice.uniform(0, 8))  # any moment will do: nothing is expected of it
+            time.sleep(dice.uniform(0, 1))  # any moment will do: nothing is expected of it
             seen = one.rows()
             killed += subprocess.run(["pkill", "-9", "-f", one.task], check=False).returncode == 0
             one.until_over()
