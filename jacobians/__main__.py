@@ -18,6 +18,7 @@ from jacobians.losses import RULES
 from jacobians.mlp import MLP
 
 LOOK_S = 2.0
+DYING_S = 120
 CHOSEN = ("quantity", "chunk", "target", "loss", "method", "compression")  # options that `jac.compute` takes as they are
 
 
@@ -59,12 +60,22 @@ def run_part(options: dict[str, Any], part: tuple[int, int] | None, tasks: int) 
         options: Of the command line.
         part: `(k, n)`, or the whole.
         tasks: How many processes share this machine's cores.
+
+    Raises:
+        BlockingIOError: Another run writes to the output, and goes on doing so.
     """
     if tasks > 1:
         scheduling.share_cores(tasks)
     os.chdir(options["directory"])
     chosen = {name: options[name] for name in CHOSEN}
-    outofcore.compute(network_of(options["module"]), options["inputs"], options["out"], part=part, **chosen)
+    for looks_left in range(DYING_S, -1, -1):
+        try:
+            outofcore.compute(network_of(options["module"]), options["inputs"], options["out"], part=part, **chosen)
+            return
+        except BlockingIOError:  # called again by the scheduler, which is still killing the call before
+            if not looks_left:
+                raise
+            time.sleep(1.0)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +400,7 @@ def _group(path: Path, work: _Work, compression: str | None) -> Any:
         if DESCRIPTION in group.attrs:
             _check_same(path, dict(group.attrs[DESCRIPTION]), wanted)
             return group
-        if [name for name, _ in group.members() if name != DONE and name not in _names(work)]:
+        if {name for name, _ in group.members()} - {DONE, *_example(work)}:
             raise ValueError(f"{path}: a Zarr group that jac.compute did not write; give another path")
     elif path.exists() and any(path.iterdir()):
         raise ValueError(f"{path}: a directory that is no output of jac.compute; give another path")
@@ -415,10 +416,6 @@ def _group(path: Path, work: _Work, compression: str | None) -> Any:
     group.create_array(DONE, shape=marks, chunks=(1,) * len(marks), dtype="uint64", compressors=None, fill_value=0, overwrite=True)
     group.attrs[DESCRIPTION] = wanted
     return zarr.open_group(str(path), mode="r+")
-
-
-def _names(work: _Work) -> set[str]:
-    return set(_example(work))
 
 
 def _example(work: _Work) -> Arrays:
@@ -459,9 +456,7 @@ def _run(work: _Work, group: Any, part: tuple[int, int] | None, report: Callable
 
     pending: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for number, job in enumerate(work.jobs()):
-            if not first <= number < end:
-                continue
+        for number, job in enumerate(islice(work.jobs(), first, end), 1):
             given, there = work.inputs(job), _mark_there(path, job)
             if there == 0:
                 values = work.values(job, given)
@@ -475,7 +470,7 @@ def _run(work: _Work, group: Any, part: tuple[int, int] | None, report: Callable
                     f"{path} holds something else: the inputs of samples {at.start} to {at.stop - 1} have changed since they "
                     "were computed. Give another path, or remove it"
                 )
-            report((number + 1 - first) / max(1, end - first))
+            report(number / (end - first))
         if pending is not None:
             pending.result()
 

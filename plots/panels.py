@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from plots import style
 from plots.axes import WIDTH, powers_axis, titles
 from plots.chart import Chart, draw
+from studies import Row
 
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
@@ -42,6 +44,26 @@ class PanelsChart(Chart):
 
     panels: tuple[Panel, ...]
     columns: int = 2
+
+
+def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, least: float = -math.inf) -> tuple[Series, ...]:
+    """Make a line of each label from a table of a study.
+
+    Args:
+        rows: The rows.
+        label: Row to the line that it is a point of.
+        x: Column of the positions.
+        y: Column of the values; points without one (NaN) are left out.
+        least: Values below are drawn there, as a logarithmic axis needs.
+
+    Returns:
+        The lines, in the order of the rows.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if not math.isnan(value := float(row[y])):
+            points.setdefault(label(row), []).append((float(row[x]), max(least, value)))
+    return tuple(Series(name, *map(tuple, zip(*found, strict=True))) for name, found in points.items())
 
 
 @draw.register

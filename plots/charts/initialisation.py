@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, Series
+from plots.panels import Panel, PanelsChart, Series, lines_of
 from studies import find_study
-from studies.study import column
 
 LEAST = 1e-12  # of a logarithmic axis
 
@@ -23,21 +20,9 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         The chart.
     """
     layers, curves, ends = (tables[f"initialisation{part}"] for part in ("-layers", "-training", ""))
-    inits = [str(row["init"]) for row in ends]
 
-    def lines(name: str) -> tuple[Series, ...]:
-        found = []
-        for init in inits:
-            own = [row for row in layers if row["init"] == init and not math.isnan(float(row[name]))]
-            values = column(own, name)
-            found.append(
-                Series(init, tuple(column(own, "layer")), tuple(values if name == "saturated" else [max(LEAST, v) for v in values]))
-            )
-        return tuple(found)
-
-    def curve(init: str) -> Series:
-        own = [row for row in curves if row["init"] == init]
-        return Series(init, tuple(column(own, "step")), tuple(column(own, "loss")))
+    def lines(name: str, least: float = LEAST) -> tuple[Series, ...]:
+        return lines_of(layers, lambda row: str(row["init"]), "layer", name, least)
 
     best = max(ends, key=lambda row: float(row["test_accuracy"]))
     others = max(float(row["test_accuracy"]) for row in ends if row is not best)
@@ -49,8 +34,8 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         caption=find_study("initialisation").conclude(tables),
         panels=(
             Panel("norm of ∂L/∂W", "layer", "", lines("gradient_norm"), logarithmic=True),
-            Panel("share of saturated units, |h| > 0.99", "layer", "", lines("saturated")),
+            Panel("share of saturated units, |h| > 0.99", "layer", "", lines("saturated", 0.0)),
             Panel("largest singular value of ∂h/∂x", "layer", "", lines("largest_singular_value"), logarithmic=True),
-            Panel("training loss", "step", "", tuple(map(curve, inits))),
+            Panel("training loss", "step", "", lines_of(curves, lambda row: str(row["init"]), "step", "loss")),
         ),
     )

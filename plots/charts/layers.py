@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, Series
-from studies import find_study
-from studies.study import column
+from plots.panels import Panel, PanelsChart, lines_of
+from studies import Row, find_study
 
 
 @study_figure(87, "layers")
@@ -19,15 +18,9 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         The chart.
     """
     rows, curves = tables["layers"], tables["layers-training"]
-    kinds = list(dict.fromkeys((float(row["hidden"]), str(row["batch_norm"])) for row in curves))
 
-    def lines(name: str) -> tuple[Series, ...]:
-        found = []
-        for hidden, norms in kinds:
-            own = [row for row in curves if (float(row["hidden"]), row["batch_norm"]) == (hidden, norms)]
-            label = f"{hidden:g} hidden{', batch norm' if norms == 'with' else ''}"
-            found.append(Series(label, tuple(column(own, "epoch")), tuple(column(own, name))))
-        return tuple(found)
+    def label(row: Row) -> str:
+        return f"{float(row['hidden']):g} hidden{', batch norm' if row['batch_norm'] == 'with' else ''}"
 
     worst = max(float(row["difference"]) for row in rows)
     return PanelsChart(
@@ -37,7 +30,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         subtitle="",
         caption=find_study("layers").conclude(tables),
         panels=(
-            Panel("training loss", "epoch", "", lines("train_loss"), logarithmic=True),
-            Panel("share of right tests", "epoch", "", lines("test_accuracy")),
+            Panel("training loss", "epoch", "", lines_of(curves, label, "epoch", "train_loss"), logarithmic=True),
+            Panel("share of right tests", "epoch", "", lines_of(curves, label, "epoch", "test_accuracy")),
         ),
     )

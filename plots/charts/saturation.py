@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, Series
+from plots.panels import Panel, PanelsChart, Series, lines_of
 from studies import find_study, saturation
-from studies.study import column
 
 
 @study_figure(79, "saturation")
@@ -21,11 +20,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     rows = tables["saturation"]
 
     def lines(name: str) -> tuple[Series, ...]:
-        found = []
-        for init in saturation.INITS:
-            own = [row for row in rows if row["init"] == init]
-            found.append(Series(init, tuple(column(own, "layer")), tuple(max(1e-300, value) for value in column(own, name))))
-        return tuple(found)
+        return lines_of(rows, lambda row: str(row["init"]), "layer", name, 1e-300)
 
     last = [row for row in rows if row["init"] == saturation.INITS[0]][-1]
     return PanelsChart(

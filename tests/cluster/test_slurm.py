@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ class Background:
         return cluster.status(self.out).rows if (self.out / "jobs.json").exists() else 0
 
     def until(self, rows):
-        self.slurm.wait(lambda: self.rows() >= rows or self.process.poll() is not None, f"{rows} rows", 300)
+        self.slurm.wait(lambda: self.rows() >= rows or self.process.poll() is not None, f"{rows} rows")
         assert self.process.poll() is None, self.process.communicate()
 
     @property
@@ -88,10 +87,13 @@ class Background:
         def started():
             return self.rows() > 0 and subprocess.run(["pgrep", "-f", self.task], capture_output=True, check=False).returncode == 0
 
-        self.slurm.wait(lambda: started() or self.process.poll() is not None, "a task", 200)
+        self.slurm.wait(lambda: started() or self.process.poll() is not None, "a task")
+
+    def until_rows(self, rows):
+        self.slurm.wait(lambda: self.rows() >= rows or self.process.poll() is not None, "more rows")
 
     def until_over(self):
-        self.slurm.wait(lambda: self.process.poll() is not None, "its end", 200)
+        self.slurm.wait(lambda: self.process.poll() is not None, "its end")
 
     def jobs(self):
         return scheduling.Jobs.load(self.out)
@@ -182,7 +184,8 @@ def test_kills_at_random_and_a_merge_of_two_runs(slurm, sweeps, tmp_path):
         one = Background(slurm, sweeps, out, "--tasks", "2", *more)
         one.until_started()
         if one.process.poll() is None:
-            time.sleep(dice.uniform(0, 1))  # any moment will do: nothing is expected of it
+            seen = one.rows() + dice.randrange(3)  # at any moment: so many rows later
+            one.until_rows(seen)
             seen = one.rows()
             killed += subprocess.run(["pkill", "-9", "-f", one.task], check=False).returncode == 0
             one.until_over()

@@ -341,6 +341,25 @@ class TestCommandLine:
         assert len(printed.strip().splitlines()) == 1
         assert {path.name for path in files.iterdir()} <= {"net_of_a_user.py", "x.npy", "__pycache__"}
 
+    def test_a_task_waits_for_its_predecessor_that_is_dying(self, files, monkeypatch):
+        waited, tries = [], []
+        monkeypatch.setattr(command_line.time, "sleep", waited.append)
+
+        def busy(*given, **options):
+            tries.append(options["part"])
+            if len(tries) < 3:
+                raise BlockingIOError("another run is writing to it")
+
+        monkeypatch.setattr(command_line.outofcore, "compute", busy)
+        options = dict.fromkeys(command_line.CHOSEN) | {"module": "net_of_a_user:model", "inputs": "x.npy", "out": "out", "directory": "."}
+        command_line.run_part(options, (1, 2), 1)
+        assert (tries, waited) == ([(1, 2)] * 3, [1.0, 1.0])
+        monkeypatch.setattr(command_line, "DYING_S", 2)
+        tries[:] = []
+        monkeypatch.setattr(command_line.outofcore, "compute", lambda *given, **options: (_ for _ in ()).throw(BlockingIOError("busy")))
+        with pytest.raises(BlockingIOError, match="busy"):
+            command_line.run_part(options, (1, 2), 1)
+
     def test_without_slurm(self, files, capsys, monkeypatch):
         monkeypatch.setattr(scheduling.shutil, "which", lambda name: None)
         assert self.run("--on", "slurm") == 2
