@@ -36,8 +36,12 @@ bench: $(READY)
 	$(BIN)/python bench.py run quick --out build/quick
 	$(BIN)/python bench.py plot build/quick/quick.csv --out build/quick --format svg,png
 
+# Threads that spin would take the other worker's core; the modules are compiled once and not in each of a hundred processes; and JAX
+# optimises no machine code that runs once.
+FOR_TESTS = OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= XLA_FLAGS=--xla_backend_optimization_level=0
+
 test: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile # threads that spin would take the other worker's core
+	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-cuda: $(READY)
 	$(call with_ticker,installing Triton,$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps triton)

@@ -42,13 +42,16 @@ SETTINGS = (
 ACTIVATIONS = (*RULES, *SETTINGS)
 
 
+DEADLOCK_S = 600  # what waits longer waits for ever
+
+
 def in_threads(work, count):
     """Call `work(index)` in several threads at once and wait for all."""
     threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=DEADLOCK_S)
     assert not any(thread.is_alive() for thread in threads)
 
 

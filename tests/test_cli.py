@@ -6,9 +6,7 @@ import sys
 
 import pytest
 
-import bench as bench_module
 import jacobians as jac
-from benchmarks.measure import conditions
 from benchmarks.records.csv_file import read_csv, write_csv
 from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import row
@@ -21,20 +19,6 @@ def bench(*arguments, status=0):
     assert done.returncode == status, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return done
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command here, which saves the start of a process; what it printed is returned."""
-
-    monkeypatch.setattr(conditions, "load_before", lambda: None)  # whatever else runs here
-
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
-        assert bench_module.main() == status
-        return capsys.readouterr()
-
-    return run
 
 
 WITHOUT_TORCH = """
@@ -169,7 +153,7 @@ def test_a_regression_is_status_1(tmp_path, command):
     command("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--fail-on", "2.5")
 
 
-def test_a_wrong_jacobian_is_status_1(tmp_path, command, monkeypatch):
+def test_a_wrong_jacobian_is_status_1(tmp_path, command, forked_workers, monkeypatch):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = 1, D = 2, K = 4, P = 3 }]\n')
     monkeypatch.setenv("PYTEST_PLUGINS", "tests.faults.faulty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -23,7 +24,10 @@ READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB":
 LARGEST_BYTES = 2**30  # of an accelerator, whose caches are large
 AT_LEAST_BYTES = 2**26  # read in one timing
 MULTIPLY_ADD_PASSES = 200_000
+AGAIN_S = 60.0  # between two looks at the ceilings in one process
 MOST = 1.05  # of a ceiling: what noise explains; a case above it is flagged
+
+_last_look: dict[tuple[str, int], float] = {}  # device and threads to the time
 
 
 def measured(device: str) -> Ceilings:
@@ -39,18 +43,25 @@ def measured(device: str) -> Ceilings:
     return known if known.measured else raised(device)
 
 
-def raised(device: str) -> Ceilings:
+def raised(device: str, doubted: bool = False) -> Ceilings:
     """Measure the ceilings again, and keep the better of each rate: what else runs on a machine can only hide how fast it is.
+
+    Within a minute of the last time in this process they are not measured again, so that short runs are short.
 
     Args:
         device: Torch device.
+        doubted: Measure in any case.
 
     Returns:
         The best rates seen so far.
     """
-    known = machine.ceilings(device)
-    found = _measured_now(device, torch.get_num_threads()) if not known.measured else best(known, measure(device))
+    known, threads = machine.ceilings(device), torch.get_num_threads()
+    last = _last_look.get((device, threads))
+    if known.measured and last is not None and monotonic() - last < AGAIN_S and not doubted:
+        return known
+    found = best(known, measure(device)) if known.measured else _measured_now(device, threads)
     machine.remember_ceilings(device, found)
+    _last_look[device, threads] = monotonic()
     return found
 
 

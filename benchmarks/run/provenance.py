@@ -101,25 +101,26 @@ def _without_place(word: str) -> str:
     return f".../{Path(word).name}" if Path(word).is_absolute() else word
 
 
-def with_ceilings_of_now(origin: Provenance, settings: Settings) -> Provenance:
-    """Measure the ceilings once more, at the end of a run, and keep the best rates seen.
+def with_ceilings_of_now(origin: Provenance, settings: Settings, doubted: bool) -> Provenance:
+    """Measure the ceilings once more, at the end of a run of more than a minute, and keep the best rates seen.
 
     Args:
         origin: The description made at the start.
         settings: How it ran.
+        doubted: A row lies above its ceiling: measure after a short run too.
 
     Returns:
         The description with the better of both.
     """
-    return origin.model_copy(update={"ceilings": _ceilings(list(origin.ceilings), settings.threads_asked)})
+    return origin.model_copy(update={"ceilings": _ceilings(list(origin.ceilings), settings.threads_asked, doubted)})
 
 
-def _ceilings(devices: list[str], threads: int) -> dict[str, dict[str, float]]:
+def _ceilings(devices: list[str], threads: int, doubted: bool = False) -> dict[str, dict[str, float]]:
     """Measure the ceilings with as many threads as the run will use."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {device: ceilings.as_record(ceilings.raised(device)) for device in devices}
+        return {device: ceilings.as_record(ceilings.raised(device, doubted)) for device in devices}
     finally:
         torch.set_num_threads(before)
 

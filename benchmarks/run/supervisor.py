@@ -109,7 +109,7 @@ def run(
         entries = tuple(finished[case.key] for case in cases if case.key in finished)
         selected = {case.key for case in cases}
         others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
-        origin = with_ceilings_of_now(origin, settings)
+        origin = with_ceilings_of_now(origin, settings, any("ceiling" in (entry.row.flags or "") for entry in entries))
         entries, others = (tuple(under(entry, origin.rates) for entry in some) for some in (entries, others))
         wall_s = time.monotonic() - start
         _write_results(csv, [*entries, *others], origin.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
 import sys
@@ -290,13 +289,9 @@ def directory(given: Path | None) -> None:
 @lru_cache
 def _first_arguments(package: str, function: str) -> tuple[str, ...]:
     """Read off the sources what a function is called with, where that is written out: names are known without importing torch."""
-    found: list[str] = []
-    for path in sorted((ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and node.args and getattr(node.func, "id", "") == function:
-                first = node.args[0]
-                found += [str(first.value)] if isinstance(first, ast.Constant) else []
-    return tuple(found)
+    # Outside comments and examples; parsing the modules instead took a quarter of a second.
+    call = re.compile(rf'^(?!\s*(?:#|>>>|\.\.\.))[^#\n]*?(?<![\w."`]){function}\(\s*"([^"]+)"', re.MULTILINE)
+    return tuple(name for path in sorted((ROOT / package).rglob("*.py")) for name in call.findall(path.read_text(encoding="utf-8")))
 
 
 def _registered() -> list[str]:

@@ -2,14 +2,11 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks.analysis.check_results import check_results, verdict
 from benchmarks.records.csv_file import RESULTS, result_files
-from benchmarks.run.environment import ROOT
 
 SOURCE = next(iter(sorted(path for path in RESULTS.glob("*/quick.csv"))))
 
@@ -63,11 +60,7 @@ def test_what_no_machine_can_do_is_found(copied):
     assert "this machine cannot do it in less than" in " ".join(item.detail for item in check_results([copied]))
 
 
-def test_the_command_line(copied):
-    done = subprocess.run([sys.executable, "bench.py", "check-results", str(copied)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("fit to be kept\n")
+def test_the_command_line(copied, command):
+    assert command("check-results", copied).out.endswith("fit to be kept\n")
     copied.with_suffix(".environment.json").unlink()
-    done = subprocess.run([sys.executable, "bench.py", "check-results", str(copied)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "not fit to be kept: quick.csv" in done.stdout
+    assert "not fit to be kept: quick.csv" in command("check-results", copied, status=1).out

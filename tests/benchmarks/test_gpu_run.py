@@ -6,6 +6,8 @@ import sys
 from typing import ClassVar
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import jacobians as jac
 from benchmarks.analysis import gpu_limits, regret
@@ -67,13 +69,17 @@ def test_a_stage_that_fails_is_said(tmp_path, status):
     assert lines == [f"notebook: failed, status {status}"]
 
 
-def test_the_whole_on_the_cpu(tmp_path):
-    """Two stages by real commands, the second on from where it was."""
+def test_the_whole_on_the_cpu(tmp_path, command, forked_workers):
+    """Two stages, the second on from where it was; the first by a real command."""
     (tmp_path / "tiny.toml").write_text('[quick]\ntitle = "Tiny"\ngrid = [{ L = 1, D = 2, K = 3, P = 2 }]\n')
     plan = [gpu.Stage("quick", 0.01, ("eager",), share=1.0), gpu.Stage("quick", 0.01, ("eager", "dense"), share=1.0)]
 
-    def run(command, seconds):
-        return gpu.run_until([*command, "--sweeps", str(tmp_path / "tiny.toml")], seconds)
+    def run(words, seconds):
+        if "--resume" not in words:
+            return gpu.run_until([*words, "--sweeps", str(tmp_path / "tiny.toml")], seconds)
+        assert words[:2] == [sys.executable, "bench.py"]
+        command(*words[2:], "--sweeps", tmp_path / "tiny.toml")
+        return 0
 
     lines = gpu.measure(tmp_path, "cpu", 60, plan, run, lambda: 0.0)
     assert lines == ["quick: done", "quick: done"]
@@ -118,8 +124,11 @@ def test_the_committed_results_of_a_gpu_have_a_summary_and_a_planner_that_fits_t
 
 
 def test_help_says_what_it_does():
-    done = subprocess.run([sys.executable, "-m", "benchmarks.run.gpu", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "in the order of their worth" in " ".join(done.stdout.split())
+    application = typer.Typer()
+    application.command()(gpu.main)
+    printed = CliRunner().invoke(application, ["--help"])
+    assert printed.exit_code == 0
+    assert "in the order of their worth" in " ".join(printed.output.split())
 
 
 def test_limits_by_the_data_sheets():

@@ -1,8 +1,5 @@
 """Quantities other than the Jacobian through the suite: sweeps, runs, rows, tables, choices."""
 
-import subprocess
-import sys
-
 import pytest
 
 import jacobians as jac
@@ -11,7 +8,6 @@ from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.problems import problem_of, title
-from benchmarks.run.environment import ROOT
 from benchmarks.workloads.cases import expand, load_sweeps
 from tests.benchmarks.rows import RATES, row
 
@@ -40,23 +36,9 @@ def sweeps(tmp_path):
     return path
 
 
-def test_a_run_of_three_quantities(sweeps, tmp_path):
-    command = [
-        sys.executable,
-        "bench.py",
-        "run",
-        "gradients,steps,kernels",
-        "--sweeps",
-        str(sweeps),
-        "--out",
-        str(tmp_path),
-        "--seconds",
-        "0.01",
-    ]
-    command += ["--method", "*:eager,*:native", "--device", "cpu"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "best of ours" in done.stdout
+def test_a_run_of_three_quantities(sweeps, tmp_path, command, forked_workers):
+    arguments = ["--sweeps", sweeps, "--out", tmp_path, "--seconds", "0.01", "--method", "*:eager,*:native", "--device", "cpu"]
+    assert "best of ours" in command("run", "gradients,steps,kernels", *arguments).out
     rows = [r for name in ("gradients", "steps", "kernels") for r in read_csv(tmp_path / f"{name}.csv")]
     assert {r.quantity for r in rows} == {"gradient", "sgd_step", "ntk"}
     assert {r.loss for r in rows} == {"cross_entropy", "mse", None}
@@ -152,11 +134,10 @@ def test_operations_counted_by_hand():
     assert jac.cost(problem, "reverse").flops == 64 * (4 * weights + 2 * second + 3 * 266)
 
 
-def test_recommend_for_training_through_derivatives():
-    command = [sys.executable, "bench.py", "recommend", "--widths", "3,64,64,1", "--N", "256", "--create-graph"]
-    done = subprocess.run([*command, "--quantity", "laplacian"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "laplacian_gradient/forward:" in done.stdout
-    assert "jac.laplacian(mlp, x, create_graph=True)" in done.stdout
-    done = subprocess.run([*command, "--quantity", "ntk"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "error: --create-graph goes with jacobian and laplacian, not with ntk\n"
+def test_recommend_for_training_through_derivatives(command):
+    arguments = ("recommend", "--widths", "3,64,64,1", "--N", "256", "--create-graph", "--quantity")
+    printed = command(*arguments, "laplacian").out
+    assert "laplacian_gradient/forward:" in printed
+    assert "jac.laplacian(mlp, x, create_graph=True)" in printed
+    refused = command(*arguments, "ntk", status=2).err
+    assert refused == "error: --create-graph goes with jacobian and laplacian, not with ntk\n"

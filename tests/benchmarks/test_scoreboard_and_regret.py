@@ -1,6 +1,7 @@
 """The scoreboard, the planner's regret, and the ceilings they go by."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -115,6 +116,24 @@ class TestCeilings:
         finally:
             machine._ceilings.cache_clear()
             ceilings._measured_now.cache_clear()
+
+    def test_they_are_measured_again_after_a_minute_or_where_a_row_doubts_them(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
+        now, looks = [1000.0], []
+        monkeypatch.setattr(ceilings, "monotonic", lambda: now[0])
+        monkeypatch.setattr(ceilings, "measure", lambda device: (looks.append(now[0]), replace(RATES, flops=1e11 * len(looks)))[1])
+        for cache in (machine._ceilings.cache_clear, ceilings._measured_now.cache_clear, ceilings._last_look.clear):
+            cache()
+        try:
+            assert ceilings.raised("cpu").flops == 1e11
+            assert ceilings.raised("cpu").flops == 1e11
+            assert ceilings.raised("cpu", doubted=True).flops == 2e11
+            now[0] += ceilings.AGAIN_S
+            assert ceilings.raised("cpu").flops == 3e11
+            assert looks == [1000.0, 1000.0, 1060.0]
+        finally:
+            for cache in (machine._ceilings.cache_clear, ceilings._measured_now.cache_clear, ceilings._last_look.clear):
+                cache()
 
     def test_no_committed_measurement_is_above_its_ceiling(self):
         """What the ceilings are for: a fraction above 1.05 means that the ceiling is wrong."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import bench as bench_module
 from benchmarks.errors import BadInput
 from benchmarks.records import merge as merging
 from benchmarks.records.csv_file import read_csv
@@ -42,18 +41,6 @@ def planned(sweeps):
         return cluster.plan(load_sweeps(sweeps), ["tiny"], settings, cluster.Wanted("local", **{"tasks": 2, **options}))
 
     return make
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
-        found = bench_module.main()
-        printed = capsys.readouterr()
-        assert found == status, printed.err
-        return printed
-
-    return run
 
 
 class TestGroups:
@@ -204,7 +191,7 @@ def test_processors_do_not_share_a_library(monkeypatch, tmp_path):
 
 
 class TestTasks:
-    def test_a_task_called_again_measures_parts_of_problems_anew(self, planned, sweeps, tmp_path):
+    def test_a_task_called_again_measures_parts_of_problems_anew(self, planned, forked_workers, tmp_path):
         """As after a requeue: whole problems stay, one that was cut in two is measured again on the node that goes on."""
         out = tmp_path / "out"
         out.mkdir()
@@ -235,7 +222,7 @@ class TestTasks:
         assert len(kept) == 2
         assert len(list((own / "attempts").glob("*.environment.json"))) == 2
 
-    def test_the_whole_by_the_command_line(self, command, sweeps, tmp_path, monkeypatch):
+    def test_the_whole_by_the_command_line(self, command, forked_workers, sweeps, tmp_path, monkeypatch):
         out = tmp_path / "run1"
         arguments = ("run", "tiny", "--sweeps", sweeps, "--device", "cpu", "--method", "reverse:eager", "--on", "local", "--out", out)
         monkeypatch.setattr(cluster, "LOOK_S", 0.2)
@@ -257,8 +244,15 @@ class TestTasks:
         journal.write_text("")
         (out / "tasks" / "tiny-1" / "tiny.csv").unlink()
         asked = []
-        submit = scheduling.submit
-        monkeypatch.setattr(scheduling, "submit", lambda *given: (asked.append(given[2]), submit(*given))[1])
+
+        def submit(function, arguments, names, folder, resources):
+            """Do the jobs here, one after the other."""
+            asked.append(names)
+            for one in arguments:
+                function(*one)
+            return scheduling.Jobs("local", {name: "999999999" for own in names for name in own})
+
+        monkeypatch.setattr(scheduling, "submit", submit)
         command(*arguments, "--tasks", "2", "--resume")
         assert asked == [[["probe"]], [["tiny-1"]]]
         assert len(read_csv(csv)) == 6

@@ -60,8 +60,14 @@ def faulty(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def run(sweeps_file):
-    """Run a sweep of that file."""
+def run(run_alone, forked_workers):
+    """Run a sweep of that file with forked workers."""
+    return run_alone
+
+
+@pytest.fixture
+def run_alone(sweeps_file):
+    """Run a sweep of that file with workers that are started as a user's are."""
 
     def run_sweep(out, *methods, sweep="tiny", **settings):
         made = Settings(devices=settings.pop("devices", ("cpu",)), methods=methods, sweeps_file=sweeps_file, **settings)

@@ -122,13 +122,13 @@ def test_two_runs_on_one_output(sweeps_file, tmp_path, run):
     Lock(path).release()
 
 
-def test_a_disk_that_fills_up_on_the_way(run, tmp_path, faulty, monkeypatch):
+def test_a_disk_that_fills_up_on_the_way(run_alone, tmp_path, faulty, monkeypatch):
     """A limit on the size of files, which the method itself sets, stands for the full disk: writes fail with an error of the system."""
     out = tmp_path / "out"
     monkeypatch.setenv("FAULTY_JOURNAL", str(out / "slow.journal.jsonl"))
     full = r"cannot be written \(File too large\); what it holds is kept, make room and go on with --resume"
     with pytest.raises(BadInput, match=full):
-        run(out, "reverse:toy-full", sweep="slow")
+        run_alone(out, "reverse:toy-full", sweep="slow")
     finished, torn = read_journal(out / "slow.journal.jsonl")
     assert len(finished) == 1
     assert torn == 0

@@ -15,7 +15,7 @@ import jacobians as jac
 from jacobians.activations import activation
 from jacobians.kernels.cpu import compiler, program, runner
 from tests import oracles
-from tests.cases import ACTIVATIONS, TOLERANCE, in_threads, network
+from tests.cases import ACTIVATIONS, DEADLOCK_S, TOLERANCE, in_threads, network
 
 pytestmark = pytest.mark.skipif(not runner.available(), reason="no C compiler")
 MODES = ("forward", "reverse", "mixed")
@@ -129,7 +129,7 @@ def test_a_forked_process_starts_its_own_threads():
     child = context.Process(target=_in_child, args=(plan, x, queue), daemon=True)
     child.start()
     try:
-        assert queue.get(timeout=60) == expected[:3, :3].tolist()
+        assert queue.get(timeout=DEADLOCK_S) == expected[:3, :3].tolist()
     finally:
         child.kill()
 

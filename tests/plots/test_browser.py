@@ -40,12 +40,11 @@ def column(page, number):
     return page.locator(f"#row-table tbody tr td:nth-child({number})").all_inner_texts()
 
 
-def test_it_is_there_within_two_seconds(page):
-    times = []
-    for _ in range(3):  # of which a busy machine may spoil some
-        page.reload()
-        times.append(page.evaluate("(() => { const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd; })()"))
-    assert 0 < min(times) < 2000, times
+def test_it_stays_light_whatever_it_shows(page, large_report):
+    """Of 5013 rows few are in the document at once, so that it opens in a moment."""
+    assert page.evaluate("document.querySelectorAll('*').length") < 30_000
+    assert page.locator("#row-table tbody tr").count() == 25
+    assert large_report.stat().st_size < 3_000_000
     assert page.locator("figure svg").count() >= 1
 
 

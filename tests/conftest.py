@@ -1,0 +1,33 @@
+"""What the tests of several packages share."""
+
+import sys
+
+import pytest
+
+import bench
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Let runs in this process fork their workers: seconds of imports each are spared, nothing else changes."""
+    from benchmarks.run import worker
+    from tests import forked
+
+    monkeypatch.setattr(worker, "subprocess", forked.stand_in())
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command line here, which saves the start of a process; what it printed is returned."""
+    from benchmarks.measure import conditions
+
+    monkeypatch.setattr(conditions, "load_before", lambda: None)  # whatever else runs here
+
+    def run(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
+        found = bench.main()
+        printed = capsys.readouterr()
+        assert found == status, printed.err
+        return printed
+
+    return run
