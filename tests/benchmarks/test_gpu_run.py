@@ -70,13 +70,11 @@ def test_a_stage_that_fails_is_said(tmp_path, status):
 
 
 def test_the_whole_on_the_cpu(tmp_path, command, forked_workers):
-    """Two stages, the second on from where it was; the first by a real command."""
+    """Two stages, the second on from where it was."""
     (tmp_path / "tiny.toml").write_text('[quick]\ntitle = "Tiny"\ngrid = [{ L = 1, D = 2, K = 3, P = 2 }]\n')
     plan = [gpu.Stage("quick", 0.01, ("eager",), share=1.0), gpu.Stage("quick", 0.01, ("eager", "dense"), share=1.0)]
 
     def run(words, seconds):
-        if "--resume" not in words:
-            return gpu.run_until([*words, "--sweeps", str(tmp_path / "tiny.toml")], seconds)
         assert words[:2] == [sys.executable, "bench.py"]
         command(*words[2:], "--sweeps", tmp_path / "tiny.toml")
         return 0

@@ -1,4 +1,4 @@
-"""Real runs of real workers."""
+"""Runs, and the rows, samples and files that they leave."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def sweeps_file(tmp_path):
     return path
 
 
-def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path):
+def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, forked_workers):
     settings = Settings(devices=("cpu",), methods=("reverse:eager", "forward:dense"), threads=1, cache="cold", sweeps_file=sweeps_file)
     result = supervisor.run(load_sweeps(sweeps_file)["tiny"], tmp_path / "out", settings)
     rows = read_csv(result.csv)
