@@ -234,8 +234,8 @@ class Loss:
                 raise ValueError(f"class indices must have shape {tuple(y.shape[:-1])}, got {tuple(target.shape)}")
             if target.dtype != torch.int64:
                 raise TypeError(f"class indices must be torch.int64, got {target.dtype}; convert them with target.long()")
-            if target.is_cuda and torch.cuda.is_current_stream_capturing():
-                return target  # nothing may be looked at while a CUDA graph is recorded; it was in the calls before that
+            if target.is_meta or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
+                return target  # there is nothing to look at; or a CUDA graph is recorded, and it was looked at in the calls before that
             if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < y.shape[-1]:
                 raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {int(target.min())} … {int(target.max())}")
             return target
