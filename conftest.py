@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.run.session import Record
 
 # Kernels in Triton's language can be imported only where Triton is.
-TRITON = ["chains.py", "elementary.py"]
+TRITON = ["chains.py", "elementary.py", "layers.py"]
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else [f"jacobians/kernels/cuda/{name}" for name in TRITON]
 _JOURNAL = pytest.StashKey[Any]()
 PR_SET_PDEATHSIG = 1  # of prctl.h

@@ -15,7 +15,7 @@ import torch
 
 from jacobians.cost import cost
 from jacobians.kernels.cpu import program
-from jacobians.kernels.cuda.blocks import cut_for
+from jacobians.kernels.cuda.blocks import SUMMED, cut_for
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem
 from jacobians.registry import JACOBIAN, Cost
@@ -64,6 +64,8 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
         return _native(problem, mode, ceilings, threads)
     if implementation == "triton":
         return _triton(problem, mode, ceilings)
+    if implementation == "triton-graph":
+        return _layers(problem, mode, ceilings)
     work = cost(problem, mode)
     if implementation == "native":
         if problem.quantity == "jacobian_gradient" and mode != "fused":
@@ -94,7 +96,7 @@ def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     cut = cut_for(problem, mode if problem.quantity == JACOBIAN else problem.quantity)
     blocks = -(-problem.N // cut.samples)
     tiles = -(-problem.P // 32) if mode == "forward" else -(-problem.D // 16) + -(-problem.D // 32)
-    if problem.quantity == "gradient":  # there, back, and the products of both: not yet seen on a card
+    if problem.quantity in SUMMED:  # there, back, and the products of both: not yet seen on a card
         return TRITON_START * ceilings.call_s + max(1.0, blocks / TRITON_AT_ONCE) * 3 * (TRITON_LAYER_S * problem.L + TRITON_TILE_S * tiles)
     if mode == "reverse":
         blocks *= -(-problem.P // cut.streams)
@@ -102,6 +104,13 @@ def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     written = problem.itemsize * problem.N * problem.P * problem.D
     block_s = TRITON_LAYER_S * problem.L + TRITON_TILE_S * tiles
     return TRITON_START * ceilings.call_s + waves * block_s + written / ceilings.bandwidth(written)
+
+
+def _layers(problem: Problem, mode: str, ceilings: Ceilings) -> float:
+    """Follow the kernels of wide networks: launches of a graph, and the weights read once for each way. Not yet seen on a card."""
+    ways = 1 if mode == "forward" else 2
+    read = float(ways * problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)))
+    return (GRAPH_START + ways * (problem.L + 1) * GRAPH_CALL) * ceilings.call_s + read / ceilings.bandwidth(read)
 
 
 def estimate_back(problem: Problem, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:

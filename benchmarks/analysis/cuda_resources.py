@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, stages_for, warps_for
+from jacobians.kernels.cuda.wide import INPUTS, blocks_of_pulled, blocks_of_pushed
 from jacobians.problem import Problem
 
 TARGETS = (80, 90, 100)  # A100, H100 and H200, B200
@@ -24,6 +25,8 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
     ("laplacian", Problem(widths=(10, *[64] * 5, 1), batch=512, bias=True)),
     ("gradient", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True, quantity="gradient", loss="mse")),
     ("gradient", Problem(widths=(784, *[50] * 8, 10), batch=256, bias=True, quantity="gradient", loss="cross_entropy")),
+    ("jacobian_gradient", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True, quantity="jacobian_gradient")),
+    ("jacobian_gradient", Problem(widths=(10, *[50] * 8, 784), batch=256, bias=True, quantity="jacobian_gradient")),
 )
 
 
@@ -42,34 +45,62 @@ class Resources(NamedTuple):
 
 
 def resources(kind: str, problem: Problem, target: int) -> Resources:
-    """Compile a kernel for a problem and read its needs off the machine code, with the `cuobjdump` that Triton ships.
+    """Compile a kernel for a problem and read its needs off the machine code.
 
     Args:
-        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
+        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
         problem: The problem.
         target: Compute capability, times ten.
 
     Returns:
         The needs.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from jacobians.kernels.cuda import chains
     from jacobians.kernels.cuda.elementary import CODES
 
-    function: Any = {"reverse": chains.pulled, "gradient": chains.differentiated}.get(kind, chains.pushed)
+    others = {"reverse": chains.pulled, "gradient": chains.differentiated, "jacobian_gradient": chains.there_and_back}
     constants = constants_of(problem, kind, cut_for(problem, kind), value=True)
     constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
     classes = kind == "gradient" and problem.loss == "cross_entropy"
     constants |= {"LOSS": LOSSES.index(str(problem.loss)), "CLASSES": classes} if kind == "gradient" else {}
-    types = {"addresses": "*i64", "widths": "*i64", "offsets": "*i64", "N": "i32", "blocks": "i32", "size": "i32", "factor": "fp32"}
-    types |= {"target": "*i64"} if classes else {}
-    types |= dict.fromkeys(("a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
-    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
-    places = {(function.arg_names.index(name),): value for name, value in constants.items()}
     options = {"num_warps": warps_for(kind), "num_stages": stages_for(problem, kind)}
+    return _needs(others.get(kind, chains.pushed), constants, {"target": "*i64"} if classes else {}, options, target)
+
+
+def resources_of_layer(mode: str, rows: int, target: int) -> Resources:
+    """Compile the kernel of one layer of a wide network, of tanh between hidden neurons, and read its needs off the machine code.
+
+    Args:
+        mode: `"forward"` or `"reverse"`.
+        rows: Rows of the one sample: value and tangents, or cotangents.
+        target: Compute capability, times ten.
+
+    Returns:
+        The needs.
+    """
+    from jacobians.kernels.cuda import layers
+
+    options = {"num_warps": 4}
+    if mode == "reverse":
+        constants = {"R": rows, "BO": blocks_of_pulled(1000, 1000, rows)[0], "BI": INPUTS, "FIRST": False}
+        return _needs(layers.pulled_layer, constants, {}, options, target)
+    outputs, at_once = blocks_of_pushed(rows)
+    constants = {"S": rows, "BN": 1, "BO": outputs, "BI": at_once, "CODE": 0, "FIRST": False, "LAST": False, "KEEP": True, "BIAS": True}
+    return _needs(layers.pushed_layer, constants, {}, options, target)
+
+
+def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], options: dict[str, int], target: int) -> Resources:
+    """Compile, and ask the `cuobjdump` that Triton ships."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    known = dict.fromkeys(("addresses", "widths", "offsets"), "*i64")
+    known |= dict.fromkeys(("N", "blocks", "size", "n_in", "n_out", "D", "P", "rows", "parts", "each"), "i32")
+    known |= dict.fromkeys(("factor", "a", "b", "scale", "a_out", "b_out", "scale_out"), "fp32")
+    known |= types
+    signature = {name: "constexpr" if name in constants else known.get(name, "*fp32") for name in function.arg_names}
+    places = {(function.arg_names.index(name),): value for name, value in constants.items()}
     compiled = triton.compile(ASTSource(function, signature, places), target=GPUTarget("cuda", target, 32), options=options)
     tool = next((Path(triton.__path__[0]) / "backends" / "nvidia").rglob("cuobjdump"))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -92,6 +123,10 @@ def table() -> str:
         shape = f"{'-'.join(map(str, problem.widths))}, N={problem.N}"
         cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in (resources(kind, problem, target) for target in TARGETS)]
         lines.append(f"| {kind} | {shape} | {' | '.join(cells)} |")
+    for mode in ("forward", "reverse"):
+        for rows in (2, 16):
+            cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in (resources_of_layer(mode, rows, target) for target in TARGETS)]
+            lines.append(f"| {mode}, a layer | 1000 by 1000, {rows} rows | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

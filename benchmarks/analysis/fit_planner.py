@@ -105,7 +105,7 @@ def fit(rows: Sequence[Row], rates: Ceilings, device: str) -> Fit:
         BadInput: Too few rows.
     """
     own = [row for row in ok_rows(rows) if row.device == device and find_method(row.method).hand_written]
-    own = [row for row in own if row.implementation in {"native", "eager", "cuda-graph", "triton"}]
+    own = [row for row in own if row.implementation in {"native", "eager", "cuda-graph", "triton", "triton-graph"}]
     problems = {problem: number for number, problem in enumerate(dict.fromkeys(problem_of(row) for row in own))}
     fitted = [row for row in own if problems[problem_of(row)] % 2 == 0]
     held = [row for row in own if problems[problem_of(row)] % 2]

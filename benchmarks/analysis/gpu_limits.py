@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from benchmarks.analysis.cuda_resources import SHAPES
@@ -10,6 +11,7 @@ from jacobians.cost import cost
 from jacobians.problem import Problem
 from jacobians.registry import JACOBIAN
 
+GRAPH_LAUNCH_S = 1.4e-6  # of a kernel in a CUDA graph, measured on an H100
 LAUNCH_S = 7.75e-6  # of a kernel that follows another, measured on an H100 with PyTorch: no card's data sheet says it
 PARTS = 3  # products of float32 numbers on the matrix units: three of tf32
 
@@ -32,7 +34,7 @@ CARDS = (
 
 
 class Limit(NamedTuple):
-    """The least time of a call, and what it is spent on: `launch`, `memory` or `matrix units`."""
+    """The least time of a call, and what it is spent on: `launch`, `launches`, `memory` or `matrix units`."""
 
     seconds: float
     by: str
@@ -42,7 +44,7 @@ def limit(kind: str, problem: Problem, card: Card) -> Limit:
     """Predict the least time of a kernel.
 
     Args:
-        kind: `"forward"`, `"reverse"`, `"laplacian"` or `"gradient"`.
+        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
         problem: The problem.
         card: The card.
 
@@ -53,8 +55,33 @@ def limit(kind: str, problem: Problem, card: Card) -> Limit:
         >>> limit("forward", Problem(widths=(2, 30, 10)), CARDS[1])
         Limit(seconds=7.75e-06, by='launch')
     """
-    work = cost(problem, {"laplacian": "forward", "gradient": "reverse"}.get(kind, kind))
+    work = cost(problem, {"laplacian": "forward", "gradient": "reverse", "jacobian_gradient": "forward"}.get(kind, kind))
     times = {"launch": LAUNCH_S, "memory": work.bytes / card.bandwidth, "matrix units": PARTS * work.flops / card.tf32}
+    by = max(times, key=lambda name: times[name])
+    return Limit(times[by], by)
+
+
+WIDE = (("forward", Problem(widths=(1, *[1000] * 10, 1))), ("reverse", Problem(widths=(1000, *[1000] * 10, 1))))
+
+
+def limit_of_layers(mode: str, problem: Problem, card: Card) -> Limit:
+    """Predict the least time of a call that launches a kernel a layer, in a CUDA graph: each way reads all weights.
+
+    Args:
+        mode: `"forward"` or `"reverse"`.
+        problem: The problem.
+        card: The card.
+
+    Returns:
+        The larger of the launches and memory.
+
+    Example:
+        >>> limit_of_layers("forward", WIDE[0][1], CARDS[0]).by
+        'memory'
+    """
+    ways = 1 if mode == "forward" else 2
+    read = ways * problem.itemsize * sum(i * o for i, o in pairwise(problem.widths))
+    times = {"launches": GRAPH_LAUNCH_S * ways * (problem.L + 1), "memory": read / card.bandwidth}
     by = max(times, key=lambda name: times[name])
     return Limit(times[by], by)
 
@@ -67,8 +94,12 @@ def table() -> str:
     """
     lines = [f"| kernel | shape | {' | '.join(card.name for card in CARDS)} |", "|---" * (2 + len(CARDS)) + "|"]
     for kind, problem in SHAPES:
-        described = problem.with_(quantity=kind if kind in {"laplacian", "gradient"} else JACOBIAN)
+        described = problem.with_(quantity=JACOBIAN if kind in {"forward", "reverse"} else kind)
         found = [limit(kind, described, card) for card in CARDS]
         cells = " | ".join(f"{duration(one.seconds)}, {one.by}" for one in found)
         lines.append(f"| {kind} | {'-'.join(map(str, problem.widths))}, N={problem.N} | {cells} |")
+    for mode, problem in WIDE:
+        found = [limit_of_layers(mode, problem, card) for card in CARDS]
+        cells = " | ".join(f"{duration(one.seconds)}, {one.by}" for one in found)
+        lines.append(f"| {mode}, a launch a layer | {'-'.join(map(str, problem.widths))}, N=1 | {cells} |")
     return "\n".join(lines)

@@ -57,7 +57,7 @@ class Stage:
         return [f"{prefix}*:{name}" for name in self.implementations if name in there]
 
 
-FAST = ("eager", "cuda-graph", "triton", "jax", "torch.func", "autograd", "sum-trick")
+FAST = ("eager", "cuda-graph", "triton", "triton-graph", "jax", "torch.func", "autograd", "sum-trick")
 # In the order of worth.
 PLAN = (
     Stage("notebook", 0.15, FAST),

@@ -13,7 +13,7 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.provenance import Provenance
 from jacobians import estimate
 from jacobians.kernels.cpu import program
-from jacobians.kernels.cuda import blocks
+from jacobians.kernels.cuda import blocks, wide
 from jacobians.modes import bracketing
 from jacobians.registry import JACOBIAN, MODES, methods
 
@@ -29,6 +29,7 @@ CONSTANTS: dict[str, Any] = {
     **{name: getattr(estimate, name) for name in ("GPU_CALL", "GRAPH_START", "GRAPH_CALL", "GRAPH_BATCH_CALL", "GPU_PASSES")},
     **{name: getattr(estimate, name) for name in ("TRITON_START", "TRITON_LAYER_S", "TRITON_TILE_S", "TRITON_AT_ONCE")},
     **{name: getattr(blocks, name) for name in ("MOST_NEURONS", "MOST_STREAMS", "MOST_ROWS", "MULTIPROCESSORS")},
+    "WIDE_ROWS": wide.WIDE_ROWS,
     "EAGER_OPERATIONS": estimate.EAGER_OPERATIONS,
     "ROW_S": estimate.ROW_S,
     "LAYER_S": estimate.LAYER_S,

@@ -9,9 +9,11 @@ import torch
 import jacobians as jac
 from jacobians.inputs import problem_of
 from jacobians.kernels.cuda import blocks
+from jacobians.kernels.cuda.graph import Replay
 from jacobians.registry import Request, find_quantity
 from tests import oracles
 from tests.cases import ACTIVATIONS, network
+from tests.jacobians.test_cuda_graph import record
 
 THERE = importlib.util.find_spec("triton") is not None
 on_cpu = pytest.mark.skipif(not (THERE and blocks.interpreted()), reason="Triton does not interpret here: make test-cuda")
@@ -77,6 +79,81 @@ def test_laplacians(widths, batch):
 def test_gradients(widths, batch, loss, bias):
     mlp, x = network(widths, batch=batch, bias=bias, dtype=torch.float32)
     of_loss("gradient/reverse:triton", mlp, x, jac.Loss(loss))
+
+
+@on_cpu
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("widths", "batch"), [*SHAPES, ((3, 40, 40, 60), 300), ((15, 9, 9, 2), 3)], ids=str)
+def test_training_through_a_jacobian(widths, batch, bias):
+    through(*network(widths, batch=batch, bias=bias, dtype=torch.float32))
+
+
+@on_cpu
+@pytest.mark.parametrize("output", ["identity", "sigmoid"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_training_through_a_jacobian_with_activations(name, output):
+    mlp, x = network((4, 6, 5, 3), batch=5, bias=True, activation=name, output_activation=output, dtype=torch.float32)
+    through(mlp, x / 4)
+
+
+WIDE = [
+    ((1, 1), None),
+    ((7, 4), 2),
+    ((1, 140, 70, 1), None),
+    ((3, 130, 130, 2), 2),
+    ((520, 40, 33, 1), None),
+    ((7, 40, 260, 12), None),
+    ((15, 20, 300), 1),
+]
+
+
+@on_cpu
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("widths", "batch"), WIDE, ids=str)
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_wide_networks_layer_by_layer(monkeypatch, mode, widths, batch, bias):
+    monkeypatch.setattr(Replay.__init__, "__defaults__", (record,))
+    mlp, x = network(widths, batch=batch, bias=bias, dtype=torch.float32)
+    method = jac.find_method(f"{mode}:triton-graph")
+    reason = method.unsupported(problem_of(mlp, x))
+    if reason is not None:
+        assert "registers" in reason
+        return
+    for at in (x, x / 2):
+        y, J = jac.value_and_jacobian(mlp, at, method.name)
+        assert oracles.relative_error(J, oracles.autograd(mlp, at)) < 1e-5
+        torch.testing.assert_close(y, mlp(at), rtol=1e-5, atol=1e-5)
+
+
+@on_cpu
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter's NumPy, at inf - inf
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_wide_networks_with_activations_and_what_is_not_finite(monkeypatch, mode):
+    monkeypatch.setattr(Replay.__init__, "__defaults__", (record,))
+    for name in ACTIVATIONS:
+        mlp, x = network((4, 6, 5, 3), batch=2, bias=True, activation=name, output_activation="sigmoid", dtype=torch.float32)
+        assert oracles.relative_error(jac.jacobian(mlp, x / 4, f"{mode}:triton-graph"), oracles.autograd(mlp, x / 4)) < 2e-5
+    mlp = jac.MLP.random(widths=(3, 6, 5, 3), activation=["relu", "sine", "tanh"][:2], dtype=torch.float32)
+    x = torch.tensor([[1.0, torch.inf, 0.0], [1.0, 2.0, 3.0]])
+    J = jac.jacobian(mlp, x, f"{mode}:triton-graph")
+    assert J[0].isnan().all()
+    assert oracles.relative_error(J[1:], oracles.autograd(mlp, x[1:])) < 1e-5
+
+
+def through(mlp, x):
+    method = jac.find_method("jacobian_gradient/forward:triton")
+    problem = problem_of(mlp, x).with_(quantity="jacobian_gradient")
+    reason = method.unsupported(problem)
+    if reason is not None:
+        assert "registers" in reason
+        return
+    computation = method.prepare(mlp, problem, Request())
+    found = computation.restore(computation.run(x)[1])
+    exact = find_quantity("jacobian_gradient").exact(mlp.to(dtype=torch.float64), problem, (x.double(),))
+    scale = max(t.norm() for t in exact)
+    for one, other in zip(found, exact, strict=True):
+        assert one.shape == other.shape
+        assert (one.double() - other).norm() <= 3e-5 * max(other.norm(), 1e-2 * scale)
 
 
 @on_cpu
@@ -146,13 +223,16 @@ def test_what_they_cannot_serve_is_said(monkeypatch):
 @pytest.mark.parametrize("target", [80, 90, 100])
 def test_nothing_spills_from_the_registers(target):
     from benchmarks.analysis.cuda_resources import SHAPES as MEASURED
-    from benchmarks.analysis.cuda_resources import resources
+    from benchmarks.analysis.cuda_resources import resources, resources_of_layer
 
     for kind, problem in MEASURED:
         needs = resources(kind, problem, target)
         assert needs.stack == 0, (kind, problem.widths, needs)
         assert needs.registers <= 255
         assert needs.shared <= 100_000
+    for mode in ("forward", "reverse"):
+        for rows in (1, 2, 4, 8, 16):
+            assert resources_of_layer(mode, rows, target).stack == 0, (mode, rows)
 
 
 def test_the_interpreter_is_asked_for_by_name(monkeypatch):

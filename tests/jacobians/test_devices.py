@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import jacobians as jac
-from jacobians.kernels.cuda import blocks, graph
+from jacobians.kernels.cuda import blocks, graph, sums
 from jacobians.registry import find_quantity
 from tests.cases import network
 from tests.jacobians.test_cuda_graph import record
@@ -116,7 +116,7 @@ class Kernels:
 
 
 @pytest.mark.parametrize("N", [0, 1, 7, 1000])
-@pytest.mark.parametrize("kind", ["forward", "reverse", "laplacian", "gradient"])
+@pytest.mark.parametrize("kind", ["forward", "reverse", "laplacian", "gradient", "jacobian_gradient"])
 def test_triton_is_launched_over_all_samples_on_one_device(kind, N, monkeypatch):
     kernels = Kernels()
     monkeypatch.setattr(blocks.importlib, "import_module", lambda name: kernels)
@@ -126,8 +126,9 @@ def test_triton_is_launched_over_all_samples_on_one_device(kind, N, monkeypatch)
     x, mlp = x.to(DEVICE), on_device(mlp)
     monkeypatch.setattr(torch, "tensor", with_device(torch.tensor))
     if kind == "gradient":
-        problem = problem.with_(quantity="gradient", loss="mse")
-        blocks.Descent(mlp, problem).gradient(x, x.new_empty(N, 3))
+        sums.Sums(mlp, problem.with_(quantity=kind, loss="mse"))(x, x.new_empty(N, 3))
+    elif kind == "jacobian_gradient":
+        sums.Sums(mlp, problem.with_(quantity=kind))(x)
     else:
         y, J, laplacian = blocks.Chain(mlp, problem, kind, True)(x, x.new_empty(4))
         assert (y.shape, J.shape) == ((N, 3), (N, 3, 4))
@@ -136,12 +137,13 @@ def test_triton_is_launched_over_all_samples_on_one_device(kind, N, monkeypatch)
         assert kernels.launches == []
         return
     ((name, grid, arguments, constants),) = kernels.launches
-    assert name == {"forward": "pushed", "laplacian": "pushed", "reverse": "pulled", "gradient": "differentiated"}[kind]
+    names = {"reverse": "pulled", "gradient": "differentiated", "jacobian_gradient": "there_and_back"}
+    assert name == names.get(kind, "pushed")
     assert {t.device.type for t in arguments if isinstance(t, torch.Tensor)} == {DEVICE}
     assert all(t.is_contiguous() for t in arguments if isinstance(t, torch.Tensor))
-    if kind == "gradient":
+    if kind in blocks.SUMMED:
         assert grid[0] <= blocks.MULTIPROCESSORS
-        count = arguments[8]
+        count = arguments[8 if kind == "gradient" else 7]
     else:
         count = grid[0]
     assert (count - 1) * constants["BN"] < N <= count * constants["BN"]

@@ -14,7 +14,7 @@ from benchmarks.run.environment import ROOT
 from jacobians import planner
 from jacobians.estimate import estimate
 from jacobians.kernels.cpu import runner
-from jacobians.kernels.cuda import blocks
+from jacobians.kernels.cuda import blocks, wide
 from jacobians.machine import Ceilings
 from jacobians.problem import Problem, uniform_widths
 from plots.report import explorer
@@ -61,7 +61,7 @@ def in_the_page(expression, argument):
 @pytest.mark.skipif(not runner.available(), reason="no C compiler")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_prediction_is_pythons(device):
-    implementations = ("native", "eager") if device == "cpu" else ("eager", "cuda-graph", "triton")
+    implementations = ("native", "eager") if device == "cpu" else ("eager", "cuda-graph", "triton", "triton-graph")
     names = [f"{mode}:{how}" for mode in ("forward", "reverse", "mixed") for how in implementations]
     asked = [(sizes, name) for sizes in shapes(300) for name in names]
     machine = {"threads": 2, "device": device, "read": RATES.read, "gemm": RATES.gemm, "call_s": RATES.call_s}
@@ -73,6 +73,10 @@ def test_every_prediction_is_pythons(device):
         if method.endswith("triton") and (seconds is None or L == 0):
             streams = D + 1 if method.startswith("forward") else 1
             assert method.startswith("mixed") or L == 0 or K > blocks.MOST_NEURONS or streams > blocks.MOST_STREAMS
+            continue
+        if method.endswith("triton-graph") and seconds is None:
+            rows = N * (P if method.startswith("reverse") else blocks.power_of_two(1 + D))
+            assert method.startswith("mixed") or rows > wide.WIDE_ROWS
             continue
         exact = estimate(problem, *method.split(":"), RATES, threads=2)
         assert seconds == pytest.approx(exact, rel=1e-9), (sizes, method)

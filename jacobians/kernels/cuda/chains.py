@@ -274,3 +274,94 @@ def differentiated(
             _add_tile(mine + tl.load(offsets), dW_first, k, d, D, n_first, D)
         _add_row(mine, tl.load(offsets + layers), tl.sum(C, axis=0), k, n_first)
         tl.debug_barrier()  # before the next block's sums are added in the same places
+
+
+@triton.jit
+def there_and_back(
+    x, addresses, widths, offsets, kept, partial, N, blocks, size, factor, a, b, scale, a_out, b_out, scale_out,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, S: tl.constexpr, BN: tl.constexpr, TP: tl.constexpr,
+    CODE: tl.constexpr, CODE_OUT: tl.constexpr,
+):  # fmt: skip
+    """Push value and tangents of BN samples through all layers, take the sum of squares of J times `factor`, and pull its derivative back.
+
+    With X the rows that leave a layer and Z those that enter its activation, `Z_l = X_{l-1} W_lᵀ`, `X_l = φ'(z) Z_l` for tangents: back go
+    `Z̄_d = φ' X̄_d` and `z̄ = φ' h̄ + φ'' Σ_d X̄_d Z_d`, and `∂L/∂W_l = Z̄_lᵀ X_{l-1}`. `kept` (layers - 1, N, S, K) takes Z; the rest is as in
+    `differentiated`.
+    """
+    k, stream = tl.arange(0, K), tl.arange(0, S)
+    value, tangent = stream[None, :, None] == 0, (stream >= 1) & (stream <= D)
+    mine = partial + tl.program_id(0) * size
+    last = layers - 1
+    W = tl.load(addresses + last).to(tl.pointer_type(tl.float32))
+    W1 = tl.load(addresses).to(tl.pointer_type(tl.float32))
+    at_bias = tl.load(addresses + layers + last)
+    n_in, n_first = tl.load(widths + last), tl.load(widths + 1)
+    # (S, K): row 1 + d is the tangent of z by x_d, the same for all samples
+    column = W1 + k[None, :] * D + (stream[:, None] - 1)
+    first = tl.load(column, mask=tangent[:, None] & (k[None, :] < n_first), other=0.0)
+    for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        n = block * BN + tl.arange(0, BN)
+        row = (n[:, None, None] * S + stream[None, :, None]) * K + k[None, None, :]
+        inside = (n[:, None, None] < N) & (stream[None, :, None] < S) & (k[None, None, :] < K)
+        z, spoiled = _first(x, addresses, widths, layers, n, N, D, K, BN)
+        Z = tl.where(value, z[:, None, :], first[None, :, :])
+        tl.store(kept + row, Z, mask=inside)
+        h, s, c = phi(z, a, b, scale, CODE)
+        s += spoiled[:, None]
+        X = tl.where(value, h[:, None, :], s[:, None, :] * Z)
+        for layer in range(1, layers - 1):
+            Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, True), input_precision=DOT)
+            Z = tl.reshape(Z, (BN, S, K))
+            z = tl.sum(tl.where(value, Z, 0.0), axis=1) + _bias(addresses, widths, layer, layers, K)[None, :]
+            Z = tl.where(value, z[:, None, :], Z)
+            tl.store(kept + layer * N * S * K + row, Z, mask=inside)
+            h, s, c = phi(z, a, b, scale, CODE)
+            X = tl.where(value, h[:, None, :], s[:, None, :] * Z)
+        tl.debug_barrier()  # they are read back by whichever thread holds that place
+        X_flat = tl.reshape(X, (BN * S, K))
+        back_X = tl.zeros((BN * S, K), tl.float32)
+        squares = tl.zeros((BN,), tl.float32)
+        for p0 in range(0, P, TP):
+            p = p0 + tl.arange(0, TP)
+            rows = tl.load(W + p[:, None] * n_in + k[None, :], mask=(p[:, None] < P) & (k[None, :] < n_in), other=0.0)
+            Z_out = tl.reshape(tl.dot(X_flat, tl.trans(rows), input_precision=DOT), (BN, S, TP))
+            bias = tl.load(at_bias.to(tl.pointer_type(tl.float32)) + p, mask=(p < P) & (p * 0 + at_bias != 0), other=0.0)
+            z_out = tl.sum(tl.where(value, Z_out, 0.0), axis=1) + bias[None, :]
+            _y, s_out, c_out = phi(z_out, a_out, b_out, scale_out, CODE_OUT)
+            there = (n[:, None, None] < N) & tangent[None, :, None] & (p[None, None, :] < P)
+            J = tl.where(there, s_out[:, None, :] * Z_out, 0.0)
+            squares += tl.sum(tl.sum(J * J, axis=2), axis=1)
+            back_J = 2.0 * factor * J
+            back_z = c_out * tl.sum(back_J * Z_out, axis=1)
+            back_Z = tl.reshape(tl.where(value, back_z[:, None, :], s_out[:, None, :] * back_J), (BN * S, TP))
+            dW_out = tl.dot(tl.trans(back_Z), X_flat, input_precision=DOT)
+            _add_tile(mine + tl.load(offsets + last), dW_out, p, k, n_in, P, n_in)
+            _add_row(mine, tl.load(offsets + layers + last), tl.sum(back_z, axis=0), p, P)
+            back_X += tl.dot(back_Z, rows, input_precision=DOT)
+        at_loss = mine + size - 1
+        tl.store(at_loss, tl.load(at_loss) + factor * tl.sum(squares, axis=0))
+        for back in range(1, layers - 1):
+            layer = layers - 1 - back
+            into, out = tl.load(widths + layer), tl.load(widths + layer + 1)
+            back_X3 = tl.reshape(back_X, (BN, S, K))
+            back_z = s * tl.sum(tl.where(value, back_X3, 0.0), axis=1) + c * tl.sum(tl.where(value, 0.0, back_X3 * Z), axis=1)
+            back_Z = tl.reshape(tl.where(value, back_z[:, None, :], s[:, None, :] * back_X3), (BN * S, K))
+            Z = tl.load(kept + (layer - 1) * N * S * K + row, mask=inside, other=0.0)
+            h, s, c = phi(tl.sum(tl.where(value, Z, 0.0), axis=1), a, b, scale, CODE)
+            X_flat = tl.reshape(tl.where(value, h[:, None, :], s[:, None, :] * Z), (BN * S, K))
+            dW = tl.dot(tl.trans(back_Z), X_flat, input_precision=DOT)
+            _add_tile(mine + tl.load(offsets + layer), dW, k, k, into, out, into)
+            _add_row(mine, tl.load(offsets + layers + layer), tl.sum(back_z, axis=0), k, out)
+            back_X = tl.dot(back_Z, _weight(addresses, widths, layer, K, False), input_precision=DOT)
+        s += spoiled[:, None]
+        back_X3 = tl.reshape(back_X, (BN, S, K))
+        back_z = s * tl.sum(tl.where(value, back_X3, 0.0), axis=1) + c * tl.sum(tl.where(value, 0.0, back_X3 * Z), axis=1)
+        at_x = x + n[:, None] * D + (stream[None, :] - 1)
+        x_d = tl.load(at_x, mask=(n[:, None] < N) & tangent[None, :], other=0.0)
+        # W_1 is the tangents of the input itself, and what the value is multiplied by.
+        dW_first = tl.sum(s[:, None, :] * back_X3 + x_d[:, :, None] * back_z[:, None, :], axis=0)
+        place = mine + tl.load(offsets) + k[None, :] * D + (stream[:, None] - 1)
+        mask = tangent[:, None] & (k[None, :] < n_first)
+        tl.store(place, tl.load(place, mask=mask, other=0.0) + dW_first, mask=mask)
+        _add_row(mine, tl.load(offsets + layers), tl.sum(back_z, axis=0), k, n_first)
+        tl.debug_barrier()  # before the next block's sums are added in the same places

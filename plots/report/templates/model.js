@@ -6,7 +6,7 @@ const Model = (() => {
   // Python's own, written in front of this script: plots/report/explorer.py.
   const { PER_SAMPLE, MOST_TANGENTS, MOST_COTANGENTS, FEWEST_OPERATIONS, FEWEST_BYTES, NEARBY } = CONSTANTS;
   const { GPU_CALL, GRAPH_START, GRAPH_CALL, GRAPH_BATCH_CALL, GPU_PASSES } = CONSTANTS;
-  const { TRITON_START, TRITON_LAYER_S, TRITON_TILE_S, TRITON_AT_ONCE, MOST_NEURONS, MOST_STREAMS, MOST_ROWS, MULTIPROCESSORS } = CONSTANTS;
+  const { TRITON_START, TRITON_LAYER_S, TRITON_TILE_S, TRITON_AT_ONCE, MOST_NEURONS, MOST_STREAMS, MOST_ROWS, MULTIPROCESSORS, WIDE_ROWS } = CONSTANTS;
   const { NATIVE_CALL, EAGER_CALL, EAGER_OPERATIONS, ROW_S, LAYER_S, NUMBER_S, EFFICIENCY, EAGER_EFFICIENCY, MODES } = CONSTANTS;
   const sum = (numbers) => numbers.reduce((total, value) => total + value, 0);
   const weights = (w) => sum(w.slice(1).map((out, l) => out * w[l]));
@@ -193,9 +193,17 @@ const Model = (() => {
     const written = p.itemsize * N * P * D, waves = Math.max(1, blocks / TRITON_AT_ONCE);
     return TRITON_START * machine.call_s + waves * (TRITON_LAYER_S * L + TRITON_TILE_S * tiles) + written / bandwidth(machine, written);
   }
+  // The kernels of wide networks, a launch a layer; Infinity where they do not serve.
+  function layers(p, mode, machine) {
+    const w = p.widths, N = samples(p), P = w[w.length - 1], reverse = mode === "reverse", ways = reverse ? 2 : 1;
+    if (mode === "mixed" || p.itemsize !== 4 || N === 0 || N * (reverse ? P : powerOfTwo(1 + w[0])) > WIDE_ROWS) return Infinity;
+    const read = ways * p.itemsize * sum(w.slice(1).map((out, index) => out * w[index]));
+    return (GRAPH_START + ways * (w.length - 1) * GRAPH_CALL) * machine.call_s + read / bandwidth(machine, read);
+  }
   function estimate(p, mode, implementation, machine) {
     if (implementation === "native") return native(p, mode, machine);
     if (implementation === "triton") return triton(p, mode, machine);
+    if (implementation === "triton-graph") return layers(p, mode, machine);
     return eager(p, mode, machine, implementation);
   }
 
