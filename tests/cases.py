@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 import torch
 
 import jacobians as jac
 from jacobians.activations import RULES
+from jacobians.inputs import problem_of
 
 # Those that can serve on the CPU here: a kernel for a GPU has tests of its own, and one in C needs a compiler.
 OURS = [method.name for method in jac.methods() if method.hand_written and method.device in {None, "cpu"}]
@@ -53,6 +55,15 @@ def in_threads(work, count):
     for thread in threads:
         thread.join(timeout=DEADLOCK_S)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def skip_unless_served(mlp, x, method):
+    """Leave out what a library says that it cannot compute; ours compute everything that these tests ask for."""
+    if method not in PEERS:
+        return
+    reason = jac.find_method(method).unsupported(problem_of(mlp, x))
+    if reason is not None:
+        pytest.skip(reason)
 
 
 def network(widths, *, batch=None, dtype=torch.float64, seed=0, **options):

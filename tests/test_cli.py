@@ -140,7 +140,7 @@ def test_run_plot_compare(tmp_path, command):
     assert len(read_csv(tmp_path / "mine.csv")) == 6
     drawn = command("plot", tmp_path / "mine.csv", "--out", tmp_path / "figures", "--format", "svg,png,pdf")
     expected = {f"wrote {tmp_path / 'figures' / name}.{kind}" for name in ("mine", "roofline") for kind in ("svg", "png", "pdf")}
-    assert set(drawn.out.splitlines()) == expected
+    assert expected <= set(drawn.out.splitlines())
     assert "wrote" in command("plot", tmp_path, "--out", tmp_path / "figures").out, "a directory stands for the CSVs in it"
     assert "1.00x" in command("compare", tmp_path / "mine.csv", tmp_path / "mine.csv", "--fail-on", "1.1").out
 

@@ -26,6 +26,7 @@ import torch
 import jacobians as jac
 from benchmarks.records.csv_file import write_atomically
 from benchmarks.records.merge import Journal, Merger, write_rows
+from benchmarks.records.rows import SCHEMA
 from benchmarks.run import environment
 from jacobians import outofcore, scheduling
 
@@ -341,7 +342,7 @@ def _a_row() -> dict[str, dict[str, object]]:
     row = next(path for path in sorted((environment.ROOT / "results").glob("*/quick.csv")))
     from benchmarks.records.csv_file import read_csv
 
-    one = next(row for row in read_csv(row) if row.status == "ok")
+    one = next(row for row in read_csv(row) if row.status == "ok").model_copy(update={"schema_version": SCHEMA})
     return {"row": one.model_dump(by_alias=True), "samples": {}}
 
 

@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from benchmarks.errors import BadInput
 
 SCHEMA = 4
-LAST_COLUMN = {1: "started_at", 2: "device_median_s", 3: "fraction_of_ceiling", 4: "run"}  # of each schema: columns are added at the end
+LAST_COLUMN = {  # of each schema: columns are added at the end
+    1: "started_at",
+    2: "device_median_s",
+    3: "fraction_of_ceiling",
+    4: "run",
+}
 
 Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)

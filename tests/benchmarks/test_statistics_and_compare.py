@@ -9,6 +9,7 @@ from benchmarks.analysis.compare import compare
 from benchmarks.analysis.statistics import half_width, median_interval, p_value, paired_ratio, ratio_of_medians
 from benchmarks.errors import BadInput
 from benchmarks.records import problems
+from benchmarks.records.rows import SCHEMA
 from tests.benchmarks.rows import row
 
 
@@ -155,7 +156,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"schema": 1}, "schema: 4 against 1"),
+            ({"schema": 1}, f"schema: {SCHEMA} against 1"),
             ({"cache": "cold"}, "cache: hot against cold"),
             ({"dtype": "float64"}, "dtype: float32 against float64"),
         ],

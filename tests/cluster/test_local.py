@@ -13,6 +13,7 @@ from benchmarks.errors import BadInput
 from benchmarks.records import merge as merging
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.journal import Journal, Lock, read_journal
+from benchmarks.records.rows import SCHEMA
 from benchmarks.run import cluster
 from benchmarks.run.environment import ROOT
 from benchmarks.run.worker import Settings
@@ -330,9 +331,9 @@ class TestMerge:
         with pytest.raises(BadInput, match="line 3: not a journal entry"):
             self.merged(journal)
         record = json.loads(text.splitlines()[0])
-        record["row"]["schema"] = 3
+        record["row"]["schema"] = SCHEMA - 1
         journal.path.write_text(json.dumps(record) + "\n")
-        with pytest.raises(BadInput, match="schema 3, the others have 4"):
+        with pytest.raises(BadInput, match=f"schema {SCHEMA - 1}, the others have {SCHEMA}"):
             self.merged(journal)
         assert self.merged(merging.Journal(tmp_path / "none.jsonl")) == []
 

@@ -31,8 +31,8 @@ def check_jacobian(method, output, widths, batch):
     mlp, x = network(widths, batch=batch, bias=True, output_activation=output)
     reason = jac.find_method(method).unsupported(jac.plans.problem_of(mlp, x))
     if reason is not None:
-        assert "softmax is no diagonal" in reason or "one output" in reason
-        return
+        assert method in PEERS
+        pytest.skip(reason)
     y, J = jac.value_and_jacobian(mlp, x, method)
     exact = autograd(mlp, x)
     assert J.shape == exact.shape

@@ -288,6 +288,18 @@ def unsupported_device(problem: Problem) -> str | None:
         return INSTALL
     if problem.dtype != "float32":
         return f"computes in float32, not in {problem.dtype}"
+    return None
+
+
+def unsupported_activations(problem: Problem) -> str | None:
+    """Say which activation the kernels in Triton lack.
+
+    Args:
+        problem: The problem, of a device that they run on.
+
+    Returns:
+        The reason, or `None`.
+    """
     if any(rule.coupled for rule in problem.activations):
         return f"has no {problem.activations[-1].name}"
     from jacobians.kernels.cuda.elementary import CODES
@@ -317,7 +329,7 @@ def unsupported(problem: Problem, streams: int) -> str | None:
         return f"holds at most {MOST_STREAMS} rows of a sample in registers, this takes {streams}; use the other mode, or a CUDA graph"
     if len(set(problem.activations[:-1])) > 1:
         return "is compiled for one hidden activation; use a CUDA graph"
-    return None
+    return unsupported_activations(problem)
 
 
 def _supports_forward(problem: Problem) -> str | None:

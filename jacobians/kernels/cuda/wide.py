@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians.kernels.cuda.blocks import MULTIPROCESSORS, power_of_two, setting, unsupported_device
+from jacobians.kernels.cuda.blocks import MULTIPROCESSORS, power_of_two, setting, unsupported_activations, unsupported_device
 from jacobians.kernels.cuda.graph import Replay
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
@@ -137,7 +137,7 @@ def _supports(problem: Problem, streams: int, name: str) -> str | None:
         return reason
     if problem.N * streams > WIDE_ROWS:
         return f"holds at most {WIDE_ROWS} {name} of all samples in registers, this takes {problem.N * streams}; use a CUDA graph"
-    return None if problem.N else "has nothing to do for an empty batch"
+    return unsupported_activations(problem) if problem.N else "has nothing to do for an empty batch"
 
 
 def _supports_forward(problem: Problem) -> str | None:
