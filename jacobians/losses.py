@@ -153,8 +153,28 @@ class Loss:
             TypeError: The target has the wrong dtype.
             ValueError: The target does not fit y.
         """
-        value = self.scale * self._rule.value(y, self.checked(y, target))
+        return self._value(y, self.checked(y, target))
+
+    def _value(self, y: Tensor, target: Tensor) -> Tensor:
+        value = self.scale * self._rule.value(y, target)
         return {"mean": torch.mean, "sum": torch.sum, "none": lambda v: v}[self.reduction](value)
+
+    def value_and_cotangent(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and `∂L/∂y`, looking at the target once: on a GPU each look waits for the device.
+
+        Args:
+            y: Outputs, (P,) or (N, P).
+            target: As for `value`.
+
+        Returns:
+            Both, as `value` and `cotangent` return them.
+
+        Raises:
+            TypeError: The target has the wrong dtype.
+            ValueError: The target does not fit y.
+        """
+        target = self.checked(y, target)
+        return self._value(y, target), self._reduced(self._rule.cotangent(y, target), y)
 
     def cotangent(self, y: Tensor, target: Tensor) -> Tensor:
         """Return `∂L/∂y`, of the sum of all values where nothing is reduced.
@@ -236,8 +256,9 @@ class Loss:
                 raise TypeError(f"class indices must be torch.int64, got {target.dtype}; convert them with target.long()")
             if target.is_meta or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
                 return target  # there is nothing to look at; or a CUDA graph is recorded, and it was looked at in the calls before that
-            if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < y.shape[-1]:
-                raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {int(target.min())} … {int(target.max())}")
+            low, high = torch.stack(torch.aminmax(target)).tolist() if target.numel() else (0, 0)
+            if not 0 <= low <= high < y.shape[-1]:
+                raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {low} … {high}")
             return target
         if target.shape != y.shape:
             raise ValueError(f"target must have the shape of y, {tuple(y.shape)}, got {tuple(target.shape)}")

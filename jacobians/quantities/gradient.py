@@ -120,8 +120,8 @@ def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = 
     batch = x[None] if x.ndim == 1 else x
     y, steps = tape_of(mlp, batch)
     own = y[0] if x.ndim == 1 else y
-    value = loss.value(own, target)
-    C = loss.cotangent(own, target).reshape(y.shape)
+    value, C = loss.value_and_cotangent(own, target)
+    C = C.reshape(y.shape)
     found: list[Tensor] = []
     for index, C_l, entering in pull(steps, C):
         found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
