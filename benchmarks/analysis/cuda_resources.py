@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, stages_for, warps_for
-from jacobians.kernels.cuda.wide import INPUTS, blocks_of_pulled, blocks_of_pushed
+from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, full, options_for
+from jacobians.kernels.cuda.wide import INPUTS, OPTIONS, blocks_of_pulled, blocks_of_pushed
 from jacobians.problem import Problem
 
 TARGETS = (80, 90, 100)  # A100, H100 and H200, B200
@@ -20,6 +20,7 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
     ("forward", Problem(widths=(10, *[50] * 8, 784), batch=256)),
     ("reverse", Problem(widths=(2, *[30] * 10, 10))),
     ("reverse", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
+    ("reverse", Problem(widths=(3, *[50] * 5, 1), batch=4096, bias=True)),
     ("reverse", Problem(widths=(784, *[50] * 8, 10), batch=256)),
     ("laplacian", Problem(widths=(3, *[64] * 5, 1), batch=4096, bias=True)),
     ("laplacian", Problem(widths=(10, *[64] * 5, 1), batch=512, bias=True)),
@@ -59,12 +60,12 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
     from jacobians.kernels.cuda.elementary import CODES
 
     others = {"reverse": chains.pulled, "gradient": chains.differentiated, "jacobian_gradient": chains.there_and_back}
-    constants = constants_of(problem, kind, cut_for(problem, kind), value=True)
+    cut = cut_for(problem, kind)
+    constants = constants_of(problem, kind, cut, True, full(problem, kind, cut))
     constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
     classes = kind == "gradient" and problem.loss == "cross_entropy"
     constants |= {"LOSS": LOSSES.index(str(problem.loss)), "CLASSES": classes} if kind == "gradient" else {}
-    options = {"num_warps": warps_for(kind), "num_stages": stages_for(problem, kind)}
-    return _needs(others.get(kind, chains.pushed), constants, {"target": "*i64"} if classes else {}, options, target)
+    return _needs(others.get(kind, chains.pushed), constants, {"target": "*i64"} if classes else {}, options_for(problem, kind), target)
 
 
 def resources_of_layer(mode: str, rows: int, target: int) -> Resources:
@@ -80,16 +81,15 @@ def resources_of_layer(mode: str, rows: int, target: int) -> Resources:
     """
     from jacobians.kernels.cuda import layers
 
-    options = {"num_warps": 4}
     if mode == "reverse":
         constants = {"R": rows, "BO": blocks_of_pulled(1000, 1000, rows)[0], "BI": INPUTS, "FIRST": False}
-        return _needs(layers.pulled_layer, constants, {}, options, target)
+        return _needs(layers.pulled_layer, constants, {}, OPTIONS, target)
     outputs, at_once = blocks_of_pushed(rows)
     constants = {"S": rows, "BN": 1, "BO": outputs, "BI": at_once, "CODE": 0, "FIRST": False, "LAST": False, "KEEP": True, "BIAS": True}
-    return _needs(layers.pushed_layer, constants, {}, options, target)
+    return _needs(layers.pushed_layer, constants, {}, OPTIONS, target)
 
 
-def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], options: dict[str, int], target: int) -> Resources:
+def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], options: dict[str, Any], target: int) -> Resources:
     """Compile, and ask the `cuobjdump` that Triton ships."""
     import triton
     from triton.backends.compiler import GPUTarget

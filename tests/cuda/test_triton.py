@@ -31,6 +31,28 @@ SHAPES = [
 
 
 @on_cpu
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("method", [*METHODS, "laplacian/forward:triton", "gradient/reverse:triton", "jacobian_gradient/forward:triton"])
+def test_weights_without_masks_and_weights_that_begin_anywhere(method, aligned):
+    """Of 16 neurons a layer nothing is padded; whether four numbers can be read at once is looked at in each call."""
+    mlp, x = network((3, 16, 16, 16, 2), batch=5, bias=True, dtype=torch.float32)
+    vector = torch.zeros(sum(W.numel() for W in mlp.weights) + 65)
+    start = -vector.data_ptr() // 4 % 16 + (0 if aligned else 1)
+    for W in mlp.weights:
+        W.data = vector[start : start + W.numel()].view_as(W).copy_(W)
+        start += W.numel()
+    chain = blocks.Chain(mlp, problem_of(mlp, x), "forward", True)
+    chain.look_up()
+    assert chain.full == aligned
+    if method.startswith("gradient"):
+        of_loss(method, mlp, x, jac.Loss("mse"))
+    elif method.startswith("jacobian_gradient"):
+        through(mlp, x)
+    else:
+        check(method, mlp, x)
+
+
+@on_cpu
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("widths", "batch"), SHAPES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
@@ -214,6 +236,7 @@ def test_what_they_cannot_serve_is_said(monkeypatch):
         ({"widths": (3, 200, 2)}, "at most 64 neurons"),
         ({"widths": (40, 8, 2)}, "at most 16 rows of a sample"),
         ({"widths": (3, 8, 8, 2), "activation": "tanh;relu"}, "one hidden activation"),
+        ({"batch": 2**30}, "counts at most 2³¹ numbers"),
         ({"output_activation": "softmax"}, "has no softmax"),
     ):
         assert reason in (method.unsupported(problem.with_(**change)) or "")

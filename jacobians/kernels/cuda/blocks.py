@@ -19,6 +19,8 @@ from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
 MOST_STREAMS = 16
 WARPS = 4
+ALIGNED = 16  # bytes: four numbers
+MOST_NUMBERS = 2**31  # that a kernel counts
 MOST_ROWS = 32  # of a block: 16, 64 and 128 were slower on an H100, as were eight warps
 MULTIPROCESSORS = 132  # blocks are cut so that this many get one
 SUMMED = ("gradient", "jacobian_gradient")  # derivatives by the parameters
@@ -100,7 +102,7 @@ def setting(rule: Activation) -> tuple[int, float, float, float]:
     return CODES.index(rule.name), a, b, rule.scale
 
 
-def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool) -> dict[str, Any]:
+def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, full: bool) -> dict[str, Any]:
     """Return what a kernel is compiled for, but the codes of the activations.
 
     Args:
@@ -108,45 +110,60 @@ def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool) -> dict[
         kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
         cut: How it is cut.
         value: Whether y is written.
+        full: Whether weights between hidden layers are read without masks, four numbers at once.
 
     Returns:
         Name to constant.
     """
     if kind == "jacobian_gradient":
         tiles = {"S": cut.streams, "TP": 16 if problem.P <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "BN": cut.samples, **tiles}
+        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "BN": cut.samples, **tiles}
     if kind == "gradient":
         tiles = {"TP": max(16, power_of_two(problem.P)), "TD": 16 if problem.D <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "BN": cut.samples, **tiles}
-    sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "S": cut.streams, "BN": cut.samples, "VALUE": value}
+        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "BN": cut.samples, **tiles}
+    sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "S": cut.streams, "BN": cut.samples}
+    sizes |= {"VALUE": value}
     if kind == "reverse":
         return sizes | {"TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
     return sizes | {"TP": 16 if problem.P <= 16 else 32, "SECOND": kind == "laplacian"}
 
 
-def warps_for(kind: str) -> int:
-    """Return how many warps a block has: twice as many where the derivative of a weight stands in registers beside the rest.
+def options_for(problem: Problem, kind: str) -> dict[str, Any]:
+    """Return how a kernel is compiled.
 
-    Args:
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-
-    Returns:
-        Triton's `num_warps`.
-    """
-    return 2 * WARPS if kind in SUMMED else WARPS
-
-
-def stages_for(problem: Problem, kind: str) -> int:
-    """Return how many tiles ahead loads are issued: as many as the registers leave room for, by the compiler's own report.
+    Derivatives of a weight stand in registers beside the rest, and get twice as many warps; tiles are loaded as many ahead as the
+    registers leave room for, by the compiler's own report. Products and sums are fused, which a later Triton no longer does by default.
 
     Args:
         problem: The problem.
         kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
 
     Returns:
-        Triton's `num_stages`.
+        Triton's options.
     """
-    return 1 if kind in SUMMED or (kind == "reverse" and problem.P > 1) else 3
+    stages = 1 if kind in SUMMED or (kind == "reverse" and problem.P > 1) else 3
+    return {"num_warps": 2 * WARPS if kind in SUMMED else WARPS, "num_stages": stages, "enable_fp_fusion": True}
+
+
+def full(problem: Problem, kind: str, cut: Blocks) -> bool:
+    """Say whether the weights between hidden layers are read without masks: where all layers have as many neurons as they are padded to.
+
+    That takes a third of the registers off; but for the gradient of a loss, where an A100 would spill.
+
+    Args:
+        problem: The problem.
+        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
+        cut: How it is cut.
+
+    Returns:
+        Whether they are, if they begin where four numbers can be read at once.
+
+    Example:
+        >>> problem = Problem(widths=(3, 64, 64, 1), batch=4096)
+        >>> full(problem, "forward", blocks_for(problem, 4, 1)), full(problem.with_(widths=(3, 50, 50, 1)), "forward", Blocks(64, 4, 8))
+        (True, False)
+    """
+    return kind != "gradient" and set(problem.widths[1:-1]) == {cut.neurons}
 
 
 def cut_for(problem: Problem, kind: str) -> Blocks:
@@ -160,7 +177,9 @@ def cut_for(problem: Problem, kind: str) -> Blocks:
         The sizes.
     """
     if kind == "reverse":
-        return blocks_for(problem, min(2, problem.P), 16)
+        cut = blocks_for(problem, min(2, problem.P), 16)
+        # One cotangent of 32 samples fits the registers only where weights are read without masks.
+        return cut if problem.P > 1 or full(problem, kind, cut) else Blocks(cut.neurons, cut.streams, 16)
     if kind == "gradient":
         return blocks_for(problem, 2, 16)  # values and cotangents: with 32 samples an A100 spills
     if kind == "jacobian_gradient":
@@ -185,12 +204,14 @@ class Launcher:
         widths: Widths of the network, on the device.
         settings: Of the hidden activation and the last one, with their scales.
         codes: Of both, as constants.
+        full: Whether weights between hidden layers are read without masks, as they stand now.
     """
 
     def __init__(self, mlp: MLP, problem: Problem, kind: str) -> None:
         self._mlp, self.problem, self.kind = mlp, problem, kind
         self._known: list[int] = []
         self.addresses = torch.empty(0)
+        self.full = False
         self.widths = torch.tensor(problem.widths, dtype=torch.int64, device=problem.device)
         self.cut = cut_for(problem, kind)
         hidden, out = setting(problem.activations[0]), setting(problem.activations[-1])
@@ -216,6 +237,8 @@ class Launcher:
             if t is not None and (type(t) not in {Tensor, nn.Parameter} or not t.is_contiguous() or t.dtype != torch.float32):
                 raise NotPlain("a parameter is no contiguous float32 tensor")
         self.addresses = torch.tensor(now, dtype=torch.int64).to(self.problem.device)
+        between = now[1 : self.problem.L]
+        self.full = full(self.problem, self.kind, self.cut) and all(at % ALIGNED == 0 for at in between)
         self._known = now
 
 
@@ -257,8 +280,8 @@ class Chain(Launcher):
         J = x.new_empty(N, P, D)
         y = x.new_empty(N, P) if self._value or second else J  # never written where it is not wanted
         lap = x.new_empty(N, P) if second else J
-        constants = constants_of(problem, self.kind, cut, self._value or second) | self.codes
-        options = {"num_warps": WARPS, "num_stages": stages_for(problem, self.kind)}
+        constants = constants_of(problem, self.kind, cut, self._value or second, self.full) | self.codes
+        options = options_for(problem, self.kind)
         grid = (-(-N // cut.samples),)
         if N and self.kind == "reverse":
             slopes = x.new_empty(problem.L, N, cut.neurons)
@@ -329,6 +352,8 @@ def unsupported(problem: Problem, streams: int) -> str | None:
         return f"holds at most {MOST_STREAMS} rows of a sample in registers, this takes {streams}; use the other mode, or a CUDA graph"
     if len(set(problem.activations[:-1])) > 1:
         return "is compiled for one hidden activation; use a CUDA graph"
+    if problem.N * max(problem.P * problem.D, (problem.L + 1) * MOST_NEURONS * power_of_two(streams)) >= MOST_NUMBERS:
+        return f"counts at most 2³¹ numbers of J, or of what is kept for the way back, got N={problem.N}; bound it with chunk="
     return unsupported_activations(problem)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacobians.kernels.cuda.blocks import LOSSES, MOST_NEURONS, MULTIPROCESSORS, Launcher, constants_of, stages_for, unsupported, warps_for
+from jacobians.kernels.cuda.blocks import LOSSES, MOST_NEURONS, MULTIPROCESSORS, Launcher, constants_of, options_for, unsupported
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
@@ -67,8 +67,8 @@ class Sums(Launcher):
             inputs = [x.contiguous(), *[t.contiguous() for t in target]]
             getattr(kernels, kernel)[(programs,)](
                 *inputs, self.addresses, self.widths, self._offsets, kept, partial, problem.N, blocks, self._size, factor, *self.settings,
-                **constants_of(problem, self.kind, cut, False), **self.codes, **constants, num_warps=warps_for(self.kind),
-                num_stages=stages_for(problem, self.kind),
+                **constants_of(problem, self.kind, cut, False, self.full), **self.codes, **constants,
+                **options_for(problem, self.kind),
             )  # fmt: skip
         return Parts(partial.sum(0), self._like, None)
 

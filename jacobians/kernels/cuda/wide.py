@@ -19,6 +19,7 @@ WIDE_ROWS = 16  # of all samples: more are work for the matrix units
 PRODUCTS = 8192  # of a block at once, 64 to a thread
 OUTPUTS = 8  # of a block that pushes: neurons of the layer
 INPUTS = 64  # of a block that pulls: neurons before the layer
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 MOST_PARTS = 16  # of a sum over the neurons of a layer
 
 
@@ -103,7 +104,7 @@ class Wide:
             out = x.new_empty(here, N, P, n_in)
             kernels.pulled_layer[(-(-n_in // INPUTS), here)](
                 C, slopes[index], self._mlp.weights[index].contiguous(), out, n_out, n_in, N * P, P, parts, each,
-                R=power_of_two(N * P), BO=at_once, BI=INPUTS, FIRST=index == len(slopes) - 1, num_warps=4,
+                R=power_of_two(N * P), BO=at_once, BI=INPUTS, FIRST=index == len(slopes) - 1, **OPTIONS,
             )  # fmt: skip
             C, parts = out, here
         return y, C[0] if parts == 1 else C.sum(0)
@@ -121,7 +122,7 @@ class Wide:
             kernels.pushed_layer[(-(-n_out // outputs),)](
                 rows, W.contiguous(), y if b is None else b, out, out if slopes is None else slopes[index], y, J, n_in, n_out, N, D,
                 *settings, S=S, BN=BN, BO=outputs, BI=at_once, CODE=code, FIRST=index == 0, LAST=last, KEEP=slopes is not None,
-                BIAS=b is not None, num_warps=4,
+                BIAS=b is not None, **OPTIONS,
             )  # fmt: skip
             rows = out
         return y, J
