@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, full, options_for
+from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, options_for, unpadded
 from jacobians.kernels.cuda.wide import INPUTS, OPTIONS, blocks_of_pulled, blocks_of_pushed
 from jacobians.problem import Problem
 
@@ -45,13 +46,14 @@ class Resources(NamedTuple):
     shared: int
 
 
-def resources(kind: str, problem: Problem, target: int) -> Resources:
+def resources(kind: str, problem: Problem, target: int, masked: bool = False) -> Resources:
     """Compile a kernel for a problem and read its needs off the machine code.
 
     Args:
         kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
         problem: The problem.
         target: Compute capability, times ten.
+        masked: Read weights with masks also where nothing is padded, as where a weight begins anywhere.
 
     Returns:
         The needs.
@@ -61,7 +63,7 @@ def resources(kind: str, problem: Problem, target: int) -> Resources:
 
     others = {"reverse": chains.pulled, "gradient": chains.differentiated, "jacobian_gradient": chains.there_and_back}
     cut = cut_for(problem, kind)
-    constants = constants_of(problem, kind, cut, True, full(problem, kind, cut))
+    constants = constants_of(problem, kind, cut, True, unpadded(problem, kind, cut) and not masked)
     constants |= {"CODE": CODES.index(problem.activations[0].name), "CODE_OUT": CODES.index(problem.activations[-1].name)}
     classes = kind == "gradient" and problem.loss == "cross_entropy"
     constants |= {"LOSS": LOSSES.index(str(problem.loss)), "CLASSES": classes} if kind == "gradient" else {}
@@ -119,14 +121,19 @@ def table() -> str:
         Markdown.
     """
     lines = ["| kernel | shape | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (2 + len(TARGETS)) + "|"]
+
+    def add(kernel: str, shape: str, needs: Callable[[int], Resources]) -> None:
+        cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in map(needs, TARGETS)]
+        lines.append(f"| {kernel} | {shape} | {' | '.join(cells)} |")
+
     for kind, problem in SHAPES:
         shape = f"{'-'.join(map(str, problem.widths))}, N={problem.N}"
-        cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in (resources(kind, problem, target) for target in TARGETS)]
-        lines.append(f"| {kind} | {shape} | {' | '.join(cells)} |")
+        add(kind, shape, lambda target, k=kind, p=problem: resources(k, p, target))
+        if unpadded(problem, kind, cut_for(problem, kind)):
+            add(f"{kind}, with masks", shape, lambda target, k=kind, p=problem: resources(k, p, target, masked=True))
     for mode in ("forward", "reverse"):
         for rows in (2, 16):
-            cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in (resources_of_layer(mode, rows, target) for target in TARGETS)]
-            lines.append(f"| {mode}, a layer | 1000 by 1000, {rows} rows | {' | '.join(cells)} |")
+            add(f"{mode}, a layer", f"1000 by 1000, {rows} rows", lambda target, m=mode, r=rows: resources_of_layer(m, r, target))
     return "\n".join(lines)
 
 

@@ -186,14 +186,7 @@ def plan(known: dict[str, Sweep], wanted_sweeps: Sequence[str], settings: Settin
         partition=wanted.partition,
         minutes=wanted.minutes,
         shared=wanted.shared,
-        devices=list(settings.devices),
-        methods=list(settings.methods),
-        timeout_s=settings.timeout_s,
-        threads=settings.threads,
-        seed=settings.seed,
-        seconds=settings.seconds,
-        precision=settings.precision,
-        cache=settings.cache,
+        **settings.asked(),
         tasks=tasks,
     )
 

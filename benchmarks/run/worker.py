@@ -49,6 +49,19 @@ class Settings:
     looks_at_lock: int = 0
     run_id: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), compare=False)
 
+    def asked(self) -> dict[str, Any]:
+        """Return what decides how cases are measured, as the records of a run keep it."""
+        return {
+            "devices": list(self.devices),
+            "methods": list(self.methods),
+            "timeout_s": self.timeout_s,
+            "threads": self.threads,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "precision": self.precision,
+            "cache": self.cache,
+        }
+
     @property
     def threads_asked(self) -> int:
         """`--threads`, or every core available."""

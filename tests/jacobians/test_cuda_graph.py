@@ -116,6 +116,20 @@ def test_what_is_no_plain_tensor_is_left_to_torch(replay):
     _, x, run = replay
     with pytest.raises(NotPlain, match="no plain tensor"):
         run(TwoTensor(x, x))
+    with pytest.raises(NotPlain, match="no plain tensor"):
+        run(torch._neg_view(x))
+
+
+def test_a_parameter_that_is_read_otherwise_at_the_same_address(replay):
+    """Transposed in place a weight stands where it stood: a recording that is not made again would read it as before."""
+    mlp, x, run = replay
+    run(x)
+    mlp.weights[1].data = mlp.weights[1].data.T
+    assert oracles.relative_error(run(x)[1], oracles.autograd(mlp, x)) < 1e-12
+    assert FakeGraph.recorded == 2
+    mlp.weights[1].data = torch._neg_view(mlp.weights[1].data)
+    with pytest.raises(NotPlain, match="a parameter is no plain tensor"):
+        run(x)
 
 
 @pytest.mark.gpu

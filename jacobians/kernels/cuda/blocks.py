@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jacobians.activations import Activation
+from jacobians.kernels.cuda.graph import places
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 from jacobians.registry import Computation, NotPlain, Prepare, Request, register
@@ -102,7 +104,7 @@ def setting(rule: Activation) -> tuple[int, float, float, float]:
     return CODES.index(rule.name), a, b, rule.scale
 
 
-def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, full: bool) -> dict[str, Any]:
+def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, unpadded: bool) -> dict[str, Any]:
     """Return what a kernel is compiled for, but the codes of the activations.
 
     Args:
@@ -110,18 +112,26 @@ def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, full: bo
         kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
         cut: How it is cut.
         value: Whether y is written.
-        full: Whether weights between hidden layers are read without masks, four numbers at once.
+        unpadded: Whether weights between hidden layers are read without masks, four numbers at once.
 
     Returns:
         Name to constant.
     """
     if kind == "jacobian_gradient":
         tiles = {"S": cut.streams, "TP": 16 if problem.P <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "BN": cut.samples, **tiles}
+        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples, **tiles}
     if kind == "gradient":
         tiles = {"TP": max(16, power_of_two(problem.P)), "TD": 16 if problem.D <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "BN": cut.samples, **tiles}
-    sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "FULL": full, "S": cut.streams, "BN": cut.samples}
+        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples, **tiles}
+    sizes = {
+        "layers": problem.L + 1,
+        "D": problem.D,
+        "P": problem.P,
+        "K": cut.neurons,
+        "UNPADDED": unpadded,
+        "S": cut.streams,
+        "BN": cut.samples,
+    }
     sizes |= {"VALUE": value}
     if kind == "reverse":
         return sizes | {"TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
@@ -145,7 +155,7 @@ def options_for(problem: Problem, kind: str) -> dict[str, Any]:
     return {"num_warps": 2 * WARPS if kind in SUMMED else WARPS, "num_stages": stages, "enable_fp_fusion": True}
 
 
-def full(problem: Problem, kind: str, cut: Blocks) -> bool:
+def unpadded(problem: Problem, kind: str, cut: Blocks) -> bool:
     """Say whether the weights between hidden layers are read without masks: where all layers have as many neurons as they are padded to.
 
     That takes a third of the registers off; but for the gradient of a loss, where an A100 would spill.
@@ -159,9 +169,9 @@ def full(problem: Problem, kind: str, cut: Blocks) -> bool:
         Whether they are, if they begin where four numbers can be read at once.
 
     Example:
-        >>> problem = Problem(widths=(3, 64, 64, 1), batch=4096)
-        >>> full(problem, "forward", blocks_for(problem, 4, 1)), full(problem.with_(widths=(3, 50, 50, 1)), "forward", Blocks(64, 4, 8))
-        (True, False)
+        >>> cut = Blocks(neurons=64, streams=4, samples=8)
+        >>> [unpadded(Problem(widths=(3, K, K, 1), batch=4096), "forward", cut) for K in (50, 64)]
+        [False, True]
     """
     return kind != "gradient" and set(problem.widths[1:-1]) == {cut.neurons}
 
@@ -179,7 +189,7 @@ def cut_for(problem: Problem, kind: str) -> Blocks:
     if kind == "reverse":
         cut = blocks_for(problem, min(2, problem.P), 16)
         # One cotangent of 32 samples fits the registers only where weights are read without masks.
-        return cut if problem.P > 1 or full(problem, kind, cut) else Blocks(cut.neurons, cut.streams, 16)
+        return cut if problem.P > 1 or unpadded(problem, kind, cut) else Blocks(cut.neurons, cut.streams, 16)
     if kind == "gradient":
         return blocks_for(problem, 2, 16)  # values and cotangents: with 32 samples an A100 spills
     if kind == "jacobian_gradient":
@@ -204,14 +214,15 @@ class Launcher:
         widths: Widths of the network, on the device.
         settings: Of the hidden activation and the last one, with their scales.
         codes: Of both, as constants.
-        full: Whether weights between hidden layers are read without masks, as they stand now.
+        unpadded: Whether weights between hidden layers are read without masks, as they stand now.
     """
 
     def __init__(self, mlp: MLP, problem: Problem, kind: str) -> None:
         self._mlp, self.problem, self.kind = mlp, problem, kind
         self._known: list[int] = []
+        self._biases = mlp.biases
         self.addresses = torch.empty(0)
-        self.full = False
+        self.unpadded = False
         self.widths = torch.tensor(problem.widths, dtype=torch.int64, device=problem.device)
         self.cut = cut_for(problem, kind)
         hidden, out = setting(problem.activations[0]), setting(problem.activations[-1])
@@ -227,18 +238,24 @@ class Launcher:
         """
         weights, biases = self._mlp.parameter_tuples()
         tensors = [*weights, *biases]
-        now = [0 if t is None else t.data_ptr() for t in tensors]
+        found = places(tensors, "a parameter")
+        now = [address for address, _ in found]
+        if not all(contiguous for _, contiguous in found):
+            raise NotPlain("a parameter is not contiguous")
         if now == self._known:
             return
-        expected = list(zip(self.problem.widths[1:], self.problem.widths, strict=False))
-        if [tuple(W.shape) for W in weights] != expected:
-            raise ValueError("the network has other widths than when this was planned; make another plan")
-        for t in tensors:
-            if t is not None and (type(t) not in {Tensor, nn.Parameter} or not t.is_contiguous() or t.dtype != torch.float32):
-                raise NotPlain("a parameter is no contiguous float32 tensor")
+        widths = self.problem.widths
+        expected = (
+            [(o, i) for i, o in pairwise(widths)],
+            [None if b is None else (o,) for b, o in zip(self._biases, widths[1:], strict=True)],
+        )
+        if ([tuple(W.shape) for W in weights], [None if b is None else tuple(b.shape) for b in biases]) != expected:
+            raise ValueError("the network has other widths or biases than when this was planned; make another plan")
+        if any(t is not None and t.dtype != torch.float32 for t in tensors):
+            raise NotPlain("a parameter is no float32 tensor")
         self.addresses = torch.tensor(now, dtype=torch.int64).to(self.problem.device)
         between = now[1 : self.problem.L]
-        self.full = full(self.problem, self.kind, self.cut) and all(at % ALIGNED == 0 for at in between)
+        self.unpadded = unpadded(self.problem, self.kind, self.cut) and all(at % ALIGNED == 0 for at in between)
         self._known = now
 
 
@@ -270,8 +287,7 @@ class Chain(Launcher):
             NotPlain: A tensor's numbers do not stand in memory as they are.
             ValueError: The network has changed.
         """
-        if type(x) not in {Tensor, nn.Parameter}:
-            raise NotPlain(f"x is a {type(x).__name__}")
+        places((x,), "x")
         self.look_up()
         chains: Any = importlib.import_module("jacobians.kernels.cuda.chains")  # needs Triton
         problem, cut = self.problem, self.cut
@@ -280,7 +296,7 @@ class Chain(Launcher):
         J = x.new_empty(N, P, D)
         y = x.new_empty(N, P) if self._value or second else J  # never written where it is not wanted
         lap = x.new_empty(N, P) if second else J
-        constants = constants_of(problem, self.kind, cut, self._value or second, self.full) | self.codes
+        constants = constants_of(problem, self.kind, cut, self._value or second, self.unpadded) | self.codes
         options = options_for(problem, self.kind)
         grid = (-(-N // cut.samples),)
         if N and self.kind == "reverse":
@@ -331,12 +347,13 @@ def unsupported_activations(problem: Problem) -> str | None:
     return f"has no activation {unknown[0]!r} in Triton" if unknown else None
 
 
-def unsupported(problem: Problem, streams: int) -> str | None:
+def unsupported(problem: Problem, streams: int, kept: int = 0) -> str | None:
     """Say why the kernels cannot serve a problem.
 
     Args:
         problem: The problem.
         streams: Rows of a sample that it takes.
+        kept: Numbers of a hidden neuron that are kept for the way back.
 
     Returns:
         The reason, or `None`.
@@ -352,8 +369,8 @@ def unsupported(problem: Problem, streams: int) -> str | None:
         return f"holds at most {MOST_STREAMS} rows of a sample in registers, this takes {streams}; use the other mode, or a CUDA graph"
     if len(set(problem.activations[:-1])) > 1:
         return "is compiled for one hidden activation; use a CUDA graph"
-    if problem.N * max(problem.P * problem.D, (problem.L + 1) * MOST_NEURONS * power_of_two(streams)) >= MOST_NUMBERS:
-        return f"counts at most 2³¹ numbers of J, or of what is kept for the way back, got N={problem.N}; bound it with chunk="
+    if problem.N * max(problem.P * problem.D, problem.L * MOST_NEURONS * kept) >= MOST_NUMBERS:
+        return f"counts at most 2³¹ numbers of J, or of what it keeps for the way back, got N={problem.N}; use fewer samples at once"
     return unsupported_activations(problem)
 
 
@@ -362,7 +379,7 @@ def _supports_forward(problem: Problem) -> str | None:
 
 
 def _supports_reverse(problem: Problem) -> str | None:
-    return unsupported(problem, 1)
+    return unsupported(problem, 1, kept=1)
 
 
 def _supports_laplacian(problem: Problem) -> str | None:

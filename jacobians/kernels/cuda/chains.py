@@ -19,14 +19,14 @@ DOT = tl.constexpr("tf32x3")
 
 
 @triton.jit
-def _weight(addresses, widths, layer, K: tl.constexpr, FULL: tl.constexpr, TRANSPOSED: tl.constexpr):
+def _weight(addresses, widths, layer, K: tl.constexpr, UNPADDED: tl.constexpr, TRANSPOSED: tl.constexpr):
     """Read W of a layer between hidden neurons, padded with zeros to (K, K): (in, out), or as it stands, (out, in).
 
-    FULL: all hidden layers have K neurons and their weights begin at multiples of 16 bytes, so that four numbers are read at once.
+    UNPADDED: all hidden layers have K neurons and their weights begin at multiples of 16 bytes, so that four numbers are read at once.
     """
     W = tl.load(addresses + layer).to(tl.pointer_type(tl.float32))
     i, o = tl.arange(0, K), tl.arange(0, K)
-    if FULL:
+    if UNPADDED:
         W = tl.multiple_of(W, 16)
         if TRANSPOSED:
             return tl.load(W + o[None, :] * K + i[:, None])
@@ -71,7 +71,7 @@ def _first(x, addresses, widths, layers, n, N, D: tl.constexpr, K: tl.constexpr,
 @triton.jit
 def pushed(
     x, weights, addresses, widths, y, J, laplacian, N, a, b, scale, a_out, b_out, scale_out,
-    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, FULL: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, UNPADDED: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
     TP: tl.constexpr, CODE: tl.constexpr, CODE_OUT: tl.constexpr, SECOND: tl.constexpr, VALUE: tl.constexpr,
 ):  # fmt: skip
     """Push value, tangents and with SECOND the Laplacian `Σ_d w_d ∂²/∂x_d²` of BN samples through all layers.
@@ -95,7 +95,7 @@ def pushed(
         of_first = tl.sum(by[:, None] * first * first, axis=0)
         X = tl.where(stream[None, :, None] == D + 1, (c * of_first[None, :])[:, None, :], X)
     for layer in range(1, layers - 1):
-        Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, FULL, True), input_precision=DOT)
+        Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, UNPADDED, True), input_precision=DOT)
         Z = tl.reshape(Z, (BN, S, K))
         z = tl.sum(tl.where(stream[None, :, None] == 0, Z, 0.0), axis=1) + _bias(addresses, widths, layer, layers, K)[None, :]
         h, s, c = phi(z, a, b, scale, CODE)
@@ -130,7 +130,7 @@ def pushed(
 @triton.jit
 def pulled(
     x, addresses, widths, slopes, y, J, N, a, b, scale, a_out, b_out, scale_out,
-    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, FULL: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, UNPADDED: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
     TD: tl.constexpr, CODE: tl.constexpr, CODE_OUT: tl.constexpr, VALUE: tl.constexpr, EVALUATED: tl.constexpr,
 ):  # fmt: skip
     """Evaluate BN samples, keeping slopes in `slopes` (layers - 1, N, K), and pull S of the P cotangents back to x.
@@ -146,7 +146,7 @@ def pulled(
     s += spoiled[:, None]
     tl.store(slopes + row, s, mask=n[:, None] < N)
     for layer in range(1, layers - 1):
-        z = tl.dot(h, _weight(addresses, widths, layer, K, FULL, True), input_precision=DOT)
+        z = tl.dot(h, _weight(addresses, widths, layer, K, UNPADDED, True), input_precision=DOT)
         h, s, _ = phi(z + _bias(addresses, widths, layer, layers, K)[None, :], a, b, scale, CODE)
         tl.store(slopes + layer * N * K + row, s, mask=n[:, None] < N)
     tl.debug_barrier()  # slopes are read back by whichever thread holds that place
@@ -168,7 +168,7 @@ def pulled(
     at_slopes = slopes + n[:, None, None] * K + k[None, None, :]  # in the layout of C: nothing is moved between threads
     for back in range(1, layers - 1):
         layer = layers - 1 - back
-        C = tl.dot(tl.reshape(C, (BN * S, K)), _weight(addresses, widths, layer, K, FULL, False), input_precision=DOT)
+        C = tl.dot(tl.reshape(C, (BN * S, K)), _weight(addresses, widths, layer, K, UNPADDED, False), input_precision=DOT)
         C = tl.reshape(C, (BN, S, K)) * tl.load(at_slopes + (layer - 1) * N * K, mask=n[:, None, None] < N, other=0.0)
     for d0 in range(0, D, TD):
         d = d0 + tl.arange(0, TD)
@@ -223,7 +223,7 @@ def _cotangent(y, target, n, p, N, P: tl.constexpr, LOSS: tl.constexpr, CLASSES:
 @triton.jit
 def differentiated(
     x, target, addresses, widths, offsets, kept, partial, N, blocks, size, factor, a, b, scale, a_out, b_out, scale_out,
-    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, FULL: tl.constexpr, TP: tl.constexpr, BN: tl.constexpr,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, UNPADDED: tl.constexpr, TP: tl.constexpr, BN: tl.constexpr,
     TD: tl.constexpr, CODE: tl.constexpr, CODE_OUT: tl.constexpr, LOSS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """Evaluate blocks of BN samples, pull the cotangent of the loss back, and sum `∂L/∂W_l = C_lᵀ h_{l-1}` up, program by program.
@@ -249,7 +249,7 @@ def differentiated(
         tl.store(kept + row, h, mask=inside)
         tl.store(slopes + row, s, mask=inside)
         for layer in range(1, layers - 1):
-            z = tl.dot(h, _weight(addresses, widths, layer, K, FULL, True), input_precision=DOT)
+            z = tl.dot(h, _weight(addresses, widths, layer, K, UNPADDED, True), input_precision=DOT)
             h, s, _ = phi(z + _bias(addresses, widths, layer, layers, K)[None, :], a, b, scale, CODE)
             tl.store(kept + layer * N * K + row, h, mask=inside)
             tl.store(slopes + layer * N * K + row, s, mask=inside)
@@ -273,7 +273,7 @@ def differentiated(
             dW = tl.dot(tl.trans(C), before, input_precision=DOT)
             _add_tile(mine + tl.load(offsets + layer), dW, k, k, into, out, into)
             _add_row(mine, tl.load(offsets + layers + layer), tl.sum(C, axis=0), k, out)
-            C = tl.dot(C, _weight(addresses, widths, layer, K, FULL, False), input_precision=DOT)
+            C = tl.dot(C, _weight(addresses, widths, layer, K, UNPADDED, False), input_precision=DOT)
             C *= tl.load(slopes + (layer - 1) * N * K + row, mask=inside, other=0.0)
         for d0 in range(0, D, TD):
             d = d0 + tl.arange(0, TD)
@@ -287,7 +287,7 @@ def differentiated(
 @triton.jit
 def there_and_back(
     x, addresses, widths, offsets, kept, partial, N, blocks, size, factor, a, b, scale, a_out, b_out, scale_out,
-    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, FULL: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
+    layers: tl.constexpr, D: tl.constexpr, P: tl.constexpr, K: tl.constexpr, UNPADDED: tl.constexpr, S: tl.constexpr, BN: tl.constexpr,
     TP: tl.constexpr, CODE: tl.constexpr, CODE_OUT: tl.constexpr,
 ):  # fmt: skip
     """Push value and tangents of BN samples through all layers, take the sum of squares of J times `factor`, and pull its derivative back.
@@ -318,7 +318,7 @@ def there_and_back(
         s += spoiled[:, None]
         X = tl.where(value, h[:, None, :], s[:, None, :] * Z)
         for layer in range(1, layers - 1):
-            Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, FULL, True), input_precision=DOT)
+            Z = tl.dot(tl.reshape(X, (BN * S, K)), _weight(addresses, widths, layer, K, UNPADDED, True), input_precision=DOT)
             Z = tl.reshape(Z, (BN, S, K))
             z = tl.sum(tl.where(value, Z, 0.0), axis=1) + _bias(addresses, widths, layer, layers, K)[None, :]
             Z = tl.where(value, z[:, None, :], Z)
@@ -360,7 +360,7 @@ def there_and_back(
             dW = tl.dot(tl.trans(back_Z), X_flat, input_precision=DOT)
             _add_tile(mine + tl.load(offsets + layer), dW, k, k, into, out, into)
             _add_row(mine, tl.load(offsets + layers + layer), tl.sum(back_z, axis=0), k, out)
-            back_X = tl.dot(back_Z, _weight(addresses, widths, layer, K, FULL, False), input_precision=DOT)
+            back_X = tl.dot(back_Z, _weight(addresses, widths, layer, K, UNPADDED, False), input_precision=DOT)
         s += spoiled[:, None]
         back_X3 = tl.reshape(back_X, (BN, S, K))
         back_z = s * tl.sum(tl.where(value, back_X3, 0.0), axis=1) + c * tl.sum(tl.where(value, 0.0, back_X3 * Z), axis=1)

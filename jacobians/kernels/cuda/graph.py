@@ -8,7 +8,7 @@ recorded again. What is computed leaves the graph in one vector, so that one cop
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +30,33 @@ class Graph(Protocol):
 
     def replay(self) -> None:
         """Run the recorded operations again."""
+
+
+PLAIN = {Tensor, nn.Parameter}
+
+
+def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]]:
+    """Return where tensors stand, and whether their numbers follow each other: by that a graph or a kernel reads them.
+
+    Args:
+        tensors: Inputs or parameters; `None` for a bias that is not there.
+        what: What they are, for the message.
+
+    Returns:
+        Address, 0 for `None`, and contiguity of each.
+
+    Raises:
+        NotPlain: The numbers of one do not stand in memory as they are.
+    """
+    found: list[tuple[int, bool]] = []
+    for t in tensors:
+        if t is None:
+            found.append((0, True))
+            continue
+        if type(t) not in PLAIN or t.is_neg():
+            raise NotPlain(f"{what} is no plain tensor, whose numbers stand in memory as they are")
+        found.append((t.data_ptr(), t.is_contiguous()))
+    return found
 
 
 Capture = Callable[[Callable[[], Tensors]], tuple[Graph, Tensors]]
@@ -70,7 +97,7 @@ class Replay:
 
     def __init__(self, mlp: MLP, build: Callable[[], Callable[..., Tensors]], record: Capture = capture) -> None:
         self._mlp, self._build, self._record = mlp, build, record
-        self._addresses: list[int] = []
+        self._addresses: list[tuple[int, bool]] = []
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> Tensors:
@@ -85,11 +112,10 @@ class Replay:
         Raises:
             NotPlain: An input is a tensor of another kind than those a graph reads.
         """
-        if any(type(t) not in {Tensor, nn.Parameter} for t in inputs):
-            raise NotPlain("an input is no plain tensor, which a CUDA graph could read")
+        places(inputs, "an input")
         with self._lock:
             weights, biases = self._mlp.parameter_tuples()
-            now = [t.data_ptr() for t in (*weights, *biases) if t is not None]
+            now = places((*weights, *biases), "a parameter")
             if now != self._addresses:
                 self._inputs = [t.detach().clone() for t in inputs]
                 compute = self._build()

@@ -6,15 +6,25 @@ import importlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from jacobians.kernels.cuda.blocks import LOSSES, MOST_NEURONS, MULTIPROCESSORS, Launcher, constants_of, options_for, unsupported
+from jacobians.kernels.cuda.blocks import (
+    LOSSES,
+    MOST_NEURONS,
+    MULTIPROCESSORS,
+    Launcher,
+    constants_of,
+    options_for,
+    power_of_two,
+    unsupported,
+)
+from jacobians.kernels.cuda.graph import places
 from jacobians.mlp import MLP
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
 from jacobians.quantities.jacobian_gradient import not_empty
 from jacobians.quantities.parameters import loss_in
-from jacobians.registry import Computation, NotPlain, Prepare, Request, register
+from jacobians.registry import Computation, Request, register
 
 
 class Sums(Launcher):
@@ -52,9 +62,7 @@ class Sums(Launcher):
             NotPlain: A tensor's numbers do not stand in memory as they are.
             ValueError: The network has changed.
         """
-        for one in (x, *target):
-            if type(one) not in {Tensor, nn.Parameter}:
-                raise NotPlain(f"an input is a {type(one).__name__}")
+        places((x, *target), "an input")
         self.look_up()
         problem, cut = self.problem, self.cut
         blocks = -(-problem.N // cut.samples)
@@ -67,7 +75,7 @@ class Sums(Launcher):
             inputs = [x.contiguous(), *[t.contiguous() for t in target]]
             getattr(kernels, kernel)[(programs,)](
                 *inputs, self.addresses, self.widths, self._offsets, kept, partial, problem.N, blocks, self._size, factor, *self.settings,
-                **constants_of(problem, self.kind, cut, False, self.full), **self.codes, **constants,
+                **constants_of(problem, self.kind, cut, False, self.unpadded), **self.codes, **constants,
                 **options_for(problem, self.kind),
             )  # fmt: skip
         return Parts(partial.sum(0), self._like, None)
@@ -90,23 +98,20 @@ def _supports_gradient(problem: Problem) -> str | None:
         return f"has no loss {loss} in Triton"
     if problem.P > MOST_NEURONS:
         return f"holds at most {MOST_NEURONS} outputs in registers, got {problem.P}; use a CUDA graph"
-    return unsupported(problem, 1)
+    return unsupported(problem, 1, kept=2)
 
 
 def _supports_jacobian_gradient(problem: Problem) -> str | None:
-    return not_empty(problem) or unsupported(problem, problem.D + 1)
+    return not_empty(problem) or unsupported(problem, problem.D + 1, kept=power_of_two(problem.D + 1))
 
 
-def _prepared() -> Prepare:
-    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        sums = Sums(mlp, problem)
+def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    sums = Sums(mlp, problem)
 
-        def run(inputs: Tensor | tuple[Tensor, ...]) -> tuple[None, Parts]:
-            return None, sums(*inputs) if isinstance(inputs, tuple) else sums(inputs)
+    def run(inputs: Tensor | tuple[Tensor, ...]) -> tuple[None, Parts]:
+        return None, sums(*inputs) if isinstance(inputs, tuple) else sums(inputs)
 
-        return Computation(run, restore=lambda out: out.tensors(), records=False)
-
-    return prepare
+    return Computation(run, restore=lambda out: out.tensors(), records=False)
 
 
 register(
@@ -115,11 +120,11 @@ register(
     supports=_supports_gradient,
     device="cuda",
     summary="evaluation, loss and pullback of a block in one launch",
-)(_prepared())
+)(_prepare)
 register(
     "jacobian_gradient/forward:triton",
     hand_written=True,
     supports=_supports_jacobian_gradient,
     device="cuda",
     summary="J of a block, its loss and the way back in one launch; J is not formed",
-)(_prepared())
+)(_prepare)
