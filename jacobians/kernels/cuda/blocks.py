@@ -158,7 +158,7 @@ def options_for(problem: Problem, kind: str) -> dict[str, Any]:
 def unpadded(problem: Problem, kind: str, cut: Blocks) -> bool:
     """Say whether the weights between hidden layers are read without masks: where all layers have as many neurons as they are padded to.
 
-    That takes a third of the registers off; but for the gradient of a loss, where an A100 would spill.
+    That takes up to 37 % of the registers off; but for the gradient of a loss, where an A100 would spill.
 
     Args:
         problem: The problem.
