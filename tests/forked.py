@@ -35,9 +35,10 @@ def _arrived(duplicate):
     return duplicate.detach()
 
 
-def _work(arguments, directory, environment, log, descriptors):
+def _work(arguments, directory, environment, log, ready, descriptors):
     """Be the worker: `python -m pytest …`, in a session of its own."""
     os.setsid()
+    os.close(ready)  # from now on it can be killed with whatever it starts
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -58,9 +59,14 @@ class Popen:
         arguments = command[3:]
         descriptors = {option: Descriptor(int(arguments[arguments.index(option) + 1])) for option in DESCRIPTORS}
         assert {descriptor.number for descriptor in descriptors.values()} == set(pass_fds)
-        self._process = _context.Process(target=_work, args=(arguments, cwd, env, Descriptor(stdout.fileno()), descriptors), daemon=False)
+        read, ready = os.pipe()
+        given = (arguments, cwd, env, Descriptor(stdout.fileno()), Descriptor(ready), descriptors)
+        self._process = _context.Process(target=_work, args=given, daemon=False)
         self._process.start()
         self.pid = self._process.pid
+        os.close(ready)
+        os.read(read, 1)  # end of file: it has a session of its own, or is gone
+        os.close(read)
 
     def poll(self):
         return self._process.exitcode
