@@ -9,11 +9,12 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  … still at it"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test test-cuda test-slurm gpu lint format figures docs report sweeps soak sanitize wheel clean help
+.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak sanitize wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
-	@echo "make test     set up, run the tests"
+	@echo "make test     set up, run the unit tests"
+	@echo "make test-all the unit tests, then those that take long: every committed figure, JAX compiled for each shape, real kills"
 	@echo "make test-cuda  install Triton (a gigabyte), test its kernels in the interpreter and compile them ahead of time: needs no GPU"
 	@echo "make test-slurm  a SLURM of two nodes on this machine, set up and taken down: runs over it, with failures (about 10 minutes; as root, needs slurm-wlm and munge)"
 	@echo "make gpu      on a machine with an NVIDIA GPU: check it, measure what is worth most first, 40 minutes at most"
@@ -41,7 +42,12 @@ bench: $(READY)
 FOR_TESTS = OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= XLA_FLAGS=--xla_backend_optimization_level=0
 
 test: $(READY)
-	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+
+test-long: $(READY)
+	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+
+test-all: test test-long
 
 test-cuda: $(READY)
 	$(call with_ticker,installing Triton,$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps triton)

@@ -109,7 +109,7 @@ def check(resources: Resources) -> None:
         if resources.partition or resources.constraint:
             raise ValueError("partitions and constraints are SLURM's; leave them out with --on local")
         return
-    if missing := [command for command in ("sinfo", "sbatch", "squeue") if shutil.which(command) is None]:
+    if missing := [command for command in ("sinfo", "sbatch", "squeue", "srun") if shutil.which(command) is None]:
         raise RuntimeError(f"no SLURM client here ({', '.join(missing)} not found); log in to a node that has it, or use --on local")
     partitions, features = set(), set()
     for line in _ask("sinfo", "-h", "-o", "%R|%f").splitlines():

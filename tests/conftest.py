@@ -6,6 +6,15 @@ import pytest
 
 import bench
 
+COMPILING = (":jax", ":folx", ":torch.compile")  # libraries whose compiler runs again for each shape and type
+
+
+def pytest_collection_modifyitems(items):
+    """Leave what a library's compiler makes slow to `make test-long`."""
+    for item in items:
+        if any(library in item.name for library in COMPILING):
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture
 def forked_workers(monkeypatch):

@@ -70,6 +70,7 @@ TINY_STUDIES = [
 ]
 
 
+@pytest.mark.long
 def test_every_command_runs(tmp_path, monkeypatch, capsys, forked_workers):
     """In an empty folder, one after the other, as a reader would; only the sweeps and studies are tiny ones of the same names."""
     lines = commands()

@@ -69,6 +69,7 @@ def test_a_stage_that_fails_is_said(tmp_path, status):
     assert lines == [f"notebook: failed, status {status}"]
 
 
+@pytest.mark.long
 def test_the_whole_on_the_cpu(tmp_path, command, forked_workers):
     """Two stages, the second on from where it was."""
     (tmp_path / "tiny.toml").write_text('[quick]\ntitle = "Tiny"\ngrid = [{ L = 1, D = 2, K = 3, P = 2 }]\n')

@@ -36,6 +36,7 @@ def sweeps(tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_a_run_of_three_quantities(sweeps, tmp_path, command, forked_workers):
     arguments = ["--sweeps", sweeps, "--out", tmp_path, "--seconds", "0.01", "--method", "*:eager,*:native", "--device", "cpu"]
     assert "best of ours" in command("run", "gradients,steps,kernels", *arguments).out

@@ -126,7 +126,7 @@ class TestScheduler:
     @pytest.fixture
     def slurm(self, tmp_path, monkeypatch):
         def install(**scripts):
-            for name, text in {"sbatch": "exit 0", "squeue": "exit 0", **scripts}.items():
+            for name, text in {"sbatch": "exit 0", "squeue": "exit 0", "srun": "exit 0", **scripts}.items():
                 path = tmp_path / "bin" / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(f"#!/bin/sh\n{text}\n")
@@ -192,6 +192,7 @@ def test_processors_do_not_share_a_library(monkeypatch, tmp_path):
 
 
 class TestTasks:
+    @pytest.mark.long
     def test_a_task_called_again_measures_parts_of_problems_anew(self, planned, forked_workers, tmp_path):
         """As after a requeue: whole problems stay, one that was cut in two is measured again on the node that goes on."""
         out = tmp_path / "out"
@@ -223,6 +224,7 @@ class TestTasks:
         assert len(kept) == 2
         assert len(list((own / "attempts").glob("*.environment.json"))) == 2
 
+    @pytest.mark.long
     def test_the_whole_by_the_command_line(self, command, forked_workers, sweeps, tmp_path, monkeypatch):
         out = tmp_path / "run1"
         arguments = ("run", "tiny", "--sweeps", sweeps, "--device", "cpu", "--method", "reverse:eager", "--on", "local", "--out", out)
@@ -349,6 +351,7 @@ class TestMerge:
         with pytest.raises(BadInput, match="no rows yet"):
             cluster.merge([tmp_path / "a"], tmp_path)
 
+    @pytest.mark.long
     def test_memory_does_not_grow_with_the_rows(self, tmp_path):
         """What Python itself holds, for five times as many rows."""
         code = (

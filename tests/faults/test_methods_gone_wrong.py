@@ -34,6 +34,7 @@ def time_is_up_once_it_hangs(monkeypatch, tmp_path):
     monkeypatch.setattr(supervisor, "LOOK_S", 0.05)
 
 
+@pytest.mark.long
 def test_every_fault_is_a_row_and_the_sweep_goes_on(run, tmp_path, faulty, time_is_up_once_it_hangs):
     result = run(tmp_path, "reverse:faulty-*", "reverse:torch.func")
     rows = {entry.row.implementation.removeprefix("faulty-"): entry.row for entry in result.entries}
@@ -88,6 +89,7 @@ def test_a_broken_clock_is_an_error_never_a_time(run, tmp_path, faulty, monkeypa
     assert reason in row.reason
 
 
+@pytest.mark.long
 def test_libraries_live_in_processes_of_their_own_and_take_turns(run, tmp_path, faulty, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv("FAULTY_LOG", str(log))

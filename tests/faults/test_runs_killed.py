@@ -45,6 +45,7 @@ def lines_of(journal):
     return journal.read_text().count("\n") if journal.exists() else 0
 
 
+@pytest.mark.long
 def test_a_run_killed_again_and_again_loses_at_most_the_case_in_flight(sweeps_file, tmp_path):
     """Killed by the system and by hand, and resumed each time."""
     out = tmp_path / "out"
@@ -69,6 +70,7 @@ def test_a_run_killed_again_and_again_loses_at_most_the_case_in_flight(sweeps_fi
     assert lines_of(journal) == 8, "a case ran twice"
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_it_waits_costs_one_case(run, tmp_path, monkeypatch):
     """Killed at the moment when it has announced a turn and another worker is granted one."""
     killed = []
@@ -91,6 +93,7 @@ def test_a_worker_killed_while_it_waits_costs_one_case(run, tmp_path, monkeypatc
     assert [(row.case, row.method, row.status) for row in lost] == [(killed[0], "reverse:jax", "oom")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stopped", [False, True], ids=["hanging", "stopped"])
 def test_a_worker_does_not_outlive_its_parent(sweeps_file, tmp_path, stopped):
     """Not even while it hangs in a method, or is stopped and can do nothing for itself."""
@@ -122,6 +125,7 @@ def test_two_runs_on_one_output(sweeps_file, tmp_path, run):
     Lock(path).release()
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_on_the_way(run_alone, tmp_path, faulty, monkeypatch):
     """A limit on the size of files, which the method itself sets, stands for the full disk: writes fail with an error of the system."""
     out = tmp_path / "out"

@@ -103,6 +103,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_the_resident_memory_stays_under_the_bound_or_the_bound_is_refused():
     """The first calls of a process, whose large tensors are mapped one by one: what the kernels and libraries keep is counted too."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}

@@ -86,6 +86,7 @@ def test_ours_against_central_differences_and_numpy(method, activation):
     assert oracles.relative_error(J, oracles.central_differences(mlp, x)) < 1e-8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("L", "K"), [(50, 30), (10, 1000), (50, 1000)])
 def test_deep_and_wide(L, K, dtype):

@@ -260,6 +260,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell the resident memory")
 def test_memory_does_not_grow_with_the_samples(tmp_path):
     for name, count in (("few", 5_000), ("many", 200_000)):
@@ -271,6 +272,7 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
     assert many - few < output / 3, "neither the inputs (3.2 MB) nor the output (6.4 MB) stand in memory"
 
 
+@pytest.mark.long
 def test_killed_at_random_it_loses_nothing(tmp_path):
     """Killed by its own count of chunks, so that nothing depends on the machine."""
     code = (
@@ -311,6 +313,7 @@ class TestCommandLine:
         assert command_line.main(["status", "out"]) == 0
         assert "jacobian, N=11, 100% done" in capsys.readouterr().out
 
+    @pytest.mark.long
     def test_tasks_here(self, files, capsys):
         pytest.importorskip("submitit")
         assert self.run("--chunk", "2", "--on", "local", "--tasks", "3") == 0
@@ -363,7 +366,7 @@ class TestCommandLine:
     def test_without_slurm(self, files, capsys, monkeypatch):
         monkeypatch.setattr(scheduling.shutil, "which", lambda name: None)
         assert self.run("--on", "slurm") == 2
-        assert "no SLURM client here (sinfo, sbatch, squeue not found)" in capsys.readouterr().err
+        assert "no SLURM client here (sinfo, sbatch, squeue, srun not found)" in capsys.readouterr().err
 
     def test_modules_are_wrapped(self, files):
         assert command_line.network_of("net_of_a_user:made").widths == (3, 4, 2)

@@ -151,6 +151,7 @@ def test_blocks_and_threads(monkeypatch, method, N, threads, together):
         torch.set_num_threads(before)
 
 
+@pytest.mark.long
 def test_more_samples_than_are_summed_at_once(monkeypatch):
     monkeypatch.setattr(kernel, "TOGETHER_BYTES", 0)
     monkeypatch.setattr(kernel, "TOGETHER_SAMPLES", 192)

@@ -205,6 +205,7 @@ def everything(tmp_path):
     ]
 
 
+@pytest.mark.long
 def test_every_figure_is_drawn_at_a_readable_size(everything, tmp_path):
     found = exhibits(everything)
     expected = [

@@ -79,6 +79,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert page.count("<script") == page.count("</script>") == 4
 
 
+@pytest.mark.long
 def test_five_thousand_rows_stay_small(large_report):
     page = large_report.read_text(encoding="utf-8")
     assert len(page.encode()) < 3_000_000

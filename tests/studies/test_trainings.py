@@ -82,6 +82,7 @@ def studied(name, tmp_path, **options):
 NAMES = ("initialisation", "layers", "image-ascent", "from-scratch", "regression", "saturation")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_tables_twice_but_for_times(name, tmp_path, give):
     if name == "regression":
@@ -139,6 +140,7 @@ class TestTraining:
         assert training.first_layer_not_finite(mlp, torch.tensor([1.0, 2.0])) == "the weights of layer 2 are not finite"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["initialisation", "layers", "image-ascent", "from-scratch"])
 @pytest.mark.parametrize(
     "one",
@@ -333,6 +335,7 @@ class TestOptions:
             run(find_study("regression"), tmp_path / "a", Options(data="digits"))
         assert not (tmp_path / "a").exists()
 
+    @pytest.mark.long
     def test_the_command_line(self, tmp_path):
         def bench(*arguments):
             return subprocess.run([sys.executable, "bench.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
