@@ -59,7 +59,7 @@ test-slurm: $(READY)
 
 gpu: $(READY)
 	$(call with_ticker,installing Triton and JAX for CUDA,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt triton 'jax[cuda13]')
-	$(BIN)/python -m benchmarks.run.gpu --minutes 40
+	$(BIN)/python -m tools.gpu --minutes 40
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -74,7 +74,7 @@ figures: $(READY)
 	$(BIN)/python bench.py plot
 
 docs: $(READY)
-	$(BIN)/python -m benchmarks.analysis.docs
+	$(BIN)/python -m tools.docs
 
 report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html

@@ -149,7 +149,7 @@ def run(
 def _run_on_cluster(out: Path, asked: Plan, sweeps_file: Path, resume: bool) -> int:
     """Submit the tasks, follow them, merge what they wrote. Interrupted, they go on."""
     from benchmarks.run import cluster
-    from jacobians import scheduling
+    from jacobians.store import scheduling
 
     again = f"look again with `python bench.py status {out}`"
     jobs = cluster.start(out, asked, sweeps_file, resume)

@@ -14,9 +14,9 @@ import jacobians as jac
 from benchmarks.measure import clock, conditions, memory, oracle
 from benchmarks.measure.honesty import Dishonest, Trial
 from benchmarks.run.session import RECORD, SESSION, Record, Turn, turns_of
-from jacobians.cost import memory_bytes
-from jacobians.plans import make_plan
-from jacobians.registry import Request
+from jacobians.planning.cost import memory_bytes
+from jacobians.planning.plan import make_plan
+from jacobians.planning.registry import Request
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,21 +2,16 @@
 
 from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
-from jacobians.activations import Activation
-from jacobians.cost import Cost, cost
 from jacobians.derivatives import ggn_product, gradient, ntk, parameter_jacobian, per_sample_gradient_norms, per_sample_gradients
 from jacobians.input_derivatives import hessian, hessian_diagonal, hvp, jacobian_loss, jvp, laplacian, vjp
-from jacobians.losses import Loss
-from jacobians.mlp import MLP
 from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
 from jacobians.module_gradient import ModuleGradient, module_gradient
-from jacobians.outofcore import Stored, compute, open
-from jacobians.plans import Plan, jacobian, plan, value_and_jacobian
-from jacobians.problem import Problem
-from jacobians.quantities.gradient import Gradient
-from jacobians.quantities.parameter_jacobian import ParameterJacobian
-from jacobians.quantities.per_sample import PerSampleGradients
-from jacobians.registry import (
+from jacobians.network.activations import Activation
+from jacobians.network.losses import Loss
+from jacobians.network.mlp import MLP
+from jacobians.planning.cost import Cost, cost
+from jacobians.planning.plan import Plan, jacobian, plan, value_and_jacobian
+from jacobians.planning.registry import (
     Computation,
     Method,
     Quantity,
@@ -27,7 +22,12 @@ from jacobians.registry import (
     register,
     register_quantity,
 )
+from jacobians.problem import Problem
+from jacobians.quantities.gradient import Gradient
+from jacobians.quantities.parameter_jacobian import ParameterJacobian
+from jacobians.quantities.per_sample import PerSampleGradients
 from jacobians.sgd import SGD
+from jacobians.store.outofcore import Stored, compute, open
 
 __all__ = [
     "MLP",

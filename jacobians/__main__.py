@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from jacobians import outofcore, scheduling
-from jacobians.losses import RULES
-from jacobians.mlp import MLP
+from jacobians.network.losses import RULES
+from jacobians.network.mlp import MLP
+from jacobians.store import outofcore, scheduling
 
 LOOK_S = 2.0
 DYING_S = 120

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians import transforms
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import gradient as native
-from jacobians.losses import Loss, loss_of
-from jacobians.mlp import MLP
-from jacobians.plans import compute_cached
+from jacobians.kernels.native import gradient as native
+from jacobians.network.losses import Loss, loss_of
+from jacobians.network.mlp import MLP
+from jacobians.planning import transforms
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.plan import compute_cached
+from jacobians.planning.registry import NotPlain, Request, find_method
 from jacobians.problem import is_integer
 from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
-from jacobians.registry import NotPlain, Request, find_method
 
 
 def gradient(

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians import transforms
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import second_order as native
-from jacobians.mlp import MLP
-from jacobians.plans import compute_cached, jacobian
+from jacobians.kernels.native import second_order as native
+from jacobians.network.mlp import MLP
+from jacobians.planning import transforms
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.plan import compute_cached, jacobian
+from jacobians.planning.registry import NotPlain, Request
 from jacobians.quantities import products
 from jacobians.quantities.hessian import forward_over_reverse
 from jacobians.quantities.laplacian import bends
-from jacobians.registry import NotPlain, Request
 
 
 def laplacian(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacobians.activations import Activation
-from jacobians.from_torch import Chain
-from jacobians.losses import Loss, loss_of
+from jacobians.network.activations import Activation
+from jacobians.network.from_torch import Chain
+from jacobians.network.losses import Loss, loss_of
 
 
 @dataclass(frozen=True, eq=False)

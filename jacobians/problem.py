@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
 
-from jacobians.activations import Activation, activation, per_layer
+from jacobians.network.activations import Activation, activation, per_layer
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from jacobians import transforms
 from jacobians.derivatives import gradient
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu.gradient import GRADIENT, Derivative, why_not
-from jacobians.losses import Loss, loss_of
-from jacobians.mlp import MLP
-from jacobians.plans import look
+from jacobians.kernels.native.gradient import GRADIENT, Derivative, why_not
+from jacobians.network.losses import Loss, loss_of
+from jacobians.network.mlp import MLP
+from jacobians.planning import transforms
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.plan import look
+from jacobians.planning.registry import NotPlain
 from jacobians.quantities.gradient import Gradient
-from jacobians.registry import NotPlain
 
 
 class SGD:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.workloads.cases import Sweep
-from jacobians.machine import Ceilings
-from jacobians.registry import JACOBIAN
+from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import JACOBIAN
 from studies import Row as StudyRow
 from studies import find_study, read
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacobians as jac
-from jacobians.activations import Activation
 from jacobians.module_gradient import normalise
+from jacobians.network.activations import Activation
 from studies import data, training
 from studies.study import Options, Row, Study, register
 

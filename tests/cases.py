@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.activations import RULES
-from jacobians.inputs import problem_of
+from jacobians.network.activations import RULES
+from jacobians.planning.inputs import problem_of
 
 # Those that can serve on the CPU here: a kernel for a GPU has tests of its own, and one in C needs a compiler.
 OURS = [method.name for method in jac.methods() if method.hand_written and method.device in {None, "cpu"}]

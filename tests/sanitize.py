@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _check(names: str, flags: tuple[str, ...]) -> None:
-    from jacobians.kernels.cpu import compiler
+    from jacobians.kernels.native import compiler
 
     os.environ.pop("LD_PRELOAD")  # not for the compiler
     compiler.FLAGS = (
@@ -66,7 +66,7 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
     import torch
 
     import jacobians as jac
-    from jacobians.kernels.cpu import gradient, jet, program, runner, tangent_kernel
+    from jacobians.kernels.native import gradient, jet, program, runner, tangent_kernel
     from tests.cases import network
     from tests.jacobians import test_second_order as second
     from tests.jacobians.test_quantity_methods import NATIVE, check

@@ -10,11 +10,11 @@ import sys
 import pytest
 
 import bench
-from benchmarks.analysis import docs
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from benchmarks.workloads import cases
 from studies import isometry, pinn
+from tools import docs
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
 

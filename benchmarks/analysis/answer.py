@@ -13,12 +13,12 @@ from benchmarks.errors import BadInput
 from benchmarks.run import environment
 from benchmarks.workloads import target
 from benchmarks.workloads.checkpoint import load_mlp
-from jacobians.activations import activation
-from jacobians.cost import memory_bytes
-from jacobians.mlp import MLP
-from jacobians.plans import loss_text
+from jacobians.network.activations import activation
+from jacobians.network.mlp import MLP
+from jacobians.planning.cost import memory_bytes
+from jacobians.planning.plan import loss_text
+from jacobians.planning.registry import JACOBIAN, find_quantity
 from jacobians.problem import Problem
-from jacobians.registry import JACOBIAN, find_quantity
 
 __all__ = ["Question", "answer", "as_record", "lines", "table"]
 TOP = 3  # to measure

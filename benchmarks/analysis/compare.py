@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.analysis import statistics
-from benchmarks.analysis.statistics import Ratio
 from benchmarks.errors import BadInput
+from benchmarks.measure import statistics
+from benchmarks.measure.statistics import Ratio
 from benchmarks.records.problems import best_of_ours, groups, key_of, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 

@@ -17,14 +17,14 @@ from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment
 from benchmarks.run.provenance import Provenance, read_provenance
-from jacobians import machine, planner
-from jacobians.cost import cost
-from jacobians.estimate import estimate
-from jacobians.losses import loss_of
-from jacobians.machine import Ceilings
-from jacobians.mlp import MLP
+from jacobians.network.losses import loss_of
+from jacobians.network.mlp import MLP
+from jacobians.planning import machine, planner
+from jacobians.planning.cost import cost
+from jacobians.planning.cost_model import estimate
+from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import JACOBIAN, find_method, find_quantity, split
 from jacobians.problem import Problem
-from jacobians.registry import JACOBIAN, find_method, find_quantity, split
 
 NEARBY = 1.0  # of log2: every size within a factor of two
 
@@ -158,8 +158,8 @@ def recommend(
 ) -> Recommendation:
     """Rank the methods for a problem.
 
-    Ours are predicted by `jacobians.estimate`. A peer is predicted from the nearest measured problem: its time there, times the ratio of
-    what the model says for our readable implementation of its mode on either problem.
+    Hand-written methods are predicted by `jacobians.planning.cost_model`. A peer is predicted from the nearest measured problem: its time
+    there, times the ratio of what the model says for the readable implementation of its mode on either problem.
 
     Args:
         problem: The problem.

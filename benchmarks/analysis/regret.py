@@ -20,8 +20,8 @@ from benchmarks.run import environment, supervisor
 from benchmarks.run.progress import SweepProgress
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import find_sweep
-from jacobians import planner
-from jacobians.machine import Ceilings
+from jacobians.planning import planner
+from jacobians.planning.machine import Ceilings
 from jacobians.problem import Problem
 
 # Of the rules in use: functorch's advice, the one of another library's documentation of its heuristics, and what most code does.

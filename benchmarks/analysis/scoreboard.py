@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.analysis.regret import chosen, regret_of
-from benchmarks.analysis.statistics import Ratio
 from benchmarks.analysis.tables import duration
+from benchmarks.measure.statistics import Ratio
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, title
 from benchmarks.records.problems import ratio as paired
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
-from jacobians import planner
-from jacobians.machine import Ceilings
+from jacobians.planning import planner
+from jacobians.planning.machine import Ceilings
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from benchmarks.run import environment
 from benchmarks.run.provenance import read_provenance
 from benchmarks.workloads.cases import expand, load_sweeps
 from jacobians.modes.bracketing import known_bracketing
-from jacobians.registry import JACOBIAN, MODES
+from jacobians.planning.registry import JACOBIAN, MODES
 
 Table = tuple[list[str], list[list[str]]]
 

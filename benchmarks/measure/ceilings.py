@@ -12,13 +12,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure.clock import timer_for
-from jacobians import machine
-from jacobians.cost import cost
-from jacobians.kernels.cpu import runner
-from jacobians.machine import Ceilings
+from jacobians.kernels.native import runner
 from jacobians.modes.bracketing import known_bracketing
+from jacobians.planning import machine
+from jacobians.planning.cost import cost
+from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import JACOBIAN
 from jacobians.problem import Problem
-from jacobians.registry import JACOBIAN
 
 READ_SIZES = {"256KB": 2**18, "1MB": 2**20, "4MB": 2**22, "16MB": 2**24, "32MB": 2**25, "64MB": 2**26, "256MB": 2**28}
 LARGEST_BYTES = 2**30  # of an accelerator, whose caches are large

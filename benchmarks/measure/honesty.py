@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.measure.clock import Timer
 from benchmarks.measure.oracle import Reference, judge
-from jacobians.registry import Computation
+from jacobians.planning.registry import Computation
 
 INPUTS = 2  # that the calls alternate between
 FREE_S = 2e-3  # a conversion may take this long whatever it converts: a library's own overhead

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import jacobians as jac
 from benchmarks.workloads.cases import Case
-from jacobians.plans import make_plan
-from jacobians.registry import JACOBIAN, Request, find_quantity
+from jacobians.planning.plan import make_plan
+from jacobians.planning.registry import JACOBIAN, Request, find_quantity
 
 BASE_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 SAFETY = 4.0  # a case's tolerance is this multiple of the error that rounding alone makes

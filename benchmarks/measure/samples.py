@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.analysis.statistics import half_width, median_interval
+from benchmarks.measure.statistics import half_width, median_interval
 
 
 class ClockError(RuntimeError):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from benchmarks.analysis.statistics import Ratio, paired_ratio, ratio_of_medians
+from benchmarks.measure.statistics import Ratio, paired_ratio, ratio_of_medians
 from benchmarks.records.rows import Row, ok_rows
+from jacobians.planning.registry import find_method, find_quantity
 from jacobians.problem import Problem
-from jacobians.registry import find_method, find_quantity
 
 NAIVE = "dense"  # explicit diagonal matrices: what course notebooks write, and no library offers
 

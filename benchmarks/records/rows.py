@@ -87,7 +87,7 @@ class Row(BaseModel):
     peak_bytes: Count | None = Field(
         None, description="peak memory of a call beyond what was held before it, J included; empty where it cannot be measured"
     )
-    flops: Count | None = Field(None, description="floating-point operations of the mode, from jacobians.cost")
+    flops: Count | None = Field(None, description="floating-point operations of the mode, from jacobians.planning.cost")
     bytes: Count | None = Field(None, description="compulsory traffic: weights and x read once, J written once")
     threads: Size | None = Field(None, description="threads the libraries were limited to")
     torch: str | None = Field(None, description="torch version")

@@ -23,10 +23,10 @@ from benchmarks.measure.clock import available_threads, resolution, timer_for
 from benchmarks.measure.conditions import load_before
 from benchmarks.run import check_cuda, environment
 from benchmarks.run.items import Item
-from jacobians import machine
-from jacobians.kernels.cpu import compiler, runner
-from jacobians.plans import make_plan
-from jacobians.registry import Method, Request, find_quantity
+from jacobians.kernels.native import compiler, runner
+from jacobians.planning import machine
+from jacobians.planning.plan import make_plan
+from jacobians.planning.registry import Method, Request, find_quantity
 
 PROBLEMS = (jac.Problem(widths=(6, 33, 33, 5), batch=17, bias=True), jac.Problem(widths=(6, 33, 33, 1)))
 SLOW = ("torch.compile",)  # half a minute a network: left to the sweeps

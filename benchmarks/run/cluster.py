@@ -32,8 +32,8 @@ from benchmarks.run import supervisor
 from benchmarks.run.provenance import Provenance
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Case, Sweep, expand, load_sweeps
-from jacobians import scheduling
-from jacobians.machine import Ceilings
+from jacobians.planning.machine import Ceilings
+from jacobians.store import scheduling
 
 VERSION = 1
 OVERHEAD_S = 1.5  # of a case beside its measuring time: oracle, first call, judging again

@@ -18,7 +18,7 @@ import torch
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import OWN_RESULTS
 from benchmarks.workloads.names import DEVICE_TYPES
-from jacobians.kernels.cpu.compiler import processor
+from jacobians.kernels.native.compiler import processor
 
 Fact = str | int | float | bool | list[str] | dict[str, str] | None
 

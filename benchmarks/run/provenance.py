@@ -17,7 +17,7 @@ from benchmarks.records.rows import describe
 from benchmarks.run import environment
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Sweep
-from jacobians.machine import Ceilings
+from jacobians.planning.machine import Ceilings
 
 SCHEMA = 3
 

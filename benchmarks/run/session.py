@@ -22,8 +22,8 @@ from benchmarks.measure.samples import Measurement, StopRule
 from benchmarks.records.rows import Row, describe
 from benchmarks.run import environment
 from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
-from jacobians.cost import cost
-from jacobians.registry import find_method
+from jacobians.planning.cost import cost
+from jacobians.planning.registry import find_method
 
 SESSION = pytest.StashKey["Session"]()
 RECORD = pytest.StashKey["Record"]()

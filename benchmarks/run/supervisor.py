@@ -22,8 +22,8 @@ from benchmarks.run.provenance import Provenance, describe_run, read_provenance,
 from benchmarks.run.session import in_turn, make_row
 from benchmarks.run.worker import Settings, Worker
 from benchmarks.workloads.cases import Case, Sweep, expand
-from jacobians.machine import Ceilings
-from jacobians.registry import find_method
+from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import find_method
 
 LOOK_S = 5.0  # between looks at the clock while nothing happens
 LEAST_FREE_BYTES = 20_000_000  # a long sweep's journal takes a few megabytes

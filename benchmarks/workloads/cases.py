@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import jacobians as jac
 from benchmarks.errors import BadInput
 from benchmarks.workloads.names import SWEEPS_FILE, suggest
-from jacobians.activations import RULES, activation
-from jacobians.losses import RULES as LOSSES
-from jacobians.losses import loss_of
-from jacobians.mlp import INITS
+from jacobians.network.activations import RULES, activation
+from jacobians.network.losses import RULES as LOSSES
+from jacobians.network.losses import loss_of
+from jacobians.network.mlp import INITS
+from jacobians.planning.registry import JACOBIAN, find_quantity, quantities
 from jacobians.problem import DTYPES, uniform_widths
-from jacobians.registry import JACOBIAN, find_quantity, quantities
 
 Sizes = int | list[int]
 LEFT_OUT = ("*:torch.compile",)  # by default; not every quantity has it

@@ -1,6 +1,7 @@
-"""The modes made fast for a device: `cpu` in C, `cuda` as CUDA graphs and in Triton. Importing this registers them."""
+"""The modes made fast for a device: `native` in C, `cuda` as CUDA graphs and in Triton. Importing this registers them."""
 
-from jacobians.kernels.cpu import gradient, jacobian, second_order, tangent_kernel
+import jacobians.quantities  # noqa: F401 - registers what the methods compute
 from jacobians.kernels.cuda import blocks, graph, sums, wide
+from jacobians.kernels.native import gradient, jacobian, second_order, tangent_kernel
 
 __all__ = ["blocks", "gradient", "graph", "jacobian", "second_order", "sums", "tangent_kernel", "wide"]

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from jacobians.mlp import MLP
 from jacobians.modes.forward import forward
 from jacobians.modes.reverse import reverse
+from jacobians.network.mlp import MLP
 from jacobians.problem import Problem
 
 ALLOCATOR = 1.4  # blocks that were freed are not always the ones that are taken next

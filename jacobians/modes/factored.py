@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from jacobians.mlp import MLP
 from jacobians.modes.bracketing import Split, optimal_bracketing
 from jacobians.modes.mixed import multiply
+from jacobians.network.mlp import MLP
 
 
 @dataclass(frozen=True, eq=False)

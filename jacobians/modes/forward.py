@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.mlp import MLP
 from jacobians.modes.scaling import scale
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
 
 _ALL = slice(None)
 

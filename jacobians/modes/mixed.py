@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.mlp import MLP, Layer
 from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.modes.forward import forward
 from jacobians.modes.reverse import reverse
 from jacobians.modes.scaling import scale
+from jacobians.network.mlp import MLP, Layer
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
 
 
 def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jacobians.mlp import MLP
 from jacobians.modes.scaling import scale
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
 
 
 def reverse(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians import transforms
+from jacobians.planning import transforms
 
 
 def scale(M: Tensor, s: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import FORWARD_AD, one_sample
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 
 def _reverse(vectorize: bool) -> Prepare:

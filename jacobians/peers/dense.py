@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
 
 
 def _diagonals(mlp: MLP, x: Tensor) -> tuple[Tensor | None, list[tuple[Tensor, Tensor | None]]]:

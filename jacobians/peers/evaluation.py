@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 
 FORWARD_AD = threading.Lock()  # torch's forward mode counts its nesting levels for all threads together
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 INSTALL = "JAX is not installed; install it with: pip install 'jacobians[jax]'"
 

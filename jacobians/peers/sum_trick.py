@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import one_sample
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Request, register
 
 
 def _supports(problem: Problem) -> str | None:

@@ -11,11 +11,11 @@ from contextlib import nullcontext
 import torch
 from torch.func import jacfwd, jacrev
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import FORWARD_AD
 from jacobians.peers.torch_func import jacobian_function
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 
 def why_not(problem: Problem) -> str | None:

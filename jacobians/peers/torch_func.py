@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from torch import Tensor
 from torch.func import jacfwd, jacrev, vmap
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import FORWARD_AD, one_sample
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 
 def jacobian_function(

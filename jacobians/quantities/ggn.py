@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.losses import Loss
-from jacobians.mlp import MLP
+from jacobians.network.losses import Loss
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
 from jacobians.quantities.pullback import pull, split_parameters, tape_of
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 
 def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tuple[Tensor, ...]:

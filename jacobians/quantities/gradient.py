@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacobians.losses import Loss
-from jacobians.mlp import MLP
 from jacobians.modes.chunked import ALLOCATOR, LIBRARY_BYTES
+from jacobians.network.losses import Loss
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
 from jacobians.quantities.pullback import pull, tape_of
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 
 class Parts(NamedTuple):

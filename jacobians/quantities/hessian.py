@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.laplacian import bends
 from jacobians.quantities.parameters import leaves_of, sizes
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 _Layer = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from jacobians.mlp import MLP
 from jacobians.modes.bracketing import known_bracketing, multiply_adds
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import JACOBIAN, Cost, Quantity, register_quantity
 from jacobians.problem import Problem
-from jacobians.registry import JACOBIAN, Cost, Quantity, register_quantity
 
 
 def cost(problem: Problem, mode: str) -> Cost:

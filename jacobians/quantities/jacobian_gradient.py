@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import JACOBIAN, Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import leaves_of, sizes
-from jacobians.registry import JACOBIAN, Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 
 
 def penalty(J: Tensor) -> Tensor:

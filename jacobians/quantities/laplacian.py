@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import leaves_of, sizes
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 
 def laplacian_of(mlp: MLP, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

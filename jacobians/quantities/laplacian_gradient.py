@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.jacobian_gradient import gradients, not_empty
 from jacobians.quantities.laplacian import bends, ones, second_by_autograd
 from jacobians.quantities.parameters import leaves_of, sizes
-from jacobians.registry import Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 
 
 def residual(lap: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameter_jacobian import factors_of
 from jacobians.quantities.parameters import each_layer, leaves_of, sizes
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 TILE_BYTES = 2**24  # of the result, that are computed at a time: what is added up stays in the caches
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.losses import Loss, loss_of
-from jacobians.mlp import MLP
+from jacobians.network.losses import Loss, loss_of
+from jacobians.network.mlp import MLP
 from jacobians.problem import Problem
 
 # torch's own losses: the oracle and the torch peers use them, our methods do not.

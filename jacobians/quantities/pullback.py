@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from jacobians.activations import Activation
-from jacobians.mlp import MLP
+from jacobians.network.activations import Activation
+from jacobians.network.mlp import MLP
 
 
 class Step(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import gradient_of
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
-from jacobians.registry import Computation, Cost, Quantity, Request, register, register_quantity
 
 RATE = 1e-3  # so small that parameters keep their size over the thousands of steps of a measurement
 

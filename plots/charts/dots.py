@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.records.problems import best_baseline, best_by_mode, groups, key_of, title
 from benchmarks.records.rows import Row
-from jacobians.registry import MODES
+from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, clip, error, legend, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

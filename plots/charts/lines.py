@@ -14,7 +14,7 @@ from scipy.stats import linregress, t
 from benchmarks.analysis.tables import byte_count
 from benchmarks.records.problems import best_baseline, best_by_mode, is_ours
 from benchmarks.records.rows import Row
-from jacobians.registry import MODES
+from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

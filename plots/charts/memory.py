@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.analysis.tables import byte_count
 from benchmarks.records.problems import is_baseline, is_ours, problem_of
 from benchmarks.records.rows import Row
-from jacobians.kernels.cpu import program, runner
+from jacobians.kernels.native import program, runner
 from plots.chart import Exhibit, Results, figure
 from plots.charts.lines import LineChart
 from plots.families import VARIABLES, families, make_trace, subtitle_of

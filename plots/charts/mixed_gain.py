@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks.records.problems import best_by_mode, fastest, groups, problem_of, ratio, title
 from benchmarks.records.rows import Row
-from jacobians.cost import cost
+from jacobians.planning.cost import cost
 from plots import style
 from plots.axes import canvas, legend
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, groups, ratio
 from benchmarks.records.rows import Row
-from jacobians.registry import JACOBIAN, find_quantity
+from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
 from plots.axes import WIDTH, line, sizes_axis, time_axis, titles
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

@@ -11,7 +11,7 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 from benchmarks.analysis.regret import regrets
 from benchmarks.records.problems import groups, is_ours
 from benchmarks.records.rows import Row
-from jacobians.machine import Ceilings
+from jacobians.planning.machine import Ceilings
 from plots import style
 from plots.axes import canvas, legend
 from plots.chart import Chart, Exhibit, Results, draw, figure

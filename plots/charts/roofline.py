@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, title
 from benchmarks.records.rows import Row
-from jacobians.machine import Ceilings
+from jacobians.planning.machine import Ceilings
 from plots import style
 from plots.axes import canvas, legend, powers_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

@@ -12,7 +12,7 @@ from benchmarks.analysis.scoreboard import names_of
 from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, fastest, groups, is_baseline, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
-from jacobians.registry import JACOBIAN, find_quantity
+from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
 from plots.axes import canvas, error, legend
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure

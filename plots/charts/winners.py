@@ -15,8 +15,8 @@ from matplotlib.patches import Patch, Rectangle
 from benchmarks.analysis.tables import winning_mode
 from benchmarks.records.problems import best_by_mode, fastest, is_ours, problem_of
 from benchmarks.records.rows import Row
-from jacobians.estimate import estimate
-from jacobians.machine import Ceilings
+from jacobians.planning.cost_model import estimate
+from jacobians.planning.machine import Ceilings
 from plots import style
 from plots.axes import between, canvas, seconds
 from plots.chart import Chart, Exhibit, Results, draw, figure

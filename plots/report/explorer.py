@@ -11,11 +11,11 @@ from benchmarks.analysis import recommend
 from benchmarks.records.problems import groups, is_ours, problem_of
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.provenance import Provenance
-from jacobians import estimate
-from jacobians.kernels.cpu import program
 from jacobians.kernels.cuda import blocks, wide
+from jacobians.kernels.native import program
 from jacobians.modes import bracketing
-from jacobians.registry import JACOBIAN, MODES, methods
+from jacobians.planning import cost_model
+from jacobians.planning.registry import JACOBIAN, MODES, methods
 
 CONSTANTS: dict[str, Any] = {
     "PER_SAMPLE": bracketing.PER_SAMPLE,
@@ -24,18 +24,18 @@ CONSTANTS: dict[str, Any] = {
     "FEWEST_OPERATIONS": program.FEWEST_OPERATIONS,
     "FEWEST_BYTES": program.FEWEST_BYTES,
     "NEARBY": recommend.NEARBY,
-    "NATIVE_CALL": estimate.NATIVE_CALL,
-    "EAGER_CALL": estimate.EAGER_CALL,
-    **{name: getattr(estimate, name) for name in ("GPU_CALL", "GRAPH_START", "GRAPH_CALL", "GRAPH_BATCH_CALL", "GPU_PASSES")},
-    **{name: getattr(estimate, name) for name in ("TRITON_START", "TRITON_LAYER_S", "TRITON_TILE_S", "TRITON_AT_ONCE")},
+    "NATIVE_CALL": cost_model.NATIVE_CALL,
+    "EAGER_CALL": cost_model.EAGER_CALL,
+    **{name: getattr(cost_model, name) for name in ("GPU_CALL", "GRAPH_START", "GRAPH_CALL", "GRAPH_BATCH_CALL", "GPU_PASSES")},
+    **{name: getattr(cost_model, name) for name in ("TRITON_START", "TRITON_LAYER_S", "TRITON_TILE_S", "TRITON_AT_ONCE")},
     **{name: getattr(blocks, name) for name in ("MOST_NEURONS", "MOST_STREAMS", "MOST_ROWS", "MULTIPROCESSORS")},
     "WIDE_ROWS": wide.WIDE_ROWS,
-    "EAGER_OPERATIONS": estimate.EAGER_OPERATIONS,
-    "ROW_S": estimate.ROW_S,
-    "LAYER_S": estimate.LAYER_S,
-    "NUMBER_S": estimate.NUMBER_S,
-    "EFFICIENCY": estimate.EFFICIENCY,
-    "EAGER_EFFICIENCY": estimate.EAGER_EFFICIENCY,
+    "EAGER_OPERATIONS": cost_model.EAGER_OPERATIONS,
+    "ROW_S": cost_model.ROW_S,
+    "LAYER_S": cost_model.LAYER_S,
+    "NUMBER_S": cost_model.NUMBER_S,
+    "EFFICIENCY": cost_model.EFFICIENCY,
+    "EAGER_EFFICIENCY": cost_model.EAGER_EFFICIENCY,
     "MODES": MODES,
 }
 

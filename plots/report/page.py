@@ -20,7 +20,7 @@ from benchmarks.records.problems import best_of_ours, disturbed, groups, key_of,
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
-from jacobians.registry import methods, quantities
+from jacobians.planning.registry import methods, quantities
 from plots import figures
 from plots.chart import Exhibit, ResultFile, exhibits
 from plots.report import explorer, summary

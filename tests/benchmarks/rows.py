@@ -5,8 +5,8 @@ from benchmarks.records.csv_file import write_csv
 from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance
 from benchmarks.workloads.cases import Sweep
-from jacobians.machine import Ceilings
-from jacobians.registry import split
+from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import split
 
 RATES = Ceilings(
     tuple(zip([2**18, 2**20, 2**22, 2**24, 2**25, 2**26, 2**28], [2.3e11, 2.2e11, 1.9e11, 1.9e11, 6e10, 3.1e10, 2.9e10], strict=True)),

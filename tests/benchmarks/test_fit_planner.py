@@ -2,11 +2,11 @@
 
 import pytest
 
-from benchmarks.analysis import fit_planner
 from benchmarks.errors import BadInput
 from benchmarks.records.problems import problem_of
-from jacobians import estimate
+from jacobians.planning import cost_model
 from tests.benchmarks.rows import RATES, row
+from tools import fit_planner
 
 TRUE = {"NATIVE_CALL": 10.0, "EAGER_CALL": 1.5, "EFFICIENCY": 0.5}
 
@@ -23,19 +23,19 @@ def made():
     ]
     with fit_planner.constants(TRUE):
         return [
-            r.model_copy(update={"median_s": estimate.estimate(problem_of(r), r.mode, r.implementation, RATES, r.threads)}) for r in rows
+            r.model_copy(update={"median_s": cost_model.estimate(problem_of(r), r.mode, r.implementation, RATES, r.threads)}) for r in rows
         ]
 
 
 def test_constants_that_made_the_rows_are_found():
-    before = {name: getattr(estimate, name) for name in TRUE}
+    before = {name: getattr(cost_model, name) for name in TRUE}
     rows = made()
     found = fit_planner.fit(rows, RATES, "cpu")
     assert found.rows == (32, 32)
     assert found.after["NATIVE_CALL"] == pytest.approx(TRUE["NATIVE_CALL"], rel=0.15)
     assert found.after["EAGER_CALL"] == pytest.approx(TRUE["EAGER_CALL"], rel=0.15)
     assert found.errors[1] < 0.3 * found.errors[0]
-    assert {name: getattr(estimate, name) for name in TRUE} == before, "a fit changes nothing"
+    assert {name: getattr(cost_model, name) for name in TRUE} == before, "a fit changes nothing"
     text = "\n".join(fit_planner.lines(found))
     assert "NATIVE_CALL = " in text
     assert "was 5" in text

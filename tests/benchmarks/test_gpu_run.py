@@ -10,12 +10,12 @@ import typer
 from typer.testing import CliRunner
 
 import jacobians as jac
-from benchmarks.analysis import gpu_limits, regret
+from benchmarks.analysis import regret
 from benchmarks.records.csv_file import RESULTS, read_csv
-from benchmarks.run import gpu
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from benchmarks.workloads.cases import load_sweeps
+from tools import gpu, gpu_limits
 
 H100 = next(iter(sorted(RESULTS.glob("nvidia-h100*"))), None)
 

@@ -8,7 +8,7 @@ import torch
 import jacobians as jac
 from benchmarks.measure import honesty, oracle
 from benchmarks.measure.honesty import Dishonest, Trial
-from jacobians.registry import Computation
+from jacobians.planning.registry import Computation
 
 PROBLEM = jac.Problem(widths=(4, 8, 8, 3), batch=64)
 

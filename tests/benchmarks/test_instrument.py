@@ -9,12 +9,12 @@ import statistics
 import psutil
 import pytest
 
-from benchmarks.analysis.statistics import SIGNIFICANCE, median_interval, ratio_of_medians, verdict
 from benchmarks.measure import clock, conditions
 from benchmarks.measure.clock import resolution, rounds_and_iterations, settle_and_warm
 from benchmarks.measure.conditions import Snapshot, notices
-from benchmarks.measure.instrument import measure_in_turn
 from benchmarks.measure.samples import ClockError, Measurement, StopRule
+from benchmarks.measure.statistics import SIGNIFICANCE, median_interval, ratio_of_medians, verdict
+from tests.instrument import measure_in_turn
 
 
 class NoisyMachine:

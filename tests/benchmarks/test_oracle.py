@@ -6,9 +6,9 @@ import torch
 import jacobians as jac
 from benchmarks.measure import oracle
 from benchmarks.workloads.cases import Case, expand, load_sweeps
-from jacobians import registry
-from jacobians.cost import cost
-from jacobians.registry import Computation, find_quantity
+from jacobians.planning import registry
+from jacobians.planning.cost import cost
+from jacobians.planning.registry import Computation, find_quantity
 from tests import oracles
 
 

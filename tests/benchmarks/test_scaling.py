@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from benchmarks.analysis import scaling
 from benchmarks.records.csv_file import read_csv
 from benchmarks.run import environment
+from tools import scaling
 
 RATES = scaling.Rates(
     "a", 2, 1200, 1e6, 1e9, 8e5, 8e5, 0.8, 0.8, 0.8, 1.0, {"10000": 1}, 1e3, 1.0, {"10": {"seconds": 1.0, "peak_bytes": 1.0}}

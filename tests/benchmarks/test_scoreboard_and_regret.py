@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.analysis import refresh, regret, scoreboard
+from benchmarks.analysis import regret, scoreboard
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
 from benchmarks.records.csv_file import read_csv, result_files
@@ -13,10 +13,11 @@ from benchmarks.records.journal import Entry
 from benchmarks.records.problems import problem_of
 from benchmarks.run import supervisor
 from benchmarks.workloads.cases import Sweep, expand, find_sweep
-from jacobians import machine
-from jacobians.machine import Ceilings
+from jacobians.planning import machine
+from jacobians.planning.machine import Ceilings
 from jacobians.problem import Problem
 from tests.benchmarks.rows import RATES, row, write_result
+from tools import refresh
 
 SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name": "tall", "L": 2, "D": 3, "K": 5, "P": 4}]})
 

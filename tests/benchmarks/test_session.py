@@ -15,7 +15,7 @@ from benchmarks.run import worker as worker_module
 from benchmarks.run.environment import ROOT
 from benchmarks.run.session import in_turn
 from benchmarks.workloads.cases import expand, load_sweeps
-from jacobians import registry
+from jacobians.planning import registry
 
 
 def test_blocks_of_a_problem_are_interleaved():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.analysis import statistics, tables
+from benchmarks.analysis import tables
 from benchmarks.analysis.compare import compare
-from benchmarks.analysis.statistics import half_width, median_interval, p_value, paired_ratio, ratio_of_medians
 from benchmarks.errors import BadInput
+from benchmarks.measure import statistics
+from benchmarks.measure.statistics import half_width, median_interval, p_value, paired_ratio, ratio_of_medians
 from benchmarks.records import problems
 from benchmarks.records.rows import SCHEMA
 from tests.benchmarks.rows import row

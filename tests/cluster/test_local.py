@@ -18,8 +18,8 @@ from benchmarks.run import cluster
 from benchmarks.run.environment import ROOT
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import expand, load_sweeps
-from jacobians import scheduling
-from jacobians.kernels.cpu import compiler
+from jacobians.kernels.native import compiler
+from jacobians.store import scheduling
 from tests.benchmarks.rows import row
 
 pytest.importorskip("submitit")

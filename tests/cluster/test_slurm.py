@@ -14,7 +14,7 @@ from benchmarks.records.csv_file import read_csv
 from benchmarks.records.journal import read_journal
 from benchmarks.run import cluster
 from benchmarks.run.environment import ROOT
-from jacobians import outofcore, scheduling
+from jacobians.store import outofcore, scheduling
 from tests.cluster.slurm import Slurm, why_not
 
 REASON = "make test-slurm" if os.environ.get("TEST_SLURM") != "1" else why_not()

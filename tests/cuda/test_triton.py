@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.inputs import problem_of
 from jacobians.kernels.cuda import blocks
 from jacobians.kernels.cuda.graph import Replay
-from jacobians.registry import Request, find_quantity
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.registry import Request, find_quantity
 from tests import oracles
 from tests.cases import ACTIVATIONS, network
 from tests.jacobians.test_cuda_graph import record
@@ -262,8 +262,8 @@ def test_what_they_cannot_serve_is_said(monkeypatch):
 @compiled
 @pytest.mark.parametrize("target", [80, 90, 100])
 def test_nothing_spills_from_the_registers(target):
-    from benchmarks.analysis.cuda_resources import SHAPES as MEASURED
-    from benchmarks.analysis.cuda_resources import resources, resources_of_layer
+    from tools.cuda_resources import SHAPES as MEASURED
+    from tools.cuda_resources import resources, resources_of_layer
 
     for kind, problem in MEASURED:
         needs = resources(kind, problem, target)

@@ -11,7 +11,7 @@ import sys
 import torch
 
 import jacobians as jac
-from jacobians.registry import Computation, register, unregister
+from jacobians.planning.registry import Computation, register, unregister
 
 _broken_device = False
 

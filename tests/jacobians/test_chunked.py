@@ -11,10 +11,10 @@ import torch
 
 import jacobians as jac
 from benchmarks.run.environment import ROOT
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import runner
-from jacobians.losses import loss_of
+from jacobians.kernels.native import runner
 from jacobians.modes.chunked import LIBRARY_BYTES, layout, working_bytes
+from jacobians.network.losses import loss_of
+from jacobians.planning.inputs import problem_of
 from tests import oracles
 from tests.cases import network
 

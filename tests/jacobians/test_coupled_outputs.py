@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import jacobians as jac
-from jacobians.coupled import OUTPUTS
+from jacobians.network.coupled import OUTPUTS
 from tests.cases import OURS as OURS_OF_J
 from tests.cases import PEERS, network
 from tests.jacobians.test_quantity_methods import OURS, check

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.inputs import problem_of
 from jacobians.kernels.cuda import graph
 from jacobians.kernels.cuda.graph import Replay
-from jacobians.registry import NotPlain, find_quantity
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.registry import NotPlain, find_quantity
 from tests import oracles
 from tests.cases import in_threads, network
 

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import jacobians as jac
 from jacobians.kernels.cuda import blocks, graph, sums
-from jacobians.registry import find_quantity
+from jacobians.planning.registry import find_quantity
 from tests.cases import network
 from tests.jacobians.test_cuda_graph import record
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import jacobians as jac
-from jacobians.from_torch import Scaled
+from jacobians.network.from_torch import Scaled
 from tests import oracles
 
 

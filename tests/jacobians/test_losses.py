@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import jacobians as jac
-from jacobians.losses import REDUCTIONS, RULES, loss_of
+from jacobians.network.losses import REDUCTIONS, RULES, loss_of
 from jacobians.quantities.parameters import TORCH
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.activations import RULES, activation
+from jacobians.network.activations import RULES, activation
 from tests.cases import ACTIVATIONS
 
 
@@ -144,7 +144,7 @@ class TestActivations:
 
     @pytest.mark.parametrize("name", RULES)
     def test_a_row_without_c_is_unsupported_with_that_reason(self, name, monkeypatch):
-        from jacobians import activations
+        from jacobians.network import activations
 
         monkeypatch.setitem(activations.RULES, "brand_new", activations.RULES[name])
         problem = jac.Problem(widths=(2, 3, 2), activation="brand_new")

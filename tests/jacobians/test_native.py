@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians.activations import activation
-from jacobians.kernels.cpu import compiler, program, runner
+from jacobians.kernels.native import compiler, program, runner
+from jacobians.network.activations import activation
 from tests import oracles
 from tests.cases import ACTIVATIONS, DEADLOCK_S, TOLERANCE, in_threads, network
 

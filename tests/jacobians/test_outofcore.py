@@ -12,7 +12,7 @@ import torch
 import jacobians as jac
 from benchmarks.run.environment import ROOT
 from jacobians import __main__ as command_line
-from jacobians import outofcore, scheduling
+from jacobians.store import outofcore, scheduling
 
 zarr = pytest.importorskip("zarr")
 

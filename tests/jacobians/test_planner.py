@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import jacobians as jac
-from jacobians import machine, planner
-from jacobians.estimate import estimate
-from jacobians.kernels.cpu import runner
+from jacobians.kernels.native import runner
+from jacobians.planning import machine, planner
+from jacobians.planning.cost_model import estimate
+from jacobians.planning.registry import Request
 from jacobians.problem import Problem
-from jacobians.registry import Request
 from tests.cases import network
 
 

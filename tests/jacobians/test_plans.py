@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import jacobians as jac
-from jacobians import registry
+from jacobians.planning import registry
 from tests import oracles
 from tests.cases import ALL, OURS, in_threads, network
 

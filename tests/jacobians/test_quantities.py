@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 import jacobians as jac
-from jacobians.losses import RULES
+from jacobians.network.losses import RULES
 from tests.cases import network
 from tests.jacobians.test_losses import TORCH
 

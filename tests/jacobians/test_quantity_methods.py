@@ -9,12 +9,12 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call, jacrev
 
 import jacobians as jac
-from jacobians.activations import RULES as ACTIVATIONS
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import gradient as kernel
-from jacobians.losses import RULES as LOSSES
+from jacobians.kernels.native import gradient as kernel
+from jacobians.network.activations import RULES as ACTIVATIONS
+from jacobians.network.losses import RULES as LOSSES
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.registry import find_quantity
 from jacobians.quantities.sgd_step import RATE
-from jacobians.registry import find_quantity
 from tests.cases import in_threads, network
 from tests.jacobians.test_losses import TORCH
 from tests.oracles import relative_error
@@ -140,7 +140,7 @@ def test_activations(method, activation):
 def test_blocks_and_threads(monkeypatch, method, N, threads, together):
     """Batches that fill blocks, miss them by one, and are shared out between threads in both ways."""
     monkeypatch.setattr(kernel, "FEWEST_OPERATIONS", 0)
-    monkeypatch.setattr("jacobians.kernels.cpu.tangent_kernel.FEWEST_OPERATIONS", 0)
+    monkeypatch.setattr("jacobians.kernels.native.tangent_kernel.FEWEST_OPERATIONS", 0)
     monkeypatch.setattr(kernel, "FEWEST_BYTES", 0)
     monkeypatch.setattr(kernel, "TOGETHER_BYTES", 0 if together else 2**60)
     before = torch.get_num_threads()
@@ -348,7 +348,7 @@ def test_a_new_quantity_is_one_object_and_a_method(name):
         name, "Sum of the outputs", {"direct": "Σ y"}, lambda p, m: jac.Cost(1, 1), lambda mlp, p, inputs: (mlp(inputs[0]).sum(),),
         lambda p, m: 0,
     )  # fmt: skip
-    from jacobians import registry
+    from jacobians.planning import registry
 
     jac.register_quantity(quantity)
     try:

@@ -10,10 +10,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian as autograd_hessian
 
 import jacobians as jac
-from jacobians.activations import RULES, activation
-from jacobians.inputs import problem_of
-from jacobians.kernels.cpu import jet, pullback, runner
-from jacobians.registry import find_quantity
+from jacobians.kernels.native import jet, pullback, runner
+from jacobians.network.activations import RULES, activation
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.registry import find_quantity
 from tests import oracles
 from tests.cases import ACTIVATIONS, BATCHES, WIDTHS, network
 

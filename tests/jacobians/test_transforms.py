@@ -8,8 +8,8 @@ from torch import nn
 from torch.autograd import forward_ad
 
 import jacobians as jac
-from jacobians import transforms
-from jacobians.kernels.cpu import program, runner
+from jacobians.kernels.native import program, runner
+from jacobians.planning import transforms
 from tests.cases import network
 
 METHODS = ("auto", "forward:native", "reverse:native", "mixed:native", "reverse:eager")

@@ -150,7 +150,7 @@ class TestOthers:
         assert regret.chart_of(rows[:1], "regret", {}) is None
 
     def test_memory_is_what_lies_beyond_the_output_with_what_a_kernel_keeps(self):
-        from jacobians.kernels.cpu import program, runner
+        from jacobians.kernels.native import program, runner
 
         sizes = {"reverse:native": 9000, "reverse:torch.func": 100_000, "reverse:jax": 0, "reverse:eager": 50_000}
         rows = [row(m, P=P, peak_bytes=4 * 3 * P + extra) for P in (10, 100, 1000) for m, extra in sizes.items()]

@@ -10,7 +10,7 @@ from benchmarks.records.csv_file import read_csv, result_files, write_csv
 from benchmarks.records.problems import key_of, ratio
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
-from jacobians.kernels.cpu import runner
+from jacobians.kernels.native import runner
 from plots import figures
 from plots.charts import speedups
 from plots.report import page

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.analysis.recommend import Evidence, recommend
 from benchmarks.measure.ceilings import as_record, from_record
 from benchmarks.run.environment import ROOT
-from jacobians import planner
-from jacobians.estimate import estimate
-from jacobians.kernels.cpu import runner
 from jacobians.kernels.cuda import blocks, wide
-from jacobians.machine import Ceilings
+from jacobians.kernels.native import runner
+from jacobians.planning import planner
+from jacobians.planning.cost_model import estimate
+from jacobians.planning.machine import Ceilings
 from jacobians.problem import Problem, uniform_widths
 from plots.report import explorer
 from tests.benchmarks.rows import RATES, origin, row

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians.activations import Activation
 from jacobians.kernels.cuda.graph import places
-from jacobians.mlp import MLP
+from jacobians.network.activations import Activation
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, NotPlain, Prepare, Request, register
 
 MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
 MOST_STREAMS = 16

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from jacobians.mlp import MLP
 from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, find_method, find_readable, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, NotPlain, Prepare, Request, find_method, find_readable, register
 
 Tensors = tuple[Tensor, ...]
 WARM_UP = 3  # calls before the recording: libraries allocate their workspaces in the first ones

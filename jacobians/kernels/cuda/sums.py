@@ -19,12 +19,12 @@ from jacobians.kernels.cuda.blocks import (
     unsupported,
 )
 from jacobians.kernels.cuda.graph import places
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
 from jacobians.quantities.jacobian_gradient import not_empty
 from jacobians.quantities.parameters import loss_in
-from jacobians.registry import Computation, Request, register
 
 
 class Sums(Launcher):

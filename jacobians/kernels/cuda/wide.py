@@ -11,9 +11,9 @@ from torch import Tensor
 
 from jacobians.kernels.cuda.blocks import MULTIPROCESSORS, power_of_two, setting, unsupported_activations, unsupported_device
 from jacobians.kernels.cuda.graph import Replay
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 WIDE_ROWS = 16  # of all samples: more are work for the matrix units
 PRODUCTS = 8192  # of a block at once, 64 to a thread

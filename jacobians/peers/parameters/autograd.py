@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import leaves_of, loss_in, torch_loss
 from jacobians.quantities.sgd_step import RATE, own_copy, put_back
-from jacobians.registry import Computation, Request, register
 
 
 @register("gradient/reverse:autograd", summary="torch.autograd.grad of the loss in all parameters")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
-from jacobians.registry import Computation, Request, register
 
 _LOSSES = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}
 _LAYERS = ("tanh", "sigmoid", "relu", "identity")

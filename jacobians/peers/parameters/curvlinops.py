@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
 from jacobians.quantities.pullback import split_parameters
-from jacobians.registry import Computation, Request, register
 
 _LOSSES: dict[str, Callable[..., torch.nn.Module]] = {
     "mse": torch.nn.MSELoss,

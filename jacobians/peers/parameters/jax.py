@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacobians.losses import Loss
-from jacobians.mlp import MLP
+from jacobians.network.losses import Loss
+from jacobians.network.mlp import MLP
 from jacobians.peers.jax import why_not
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
 from jacobians.quantities.per_sample import own_loss
 from jacobians.quantities.sgd_step import RATE
-from jacobians.registry import Computation, Prepare, Request, register
 
 Compute = Callable[..., Any]
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
-from jacobians.registry import Computation, Request, register
 
 _ACTIVATIONS = {
     "tanh": (np.tanh, lambda h: 1 - h * h),

@@ -7,11 +7,11 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in, torch_loss
 from jacobians.quantities.per_sample import sum_of_own_losses
-from jacobians.registry import Computation, Request, register
 
 
 def _supports(problem: Problem) -> str | None:

@@ -7,12 +7,12 @@ import warnings
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.parameters.torch_func import functional
 from jacobians.peers.torch_compile import why_not
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in, torch_loss
-from jacobians.registry import Computation, Request, register
 
 
 @register("gradient/reverse:torch.compile", supports=why_not, summary="autograd through torch.compile of the loss")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jacrev, jvp, vjp, vmap
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import FORWARD_AD
+from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in, sizes, torch_loss
 from jacobians.quantities.per_sample import own_loss
 from jacobians.quantities.pullback import split_parameters
-from jacobians.registry import Computation, Request, register
 
 Parameters = tuple[Tensor, ...]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.jacobian_gradient import gradients, not_empty, penalty
 from jacobians.quantities.laplacian import second_by_autograd
 from jacobians.quantities.laplacian_gradient import residual
 from jacobians.quantities.parameters import leaves_of
-from jacobians.registry import Computation, Prepare, Request, register
 
 
 def _first(y: Tensor, x: Tensor) -> Tensor:

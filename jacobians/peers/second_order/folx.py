@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.jax import evaluate_one
 from jacobians.peers.parameters.jax import prepare_with
 from jacobians.peers.second_order.jax import Seconds, batched, supports, trained
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
-from jacobians.registry import Computation, Prepare, Request, register
 
 
 def _supports(problem: Problem) -> str | None:

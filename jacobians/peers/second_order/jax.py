@@ -8,8 +8,8 @@ from typing import Any
 from jacobians.peers.jax import evaluate_one, why_not
 from jacobians.peers.parameters.jax import Compute, prepare_with
 from jacobians.peers.second_order.torch_func import batches
+from jacobians.planning.registry import register
 from jacobians.problem import Problem
-from jacobians.registry import register
 
 Seconds = Callable[..., tuple[Any, Any, Any]]  # (parameters, x, directions) of one sample -> y, J, Laplacians
 

@@ -12,8 +12,8 @@ import torch
 
 from jacobians.peers.second_order import torch_func
 from jacobians.peers.torch_compile import why_not
+from jacobians.planning.registry import register
 from jacobians.problem import Problem
-from jacobians.registry import register
 
 
 def _compiled(f: Any) -> Any:

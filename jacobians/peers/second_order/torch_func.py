@@ -7,14 +7,14 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.func import grad_and_value, jacfwd, jacrev, vmap
 
-from jacobians.mlp import MLP
+from jacobians.network.mlp import MLP
 from jacobians.peers.evaluation import FORWARD_AD
 from jacobians.peers.parameters.torch_func import Parameters, functional
+from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.jacobian_gradient import not_empty, penalty
 from jacobians.quantities.laplacian import bends
 from jacobians.quantities.laplacian_gradient import residual
-from jacobians.registry import Computation, Prepare, Request, register
 
 Network = Callable[[Parameters, Tensor], Tensor]
 

@@ -1,4 +1,4 @@
-// The cost model of jacobians.estimate, jacobians.cost, jacobians.modes.bracketing and jacobians.kernels.cpu.program, and the ranking of
+// The cost model of jacobians.planning.cost_model, jacobians.planning.cost, jacobians.modes.bracketing and jacobians.kernels.native.program, and the ranking of
 // benchmarks.analysis.recommend, for this page. A test holds every number equal to Python's.
 "use strict";
 

@@ -1,0 +1,64 @@
+"""The modes of the Jacobian by the C function, and what autograd needs to go back through them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jacobians.kernels.native.pullback import Pullback, differentiable
+from jacobians.kernels.native.runner import Runner, plain, supports
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import Computation, Prepare, Request, register
+from jacobians.problem import Problem
+
+Result = tuple[Tensor | None, Tensor]
+
+
+def _prepare(mode: str) -> Prepare:
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        psi = problem.activations[-1]
+        runner = Runner(mlp, mode, problem, request.value or psi.coupled)  # of z, the values before a coupled output
+        pull = Pullback(problem, [b is not None for b in mlp.biases]) if request.create_graph else None
+
+        def linear(x: Tensor) -> Result:
+            if pull is None:
+                return runner(x)
+            plain("x", x)  # raises outside the autograd function, where torch can still step in
+            return differentiable(lambda x: (runner(x), None), pull, x, tuple(mlp.parameters()))
+
+        def run(x: Tensor) -> Result:
+            z, J = linear(x)
+            assert z is not None
+            with torch.set_grad_enabled(request.create_graph):
+                y = psi.value(z)
+                return (y if request.value else None), psi.push(y, J)
+
+        return Computation(run=run if psi.coupled else linear if pull is not None else runner, records=False)
+
+    return prepare
+
+
+register(
+    "forward:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="forward mode in C, compiled for this processor",
+)(_prepare("forward"))
+register(
+    "reverse:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="reverse mode in C, compiled for this processor",
+)(_prepare("reverse"))
+register(
+    "mixed:native",
+    hand_written=True,
+    differentiable=True,
+    supports=supports,
+    device="cpu",
+    summary="mixed mode in C, compiled for this processor",
+)(_prepare("mixed"))

@@ -1,0 +1,156 @@
+"""The C function of second order: `Jet` of native.c, its sizes, and calls of it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacobians.kernels.native.compiler import library
+from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, setting
+from jacobians.kernels.native.runner import addresses_of, done
+from jacobians.problem import Problem
+
+PUSH, HESSIAN, BACK_FORWARD, BACK_REVERSE = range(4)
+# A block whose working set is larger is cut to half its samples, so that it stays in the second cache.
+CACHED_BYTES = 2097152
+SLOTS, MOST_SLOTS, SUM_BYTES = 16, 64, 2**18
+
+
+class Jet(ctypes.Structure):
+    """`Jet` of native.c."""
+
+    _fields_ = [
+        ("layers", ctypes.c_int64),
+        ("widths", ctypes.POINTER(ctypes.c_int64)),
+        ("activation", ctypes.POINTER(Setting)),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("at_weight", "at_bias", "at_padded")),
+        *((name, ctypes.c_int64) for name in ("numbers", "widest", "kind", "samples", "block", "laplacians", "keeps")),
+        *((name, ctypes.c_int64) for name in ("parameters_padded", "work_of_thread", "kept_of_block", "slots")),
+        ("penalty", ctypes.c_double),
+    ]
+
+
+class InputDerivatives:
+    """Calls the C function for one kind of computation.
+
+    Args:
+        problem: The problem; of one whose output couples its neurons, what is computed stands before that output.
+        biased: Whether each layer has a bias.
+        kind: `PUSH` (y, J, Laplacians), `HESSIAN`, `BACK_FORWARD` (cotangents of y, J and Laplacians to the parameters and x, along
+            tangents), or `BACK_REVERSE` (those of y and J, along cotangents).
+        laplacians: M.
+        keeps: Whether a push leaves what the way back needs, and the way back finds it.
+        penalty: Factor of the loss `Σ (J - target)²`, whose way back begins at J itself; 0 for cotangents from outside.
+        lean: Whether to take the fewest samples at a time, on one thread.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        biased: Sequence[bool],
+        kind: int,
+        laplacians: int = 0,
+        *,
+        keeps: bool = False,
+        penalty: float = 0.0,
+        lean: bool = False,
+    ) -> None:
+        if problem.activations[-1].coupled:
+            problem = problem.with_(output_activation="identity")
+        widths, layers = problem.widths, problem.L + 1
+        lanes, most = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
+        padded = [o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths)]
+        at, at_padded = [0, *accumulate(sizes)], [0, *accumulate(padded)]
+        numbers = ctypes.c_int64 * layers
+        jet = Jet(
+            layers,
+            (ctypes.c_int64 * len(widths))(*widths),
+            (Setting * layers)(*map(setting, problem.activations)),
+            numbers(*at[:-1:2]),
+            numbers(*[place if b else -1 for place, b in zip(at[1::2], biased, strict=True)]),
+            numbers(*at_padded[:-1]),
+        )
+        jet.numbers, jet.widest, jet.kind, jet.samples = sum(widths[1:]), max(widths), kind, problem.N
+        jet.laplacians, jet.keeps, jet.penalty = laplacians, int(keeps), penalty
+        self._jet, self._at, self.parameters = jet, ctypes.addressof(jet), at[-1]
+        self.threaded = not lean and problem.N * sum(i * o for i, o in pairwise(widths)) * 6 >= FEWEST_OPERATIONS
+        threads = torch.get_num_threads() if self.threaded else 1
+        self._count = getattr(library(), f"jet_numbers_{problem.dtype}")
+        self._count.argtypes, self._count.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], ctypes.c_int64
+        self._itemsize, self._what = problem.itemsize, f"derivatives at x of shape {problem.input_shape}"
+        # The block of a push that keeps is that of the way back, whatever else they need.
+        jet.block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= problem.N), most)
+        while jet.block > 2 * lanes and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
+            jet.block //= 2
+        # Each thread takes blocks of its own: more threads than blocks would only be woken.
+        self._most_threads = max(1, -(-problem.N // jet.block)) if self.threaded else 1
+        working, jet.kept_of_block = self._sizes()
+        jet.kept_of_block = -(-jet.kept_of_block // 16) * 16
+        self.kept_numbers = -(-problem.N // jet.block) * jet.kept_of_block if keeps else 0
+        jet.parameters_padded = -(-at_padded[-1] // 16) * 16 if kind in (BACK_FORWARD, BACK_REVERSE) else 0
+        jet.work_of_thread = -(-working // 16) * 16
+        # More slots than threads, for one of them may be held up; each has a sum of its own, which must stay small.
+        many = 1 if lean else SLOTS if jet.parameters_padded * problem.itemsize <= SUM_BYTES else min(threads, MOST_SLOTS)
+        jet.slots = max(1, min(-(-problem.N // jet.block), many))
+        self._function = getattr(library(), f"jet_{problem.dtype}")
+        self._function.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int]
+
+    def _sizes(self) -> tuple[int, int]:
+        """Return the numbers that a block takes of a thread's memory, and those that may be kept."""
+        leaves = ctypes.c_int64()
+        return self._count(self._at, self._jet.block, ctypes.addressof(leaves)), leaves.value
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory of a call beyond its result, on as many threads as it takes."""
+        of_threads = self._jet.work_of_thread * min(self._most_threads, torch.get_num_threads())
+        return self._itemsize * (self._jet.slots * self._jet.parameters_padded + of_threads)
+
+    def __call__(
+        self,
+        weights: Any,
+        biases: Any,
+        x: Tensor,
+        given: Sequence[Tensor | None],
+        results: Sequence[Tensor | None],
+        loss: Tensor | None = None,
+    ) -> None:
+        """Compute.
+
+        Args:
+            weights: Addresses of the weights.
+            biases: Addresses of the biases.
+            x: Input.
+            given: Directions (one row of weights of `∂²/∂x_d²` for each Laplacian), cotangents of y, J and Laplacians, and the target of
+                J, each or `None`.
+            results: y, J, Laplacians, Hessian, derivatives by the parameters (one behind the other) and by x to write, and what is kept,
+                each or `None`.
+            loss: A scalar to write the loss of J to.
+
+        Raises:
+            MemoryError: There is no memory for the working set.
+            RuntimeError: The library does not know an activation.
+        """
+        threads = min(self._most_threads, torch.get_num_threads())
+        at_loss = None if loss is None else loss.data_ptr()
+        status = self._function(self._at, weights, biases, x.data_ptr(), addresses_of(given), addresses_of(results), at_loss, threads)
+        if status:
+            done(status, self._what)
+
+
+def along_tangents(problem: Problem) -> bool:
+    """Say along what a Jacobian is pulled back: the fewer of its columns and rows, whatever it was computed along.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        Whether along its columns.
+    """
+    return problem.L == 0 or problem.D <= problem.P

@@ -1,0 +1,310 @@
+"""The plan of a call: which technique serves a problem, its list of products, and the memory it needs.
+
+Four techniques, chosen by shape:
+
+- *vectors*: one sample with three tangents (forward) or four cotangents (reverse) at a time. Value and tangents are pushed together, so
+  forward mode reads each weight once for three columns of J. Reverse mode reads each weight twice, and walks back over the rows in the
+  opposite order on the same core, so that what the evaluation read last is read from that core's cache. Bound by memory. It is also
+  the leanest technique, which serves a bound of memory (`lean`) whatever the number of tangents or cotangents.
+- *products*: one sample with more. The chain is a list of matrix products, in the order of forward, reverse or mixed mode; slopes
+  are multiplied in while a tile of the product is still in registers. Bound by arithmetic.
+- *blocks*: a batch, 16 to 64 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
+  next block, so that only weights, x and J pass through memory.
+- *sample by sample*: a batch whose per-sample products are large enough to fill the registers by themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from jacobians.kernels.native.compiler import library
+from jacobians.modes.bracketing import Split, known_bracketing
+from jacobians.network.activations import Activation
+from jacobians.problem import Problem
+
+TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS = range(5)
+MOST_TANGENTS, MOST_COTANGENTS = 3, 4
+_WIDEST_PANEL = 64  # numbers, of the widest registers
+_SPARE_ROWS = 24
+# One thread below this work: waking another costs about as much as it saves.
+FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
+
+
+class Step(ctypes.Structure):
+    """`Step` of native.c."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("rows", "columns", "inner", "a_weight", "a_buffer", "b_weight", "b_buffer", "c_buffer", "row_slope", "column_slope")
+    ]
+
+
+class Setting(ctypes.Structure):
+    """`Activation` of native.c: the code that the library gave for a name, the settings in the order of the table, and the scale."""
+
+    _fields_ = [("code", ctypes.c_int64), *((name, ctypes.c_double) for name in ("a", "b", "scale"))]
+
+
+class Program(ctypes.Structure):
+    """`Program` of native.c."""
+
+    _fields_ = [
+        ("layers", ctypes.c_int64),
+        ("widths", ctypes.POINTER(ctypes.c_int64)),
+        ("activation", ctypes.POINTER(Setting)),
+        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block")),
+        *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
+        ("step", ctypes.POINTER(Step)),
+    ]
+
+
+@dataclass
+class _Products:
+    """The products of a tree as a list of steps: who multiplies what into which buffer, scaled by which slopes."""
+
+    widths: tuple[int, ...]
+    final_slope: int  # slope that scales the rows of J, or -1
+    steps: list[Step] = field(default_factory=list)
+    buffers: int = 0
+
+    def __post_init__(self) -> None:
+        self._slope = [0]
+        for width in self.widths[1:]:
+            self._slope.append(self._slope[-1] + width)
+
+    def run(self, tree: Split | None) -> None:
+        """Append the steps of a whole chain."""
+        if tree is None:
+            self._copy(0, self.widths[1], self.widths[0], -1, self.final_slope, -1)
+        else:
+            self._multiply(tree, -1, self.final_slope, -1)
+
+    def _buffer(self, size: int) -> int:
+        offset = self.buffers
+        self.buffers += -(-size // 16) * 16
+        return offset
+
+    def _copy(self, weight: int, rows: int, columns: int, target: int, row_slope: int, column_slope: int) -> None:
+        self.steps.append(Step(rows, columns, 0, weight, 0, -1, 0, target, row_slope, column_slope))
+
+    def _operand(self, part: Split | None, first: int, last: int, row_slope: int, column_slope: int) -> tuple[int, int]:
+        """Return (weight, buffer) of layers first … last, scaled."""
+        rows, columns = self.widths[last], self.widths[first - 1]
+        if part is None and row_slope < 0 and column_slope < 0:
+            return first - 1, 0
+        target = self._buffer(rows * columns)
+        if part is None:
+            self._copy(first - 1, rows, columns, target, row_slope, column_slope)
+        else:
+            self._multiply(part, target, row_slope, column_slope)
+        return -1, target
+
+    def _multiply(self, tree: Split, target: int, row_slope: int, column_slope: int) -> None:
+        between = self._slope[tree.at - 1]  # where the slopes of layer `at` begin
+        left = self._operand(tree.left, tree.at + 1, tree.last, -1, between if tree.scales_left else -1)
+        right = self._operand(tree.right, tree.first, tree.at, -1 if tree.scales_left else between, -1)
+        rows, inner, columns = self.widths[tree.last], self.widths[tree.at], self.widths[tree.first - 1]
+        self.steps.append(Step(rows, columns, inner, *left, *right, target, row_slope, column_slope))
+
+
+def _one_sided(mode: str, layers: int) -> Split | None:
+    """Return the tree of forward or reverse mode."""
+    tree: Split | None = None
+    if mode == "forward":
+        for last in range(2, layers + 1):
+            tree = Split(1, last, last - 1, False, None, tree)
+    else:
+        for first in range(layers - 1, 0, -1):
+            tree = Split(first, layers, first, True, tree, None)
+    return tree
+
+
+def _tree(mode: str, problem: Problem) -> tuple[str, Split | None]:
+    """Return the mode that a problem is really computed in, and its order of products."""
+    if mode == "mixed":
+        order = known_bracketing(problem.widths, False, problem.scaled)
+        if order.mode == "mixed":
+            return "mixed", order.tree
+        mode = order.mode
+    return mode, _one_sided(mode, problem.L + 1)
+
+
+def setting(activation: Activation) -> Setting:
+    """Translate an activation for the C library.
+
+    Args:
+        activation: The activation.
+
+    Returns:
+        Its code, settings and scale.
+
+    Raises:
+        ValueError: The library has none of that name.
+    """
+    code = library().activation_code(activation.name.encode())
+    if code < 0:
+        raise ValueError(f"the C kernels have no activation {activation.name!r}; add it to csrc/activations.h")
+    values = [float(value != "none") if isinstance(value, str) else value for value in activation.settings.values()]
+    a, b = [*values, 0.0, 0.0][:2]
+    return Setting(code, a, b, activation.scale)
+
+
+@dataclass
+class Kernel:
+    """A program for one problem, with the memory its pointers point to."""
+
+    program: Program
+    keep: tuple[Any, ...]
+    threaded: bool
+
+
+def _kind(mode: str, problem: Problem, lean: bool = False) -> int:
+    """Choose the technique; `lean` asks for the one with the least memory."""
+    if lean and mode == "forward":
+        return TANGENTS
+    if lean and mode == "reverse" and problem.L > 0:
+        return COTANGENTS
+    if problem.batch is not None and mode != "mixed":
+        seeds = problem.D if mode == "forward" else problem.P
+        # Lanes hold samples here, columns of the products there: take what fills them better.
+        if problem.L == 0 or problem.N >= 32 or seeds < 16 or max(problem.widths) < 32:
+            return FORWARD_BLOCKS if mode == "forward" else REVERSE_BLOCKS
+    if mode == "forward" and problem.D <= MOST_TANGENTS:
+        return TANGENTS
+    if mode == "reverse" and problem.P <= MOST_COTANGENTS and problem.L > 0:
+        return COTANGENTS
+    return PRODUCTS
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The operations of the C function for a problem, for predictions of its time.
+
+    Attributes:
+        mode: The mode that it really is: mixed mode may be forward or reverse mode.
+        blocks: Whether a batch is taken in blocks of samples.
+        tangents: Tangents pushed beside the value, one read of the weights for all.
+        cotangents: Cotangents pulled back by a second read of the weights.
+        products: Rows, columns and inner size of the matrix products, per sample.
+        copied: Numbers of the scaled copies of weights, per sample.
+        threads: Threads it will use, of those it may.
+    """
+
+    mode: str
+    blocks: bool
+    tangents: int
+    cotangents: int
+    products: tuple[tuple[int, int, int], ...]
+    copied: int
+    threads: int
+
+
+def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
+    """Describe what the C function will do for a mode on a problem.
+
+    Args:
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+        threads: Threads it may use; torch's number by default.
+
+    Returns:
+        What would be done.
+
+    Example:
+        >>> work_of("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
+        1
+        >>> work_of("forward", Problem(widths=(100, 50, 20))).products
+        ((20, 100, 50),)
+    """
+    real, tree = _tree(mode, problem)
+    kind = _kind(real, problem)
+    products = _Products(problem.widths, -1)
+    if kind == PRODUCTS:
+        products.run(tree)
+    sizes = tuple((step.rows, step.columns, step.inner) for step in products.steps if step.inner)
+    most = threads or torch.get_num_threads()
+    return Work(
+        mode=real,
+        blocks=kind >= FORWARD_BLOCKS,
+        tangents=problem.D if kind == TANGENTS else 0,
+        cotangents=problem.P if kind == COTANGENTS else 0,
+        products=sizes,
+        copied=sum(step.rows * step.columns for step in products.steps if not step.inner),
+        threads=most if _worth_threads(kind, real, problem, products) else 1,
+    )
+
+
+def working_bytes(mode: str, problem: Problem, lean: bool = False) -> int:
+    """Return the memory a call uses beyond J.
+
+    Args:
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+        lean: Whether by the technique with the least memory, on one thread.
+
+    Returns:
+        Bytes; it stays with the thread that called, for its next call.
+    """
+    kernel = assemble(mode, problem, lean)
+    threads = torch.get_num_threads() if kernel.threaded else 1
+    return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
+
+
+def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
+    weights = sum(i * o for i, o in pairwise(problem.widths))
+    if kind in (TANGENTS, COTANGENTS):
+        return problem.N * weights * problem.itemsize >= FEWEST_BYTES
+    if kind == PRODUCTS:
+        return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= FEWEST_OPERATIONS
+    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
+
+
+def assemble(mode: str, problem: Problem, lean: bool = False) -> Kernel:
+    """Lay out a call.
+
+    Args:
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+        lean: Whether to use the technique with the least memory, on one thread.
+
+    Returns:
+        The program for the C function.
+    """
+    if problem.activations[-1].coupled:  # whose slopes torch multiplies in, behind the kernel
+        problem = problem.with_(output_activation="identity")
+    mode, tree = _tree(mode, problem)
+    widths, layers = problem.widths, problem.L + 1
+    threads = 1 if lean else torch.get_num_threads()
+    kind = _kind(mode, problem, lean)
+    widest, slopes = -(-max(widths) // 16) * 16, sum(widths[1:])
+    scaled_last = not problem.activations[-1].linear or layers == 1
+    products = _Products(widths, slopes - problem.P if scaled_last else -1)
+    if kind == PRODUCTS:
+        products.run(tree)
+    inner = max((step.inner for step in products.steps), default=0)
+    private = (inner + _SPARE_ROWS) * _WIDEST_PANEL
+    settings = (Setting * layers)(*map(setting, problem.activations))
+    program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), settings, widest, int(scaled_last))
+    program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
+    # The slopes end with those of the last layer, and vectors of them are read whole.
+    program.slopes, program.buffers, program.private = slopes, products.buffers, private
+    padded = -(-slopes // 16) * 16 + 64
+    own = {TANGENTS: 0, COTANGENTS: 12 * widest, PRODUCTS: private}.get(kind, 0)  # of each thread
+    shared = padded + 8 * widest + products.buffers
+    if kind >= FORWARD_BLOCKS:
+        most = getattr(library(), f"panel_width_{problem.dtype}")()
+        # A short batch is cut so that each thread gets a block.
+        program.block = next((size for size in (most // 4, most // 2) if problem.N <= size * threads), most)
+        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * _WIDEST_PANEL
+    elif problem.batch is not None:
+        program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
+    else:
+        program.work, program.work_of_thread = shared, own
+    program.steps, program.step = len(products.steps), (Step * max(1, len(products.steps)))(*products.steps)
+    threaded = not lean and _worth_threads(kind, mode, problem, products)
+    return Kernel(program, (program.widths, program.activation, program.step), threaded)

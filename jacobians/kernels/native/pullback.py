@@ -1,0 +1,208 @@
+"""The way back from y, J and Laplacians to x and the parameters: `torch.autograd` sees one operation.
+
+It recomputes what it needs, block by block, from x and the parameters: nothing but these is kept between the two passes, unless that is
+little. Keeping the values and derivatives of every layer always was measured too: docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+from jacobians.kernels.native.compiler import library
+from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, PUSH, InputDerivatives, along_tangents
+from jacobians.kernels.native.runner import addresses_of, plain
+from jacobians.problem import Problem
+
+# A push leaves for the way back what takes no more than this. Beyond, memory comes fresh from the system in each step and its page faults
+# cost more than computing again: docs/methods.md.
+KEPT_BYTES = 2**25
+THIRD = (
+    "the kernels in C pull back once, and this asks for a derivative of what they pulled back; "
+    "compute with method='forward:eager' or 'reverse:eager' (quantities of their own: 'forward:eager'), which can be differentiated again"
+)
+
+
+class Pullback:
+    """The way back from cotangents of y, J and Laplacians to x and the parameters.
+
+    Args:
+        problem: The problem.
+        biased: Whether each layer has a bias.
+        laplacians: M; 0 for a Jacobian alone.
+        keeps: Whether the push has left what is needed; recomputed otherwise.
+        lean: Whether to take the fewest samples at a time, on one thread.
+    """
+
+    def __init__(self, problem: Problem, biased: Sequence[bool], laplacians: int = 0, keeps: bool = False, lean: bool = False) -> None:
+        kind = BACK_FORWARD if laplacians or along_tangents(problem) else BACK_REVERSE
+        self._biased = list(biased)
+        self.call = InputDerivatives(problem, biased, kind, laplacians, keeps=keeps, lean=lean)
+
+    def __call__(
+        self,
+        x: Tensor,
+        parameters: Sequence[Tensor],
+        directions: Tensor | None,
+        kept: Tensor | None,
+        cotangents: Sequence[Tensor | None],
+        wants_x: bool,
+        wants_parameters: bool,
+    ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
+        """Pull back.
+
+        Args:
+            x: Input.
+            parameters: `W_1, b_1, W_2, …`, without the biases that there are none of.
+            directions: As they were pushed, (M, D).
+            kept: What the push has left.
+            cotangents: Of y, J and the Laplacians; `None` for what nothing depends on.
+            wants_x: Whether `∂L/∂x` is wanted.
+            wants_parameters: Whether any `∂L/∂θ` is wanted.
+
+        Returns:
+            `∂L/∂x` or `None`, and one derivative per parameter, or `None`s.
+        """
+        weights, biases, alive = self.addresses(parameters)
+        three = [*(None if t is None else plain("a cotangent", t) for t in cotangents), None][:3]
+        out = x.new_empty(self.call.parameters) if wants_parameters else None
+        gx = torch.empty_like(x) if wants_x else None
+        self.call(weights, biases, x, (directions, *three, None), (None, None, None, None, out, gx, kept))
+        del alive
+        return gx, [None] * len(parameters) if out is None else unflatten(out, parameters)
+
+    def addresses(self, parameters: Sequence[Tensor]) -> tuple[Any, Any, object]:
+        """Return where parameters stand in memory.
+
+        Args:
+            parameters: `W_1, b_1, W_2, …`.
+
+        Returns:
+            Addresses of weights and of biases, and what must live until the call is over.
+        """
+        rest = iter([t if t.is_contiguous() else t.contiguous() for t in parameters])
+        pairs = [(next(rest), next(rest) if b else None) for b in self._biased]
+        return addresses_of([W for W, _ in pairs]), addresses_of([b for _, b in pairs]), pairs
+
+
+def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Take a vector of all parameters apart, without a copy.
+
+    Args:
+        vector: All numbers.
+        like: A tensor of each shape.
+
+    Returns:
+        Views of these shapes.
+    """
+    return list(torch._C._nn.unflatten_dense_tensors(vector, list(like)))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Differentiable(Function):
+    """One operation of autograd: values by one C function, and their pullback by another."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Any, pull: Pullback, directions: Tensor | None, x: Tensor, *parameters: Tensor) -> Any:
+        """Compute y or `None`, J, and Laplacians where there are any."""
+        ctx.set_materialize_grads(False)
+        ctx.pull, ctx.directions = pull, directions
+        results, kept = compute(x)
+        ctx.save_for_backward(x, kept, *parameters)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        """Pull cotangents back."""
+        x, kept, *parameters = ctx.saved_tensors
+        wants_x, wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4:]
+        with torch.no_grad():
+            gx, found = ctx.pull(plain("x", x), parameters, ctx.directions, kept, cotangents, wants_x, any(wanted))
+        gradients = [g if wants else None for g, wants in zip((gx, *found), (wants_x, *wanted), strict=True)]
+        return None, None, None, *refusing(gradients, [x, *parameters, *cotangents])
+
+
+def scaled(t: Tensor, factor: float) -> Tensor:
+    """Multiply by a number, on one thread.
+
+    Args:
+        t: A contiguous tensor.
+        factor: The number.
+
+    Returns:
+        A tensor of its own.
+    """
+    out = torch.empty_like(t)
+    function = getattr(library(), f"scaled_{str(t.dtype).removeprefix('torch.')}")
+    function.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_void_p, ctypes.c_int64]
+    function.restype = None
+    function(t.data_ptr(), factor, out.data_ptr(), t.numel())
+    return out
+
+
+def refusing(gradients: Sequence[Tensor | None], of: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """Let whoever differentiates derivatives of ours again hear that they cannot.
+
+    Args:
+        gradients: What was pulled back.
+        of: What it depends on.
+
+    Returns:
+        The same numbers; where a graph of them is being recorded, with a record that raises.
+    """
+    if not torch.is_grad_enabled():
+        return gradients
+    anchors = [t for t in of if t is not None and t.requires_grad]
+    there = iter(_Refusal.apply(len(anchors), *anchors, *[g for g in gradients if g is not None]))
+    return [None if g is None else next(there) for g in gradients]
+
+
+class _Refusal(Function):
+    """The identity, which refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return all but the first few."""
+        return tuple(t.view_as(t) for t in tensors[count:])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *cotangents: Tensor) -> Any:
+        """Refuse."""
+        raise RuntimeError(THIRD)
+
+
+def differentiable(compute: Any, pull: Pullback, x: Tensor, parameters: Sequence[Tensor], directions: Tensor | None = None) -> Any:
+    """Compute so that autograd can pull back.
+
+    Args:
+        compute: `x -> (y or None, J, …), what is kept or None`.
+        pull: The way back.
+        x: Input.
+        parameters: All parameters that `compute` uses.
+        directions: Of Laplacians, (M, D).
+
+    Returns:
+        The results of `compute`, in autograd's record.
+    """
+    with torch.enable_grad():
+        return _Differentiable.apply(compute, pull, directions, x, *parameters)
+
+
+def keeps_for(problem: Problem, biased: Sequence[bool], laplacians: int) -> bool:
+    """Say whether a push through a Laplacian leaves what the way back needs, or that is computed again.
+
+    Args:
+        problem: The problem.
+        biased: Whether each layer has a bias.
+        laplacians: M.
+
+    Returns:
+        Whether it is kept.
+    """
+    call = InputDerivatives(problem, biased, PUSH, laplacians, keeps=True)
+    return call.kept_numbers * problem.itemsize <= KEPT_BYTES

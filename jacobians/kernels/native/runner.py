@@ -1,0 +1,249 @@
+"""Calling the C function: addresses looked up in each call, and tensors that it may not read handed back to torch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jacobians.kernels.native.compiler import CompilerError, library
+from jacobians.kernels.native.program import assemble
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import NotPlain
+from jacobians.problem import Problem
+
+DTYPES = ("float32", "float64")
+NO_MEMORY, UNKNOWN_FUNCTION = -1, -2
+_PLAIN = {Tensor, nn.Parameter}
+
+
+class Addresses:
+    """Addresses of the parameters of a network, looked up in each call: nothing is copied, and every change is seen.
+
+    Args:
+        mlp: The network.
+        problem: What the C function was prepared for; it trusts these sizes.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem) -> None:
+        self._mlp, self._problem = mlp, problem
+        self.dtype = getattr(torch, problem.dtype)
+        self._biased = [b is not None for b in mlp.biases]
+        self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
+
+    def now(self) -> tuple[Any, Any, object]:
+        """Look the parameters up.
+
+        Returns:
+            Addresses of the weights and of the biases, and what must live until the call is over.
+
+        Raises:
+            NotPlain: A parameter is no plain tensor, whose numbers stand in memory as they are.
+            ValueError: A parameter is no longer what it was when this was prepared.
+        """
+        # The fixed tuple of a network is the same object each time; that of a module is new.
+        current = self._mlp.parameter_tuples()
+        seen, parameters, addresses, weights, biases = self._known
+        if current is not seen:
+            parameters = [t for pair in zip(*current, strict=True) for t in pair if t is not None]
+            self._check(parameters, current)
+            addresses = []
+        if not all([t.is_contiguous() for t in parameters]):
+            self._check(parameters, current)
+            copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
+            return addresses_of(copies[: len(current[0])]), addresses_of(copies[len(current[0]) :]), copies
+        if (now := [t.data_ptr() for t in parameters]) != addresses:
+            self._check(parameters, current)  # the C function trusts the sizes it was made for
+            weights, biases = addresses_of(current[0]), addresses_of(current[1])
+            self._known = (current, parameters, now, weights, biases)
+        return weights, biases, current
+
+    def _check(self, parameters: Sequence[Tensor], current: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]) -> None:
+        if [b is not None for b in current[1]] != self._biased:
+            raise ValueError("a layer had a bias when this was planned and has none now, or the other way round; make another plan")
+        expected = [(out, into) for into, out in pairwise(self._problem.widths)]
+        for W, b, shape in zip(*current, expected, strict=True):
+            for t, wanted in ((W, shape), (b, shape[:1])):
+                if t is not None and (t.shape != wanted or t.dtype != self.dtype or t.device.type != "cpu"):
+                    raise ValueError(
+                        f"a parameter was {wanted}, {self.dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
+                        f"{t.dtype}, on {t.device}; make another plan"
+                    )
+        for t in parameters:
+            if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
+                raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
+            _has_memory("a parameter", t)
+
+
+def plain(name: str, t: Tensor) -> Tensor:
+    """Return a tensor that a C function may read, one number behind the other.
+
+    Args:
+        name: What it is, for the message.
+        t: The tensor.
+
+    Returns:
+        The tensor, or a contiguous copy.
+
+    Raises:
+        NotPlain: Its numbers do not stand in memory as they are.
+        ValueError: Its memory was freed.
+    """
+    if type(t) not in _PLAIN or t.is_neg():
+        raise NotPlain(f"{name} is a {type(t).__name__} whose numbers do not stand in memory as they are")
+    if not t.is_contiguous():
+        t = t.contiguous()
+    if t.data_ptr() == 0:
+        _has_memory(name, t)
+    return t
+
+
+def done(status: int, result: str) -> None:
+    """Raise what the status of a C function means.
+
+    Args:
+        status: What it returned.
+        result: What was computed, for the message.
+
+    Raises:
+        MemoryError: There is no memory for the working set.
+        RuntimeError: The library does not know an activation or a loss.
+    """
+    if status == NO_MEMORY:
+        raise MemoryError(f"no memory for the working set of {result}; use a smaller batch")
+    if status == UNKNOWN_FUNCTION:
+        raise RuntimeError("the compiled library does not know an activation or a loss of this plan; delete the cache directory")
+
+
+class Runner:
+    """Calls the C function for a Jacobian.
+
+    Args:
+        mlp: The network.
+        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        problem: The problem.
+        value: Whether y is wanted too.
+        lean: Whether to use the technique with the least memory, on one thread.
+    """
+
+    def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool, lean: bool = False) -> None:
+        self._kernel = assemble(mode, problem, lean)
+        self._program = ctypes.addressof(self._kernel.program)
+        self._function = getattr(library(), f"jacobian_{problem.dtype}")
+        self._function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int]
+        self._addresses, self._value = Addresses(mlp, problem), value
+        self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Compute `(y or None, J)` at x.
+
+        Args:
+            x: Input of the planned shape, dtype and device.
+
+        Returns:
+            y or `None`, and J.
+
+        Raises:
+            NotPlain: x or a parameter is no plain tensor, whose numbers stand in memory as they are.
+            ValueError: A parameter is no longer what it was when this was planned.
+            MemoryError: There is no memory for the working set.
+            RuntimeError: The library does not know an activation of the plan.
+        """
+        weights, biases, alive = self._addresses.now()
+        x = plain("x", x)
+        J = x.new_empty(self._shape)
+        y = x.new_empty(self._value_shape) if self._value else None
+        threads = torch.get_num_threads() if self._kernel.threaded else 1
+        status = self._function(self._program, weights, biases, x.data_ptr(), J.data_ptr(), None if y is None else y.data_ptr(), threads)
+        if status:
+            done(status, f"a Jacobian of shape {self._shape}")
+        del alive
+        return y, J
+
+
+def read_all(data: Tensor, passes: int, threads: int) -> float:
+    """Read memory as fast as our kernels could, to measure the ceiling of it.
+
+    Args:
+        data: Contiguous float32 numbers on the CPU.
+        passes: How often to read them.
+        threads: Threads, each of which reads a share.
+
+    Returns:
+        Their sum, `passes` times: so that nothing is left out.
+    """
+    function = library().read_all_float32
+    function.restype = ctypes.c_float
+    return function(ctypes.c_void_p(data.data_ptr()), ctypes.c_int64(data.numel()), ctypes.c_int64(passes), ctypes.c_int(threads))
+
+
+def multiply_add(dtype: str, passes: int, threads: int) -> int:
+    """Multiply and add in registers alone, as fast as the processor can, to measure the ceiling of it.
+
+    Args:
+        dtype: `"float32"` or `"float64"`.
+        passes: How often each thread goes through its loop.
+        threads: Threads.
+
+    Returns:
+        Floating-point operations done, a multiply-add counted as two.
+    """
+    function = getattr(library(), f"multiply_add_{dtype}")
+    function.restype = ctypes.c_int64
+    return function(ctypes.c_int64(passes), ctypes.c_int(threads))
+
+
+def _has_memory(name: str, t: Tensor) -> None:
+    if t.data_ptr() == 0 and t.numel() > 0:
+        raise ValueError(f"{name} of shape {tuple(t.shape)} has no memory any more (its storage was resized); gather it first")
+
+
+def addresses_of(tensors: Sequence[Tensor | None]) -> Any:
+    """Return where tensors stand in memory, as a C array.
+
+    Args:
+        tensors: Tensors that the caller keeps alive, or `None`s.
+
+    Returns:
+        The addresses, null for `None`.
+    """
+    return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])
+
+
+@functools.cache
+def _why_not() -> str | None:
+    try:
+        library()
+    except CompilerError as error:
+        return str(error)
+    return None
+
+
+def available() -> bool:
+    """Say whether the library can be compiled and loaded here."""
+    return _why_not() is None
+
+
+def supports(problem: Problem) -> str | None:
+    """Say why the kernels cannot serve a problem.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason, or `None` where they can.
+    """
+    if problem.device != "cpu":
+        return f"runs on the CPU, not on {problem.device}"
+    if problem.dtype not in DTYPES:
+        return f"computes in {' and '.join(DTYPES)}, not in {problem.dtype}"
+    why_not = _why_not()
+    if why_not is not None:
+        return why_not
+    unknown = [rule.name for rule in problem.activations if not rule.coupled and library().activation_code(rule.name.encode()) < 0]
+    return f"has no activation {unknown[0]!r} in C" if unknown else None

@@ -1,0 +1,233 @@
+"""Laplacians, Hessians, and the loss of a Jacobian with all its derivatives, by the C function of second order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
+from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled, unflatten
+from jacobians.kernels.native.runner import Addresses, plain, supports
+from jacobians.network.mlp import MLP
+from jacobians.planning.registry import JACOBIAN, Computation, Request, register
+from jacobians.problem import Problem
+from jacobians.quantities import jacobian_gradient, laplacian_gradient
+from jacobians.quantities.jacobian_gradient import not_empty
+from jacobians.quantities.parameters import leaves_of
+
+
+class _Loss(Function):
+    """The loss of a Jacobian with its derivatives, all in one pass: what goes back is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        """Compute the loss and all derivatives."""
+        loss, gx, out = compute(x, parameters, ctx.needs_input_grad[1])
+        ctx.save_for_backward(x, gx, out, *parameters)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        """Multiply the derivatives."""
+        x, gx, out, *parameters = ctx.saved_tensors
+        (g,) = cotangents
+        with torch.no_grad():
+            found = (None if gx is None else scaled(gx, g.item()), *unflatten(scaled(out, g.item()), parameters))
+        gradients = [t if wants else None for t, wants in zip(found, ctx.needs_input_grad[1:], strict=True)]
+        return None, *refusing(gradients, [x, *parameters, g])
+
+
+class JacobianLoss:
+    """Calls the C function for the mean squared difference of J and a target, with all derivatives in the same pass.
+
+    Args:
+        mlp: The network.
+        problem: The problem.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem) -> None:
+        biased = [b is not None for b in mlp.biases]
+        self._pull = Pullback(problem, biased)
+        kind = BACK_FORWARD if along_tangents(problem) else BACK_REVERSE
+        numbers = max(1, problem.N * problem.P * problem.D)
+        self._call = InputDerivatives(problem, biased, kind, penalty=1.0 / numbers)
+
+    def __call__(self, x: Tensor, parameters: Sequence[Tensor], target: Tensor | None) -> Tensor:
+        """Compute, in autograd's record.
+
+        Args:
+            x: Input.
+            parameters: All parameters.
+            target: Of the shape of J, or `None` for zeros.
+
+        Returns:
+            The loss.
+
+        Raises:
+            NotPlain: A tensor's numbers do not stand in memory as they are.
+        """
+        for t in (x, *parameters):
+            plain("x or a parameter", t)
+        at = None if target is None else plain("the target", target)
+
+        def compute(x: Tensor, parameters: Sequence[Tensor], wants_x: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+            weights, biases, alive = self._pull.addresses(parameters)
+            x = plain("x", x)
+            loss, out, gx = x.new_empty(()), x.new_empty(self._call.parameters), torch.empty_like(x) if wants_x else None
+            self._call(weights, biases, x, (None, None, None, None, at), (None, None, None, None, out, gx, None), loss)
+            del alive
+            return loss, gx, out
+
+        with torch.enable_grad():
+            return _Loss.apply(compute, x, *parameters)  # pyright: ignore[reportReturnType]
+
+
+class Laplacians:
+    """Calls the C function for y, J and Laplacians.
+
+    Args:
+        mlp: The network.
+        problem: The problem.
+        laplacians: M.
+        keeps: Whether to leave what the way back needs.
+    """
+
+    def __init__(self, mlp: MLP, problem: Problem, laplacians: int, keeps: bool = False) -> None:
+        self._addresses, self._problem = Addresses(mlp, problem), problem
+        self._call = InputDerivatives(problem, [b is not None for b in mlp.biases], PUSH, laplacians, keeps=keeps)
+        batch = problem.input_shape[:-1]
+        self._shapes = (*batch, problem.P), problem.jacobian_shape, (*batch, problem.P, laplacians)
+
+    def __call__(self, x: Tensor, directions: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """Compute.
+
+        Args:
+            x: Input.
+            directions: (M, D).
+
+        Returns:
+            y, J, and Laplacians of shape (P, M) or (N, P, M); and what is kept.
+
+        Raises:
+            NotPlain: A tensor's numbers do not stand in memory as they are.
+        """
+        weights, biases, alive = self._addresses.now()
+        x, directions = plain("x", x), plain("weights", directions)
+        y, J, laplacians = (x.new_empty(shape) for shape in self._shapes)
+        kept = x.new_empty(self._call.kept_numbers) if self._call.kept_numbers else None
+        self._call(weights, biases, x, (directions, None, None, None, None), (y, J, laplacians, None, None, None, kept))
+        del alive
+        return (y, J, laplacians), kept
+
+
+def _second(problem: Problem) -> str | None:
+    psi = problem.activations[-1]
+    return f"has no second derivative of {psi.name}; leave out the output activation" if psi.coupled else supports(problem)
+
+
+def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    biased = [b is not None for b in mlp.biases]
+    made: dict[int, tuple[Laplacians, Pullback | None]] = {}
+
+    def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, Tensor, Tensor]]:
+        x, directions = inputs
+        count = len(directions)
+        if count not in made:
+            keeps = request.create_graph and keeps_for(problem, biased, count)
+            pull = Pullback(problem, biased, count, keeps) if request.create_graph else None
+            made[count] = Laplacians(mlp, problem, count, keeps), pull
+        compute, pull = made[count]
+        if pull is None:
+            return None, compute(x, directions)[0]
+        plain("x", x)  # raises outside the autograd function, where torch can still step in
+        fixed = plain("weights", directions.detach())
+        return None, differentiable(lambda x: compute(x, fixed), pull, x, tuple(mlp.parameters()), fixed)
+
+    return Computation(run, records=False)
+
+
+def loss_reason(problem: Problem) -> str | None:
+    """Say why the loss of a Jacobian cannot be computed in one pass.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        The reason, or `None` where it can.
+    """
+    psi = problem.activations[-1]
+    if psi.coupled:
+        return f"has no {psi.name} in C, through which rows of J are not computed by themselves"
+    return supports(problem) or not_empty(problem)
+
+
+def _prepare_loss(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    network, parameters = leaves_of(mlp)
+    loss = JacobianLoss(network, problem.with_(quantity=JACOBIAN))
+
+    def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
+        return None, jacobian_gradient.gradients(loss(x, parameters, None), parameters)
+
+    return Computation(run, records=False)
+
+
+def _prepare_hessian(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    addresses = Addresses(mlp, problem)
+    call = InputDerivatives(problem, [b is not None for b in mlp.biases], HESSIAN)
+    nothing = (None,) * 5
+    shape = (*problem.jacobian_shape, problem.D)
+
+    def run(x: Tensor) -> tuple[None, tuple[Tensor]]:
+        weights, biases, alive = addresses.now()
+        x = plain("x", x)
+        H = x.new_empty(shape)
+        call(weights, biases, x, nothing, (None, None, None, H, None, None, None))
+        del alive
+        return None, (H,)
+
+    return Computation(run, records=False)
+
+
+register(
+    "laplacian/forward:native",
+    hand_written=True,
+    differentiable=True,
+    supports=_second,
+    device="cpu",
+    summary="value, tangents and Laplacian of a block in C, with a pullback in C",
+)(_prepare_laplacian)
+register("hessian/symmetric:native", hand_written=True, supports=_second, device="cpu", summary="U' diag(A φ'') U of a block in C")(
+    _prepare_hessian
+)
+register(
+    "laplacian_gradient/forward:native",
+    hand_written=True,
+    supports=lambda problem: _second(problem) or not_empty(problem),
+    device="cpu",
+    summary="the forward Laplacian and its pullback in C",
+)(laplacian_gradient.through("forward", "native"))
+register(
+    "jacobian_gradient/fused:native",
+    hand_written=True,
+    supports=loss_reason,
+    device="cpu",
+    summary="J, its loss and their pullback block by block in C, no J formed",
+)(_prepare_loss)
+register(
+    "jacobian_gradient/forward:native",
+    hand_written=True,
+    supports=lambda problem: supports(problem) or not_empty(problem),
+    device="cpu",
+    summary="forward mode and the pullback through it in C",
+)(jacobian_gradient.through("forward", "native"))
+register(
+    "jacobian_gradient/reverse:native",
+    hand_written=True,
+    supports=lambda problem: supports(problem) or not_empty(problem),
+    device="cpu",
+    summary="reverse mode and the pullback through it in C",
+)(jacobian_gradient.through("reverse", "native"))

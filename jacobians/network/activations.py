@@ -1,0 +1,502 @@
+"""Elementary functions: one aligned table, name -> value, slope, curvature, third derivative, torch module, JAX function, settings.
+
+A row holds everything about its activation: `MLP`, `from_torch`, `to_torch`, the JAX peer and the C kernels (by name) derive from it.
+Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0). At a kink the higher
+derivatives are those of the piece that the slope is taken from.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacobians.network.coupled import OUTPUTS, Coupled
+
+_SQRT_HALF = math.sqrt(0.5)
+_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+_SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+_GELU_CUBE = 0.044715  # of the tanh form: Hendrycks & Gimpel, arXiv 1606.08415
+
+
+class Sine(nn.Module):
+    """`sin(ω z)`, the activation of SIREN (Sitzmann et al. 2020), as a torch module.
+
+    Args:
+        omega: The frequency ω.
+    """
+
+    def __init__(self, omega: float = 1.0) -> None:
+        super().__init__()
+        self.omega = omega
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return `sin(ω z)`."""
+        return torch.sin(self.omega * z)
+
+
+class Exp(nn.Module):
+    """`exp(z)` as a torch module."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return `exp(z)`."""
+        return torch.exp(z)
+
+
+class Rule(NamedTuple):
+    """A row of the table. Settings are passed by name.
+
+    Attributes:
+        value: `(z, **settings) -> h`.
+        slope: `(z, h, **settings) -> φ'(z)`, by whichever of `z` and `h` is cheaper; `None` where the slope is one everywhere.
+        curvature: `(z, h, **settings) -> φ''(z)`; `None` where it is zero everywhere.
+        third: `(z, h, **settings) -> φ'''(z)`; `None` where it is zero everywhere.
+        module: The torch module; its constructor and its attributes have the names of the settings.
+        jax: JAX's own function: its place below `jax`, called with z and the settings, or `(jax, z, *settings) -> h`.
+        settings: Name of each setting to its default, which is torch's.
+    """
+
+    value: Callable[..., Tensor]
+    slope: Callable[..., Tensor] | None
+    curvature: Callable[..., Tensor] | None
+    third: Callable[..., Tensor] | None
+    module: Callable[..., nn.Module]
+    jax: str | Callable[..., Any]
+    settings: Mapping[str, float | str] = {}
+
+
+def _gate(w: Tensor, w1: Tensor | float, w2: Tensor | float, w3: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `p', p'', p'''` of `p = σ(w(z))` from w and its derivatives."""
+    p = torch.sigmoid(w)
+    d = p * torch.sigmoid(-w)  # 1 - p cancels in the right tail
+    odd = 1 - 2 * p
+    return d * w1, d * (odd * w1 * w1 + w2), d * ((odd * odd - 2 * d) * w1 * w1 * w1 + 3 * odd * w1 * w2 + w3)
+
+
+def _gelu_gate(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return p and its derivatives, of the tanh form `z p`: (1 + tanh u) / 2 without its cancellation in the left tail."""
+    near = z.clamp(-1e3, 1e3)  # beyond, p is 0 or 1, its derivatives are 0 and the products must be
+    a = 2 * _SQRT_2_OVER_PI
+    w = a * (near + _GELU_CUBE * near * near * near)
+    w1, w2, w3 = a * (1 + 3 * _GELU_CUBE * near * near), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
+    return torch.sigmoid(w), _gate(w, w1, w2, w3)
+
+
+def _gelu_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        p, (p1, _, _) = _gelu_gate(z)
+        return p + z * p1
+    # Φ(z) + z φ(z); erfc keeps its relative accuracy in the left tail, where 1 + erf cancels.
+    return 0.5 * torch.erfc(-_SQRT_HALF * z) + z * (_INV_SQRT_2PI * torch.exp(-0.5 * z * z))
+
+
+def _gelu_curvature(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        _, (p1, p2, _) = _gelu_gate(z)
+        return 2 * p1 + z * p2
+    near = z.clamp(-1e3, 1e3)  # the density is 0 beyond
+    return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * (2 - near * near)
+
+
+def _gelu_third(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh":
+        _, (_, p2, p3) = _gelu_gate(z)
+        return 3 * p2 + z * p3
+    near = z.clamp(-1e3, 1e3)
+    return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * near * (near * near - 4)
+
+
+def _softplus_slope(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))  # the identity above the threshold
+
+
+def _softplus_curvature(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    v = beta * z
+    return torch.where(v > threshold, 0.0, beta * torch.sigmoid(v) * torch.sigmoid(-v))
+
+
+def _softplus_third(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    return _softplus_curvature(z, h, beta, threshold) * beta * (1 - 2 * torch.sigmoid(beta * z))
+
+
+def _jax_softplus(jax: Any, z: Any, beta: float, threshold: float) -> Any:
+    return jax.numpy.where(beta * z > threshold, z, jax.nn.softplus(beta * z) / beta)
+
+
+def _silu_slope(z: Tensor, h: Tensor) -> Tensor:
+    p = torch.sigmoid(z)
+    return p + h * (1 - p)
+
+
+def _silu_curvature(z: Tensor, h: Tensor) -> Tensor:
+    p1, p2, _ = _gate(z, 1.0, 0.0, 0.0)
+    return 2 * p1 + z * p2
+
+
+def _silu_third(z: Tensor, h: Tensor) -> Tensor:
+    _, p2, p3 = _gate(z, 1.0, 0.0, 0.0)
+    return 3 * p2 + z * p3
+
+
+def _elu_left(z: Tensor, h: Tensor, alpha: float) -> Tensor:
+    return torch.where(z > 0, 0.0, alpha * torch.exp(z.clamp_max(0.0)))
+
+
+def _step(z: Tensor, h: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
+def _tanh_third(z: Tensor, h: Tensor) -> Tensor:
+    s = 1 - h * h
+    return s * (4 - 6 * s)
+
+
+# fmt: off
+RULES: dict[str, Rule] = {
+    #                  value              slope                          curvature                         third                                 module     JAX
+    "tanh":       Rule(torch.tanh,        lambda z, h: 1 - h * h,        lambda z, h: -2 * h * (1 - h * h), _tanh_third,                         nn.Tanh,   "numpy.tanh"),
+    "sigmoid":    Rule(torch.sigmoid,     lambda z, h: h * (1 - h),      lambda z, h: h * (1 - h) * (1 - 2 * h), lambda z, h: h * (1 - h) * (1 - 6 * h * (1 - h)),
+                                                                                                                                                 nn.Sigmoid, "nn.sigmoid"),
+    "relu":       Rule(torch.relu,        _step,                         None,                             None,                                 nn.ReLU,   "nn.relu"),
+    "leaky_relu": Rule(F.leaky_relu,      lambda z, h, negative_slope: torch.where(z > 0, z.new_ones(()), negative_slope),
+                                                                         None,                             None,                                 nn.LeakyReLU, "nn.leaky_relu", {"negative_slope": 0.01}),
+    "softplus":   Rule(F.softplus,        _softplus_slope,               _softplus_curvature,              _softplus_third,                      nn.Softplus, _jax_softplus, {"beta": 1.0, "threshold": 20.0}),
+    "gelu":       Rule(F.gelu,            _gelu_slope,                   _gelu_curvature,                  _gelu_third,                          nn.GELU,
+                       lambda jax, z, form: jax.nn.gelu(z, approximate=form == "tanh"), {"approximate": "none"}),
+    "silu":       Rule(F.silu,            _silu_slope,                   _silu_curvature,                  _silu_third,                          nn.SiLU,   "nn.silu"),
+    "elu":        Rule(F.elu,             lambda z, h, alpha: torch.where(z > 0, 1.0, alpha * torch.exp(z.clamp_max(0.0))),
+                                                                         _elu_left,                        _elu_left,                            nn.ELU,    "nn.elu", {"alpha": 1.0}),
+    "sine":       Rule(lambda z, omega: torch.sin(omega * z), lambda z, h, omega: omega * torch.cos(omega * z),
+                                                                         lambda z, h, omega: -omega * omega * h, lambda z, h, omega: -(omega**3) * torch.cos(omega * z),
+                       Sine, lambda jax, z, omega: jax.numpy.sin(omega * z), {"omega": 1.0}),
+    "softsign":   Rule(F.softsign,        lambda z, h: 1 / (1 + z.abs()) ** 2, lambda z, h: -2 * z.sign() / (1 + z.abs()) ** 3, lambda z, h: 6 / (1 + z.abs()) ** 4,
+                                                                                                                                                 nn.Softsign, "nn.soft_sign"),
+    "exp":        Rule(torch.exp,         lambda z, h: h,                lambda z, h: h,                   lambda z, h: h,                       Exp,       "numpy.exp"),
+    "identity":   Rule(lambda z: z,       None,                          None,                             None,                                 nn.Identity, "numpy.asarray"),
+}
+# fmt: on
+
+
+class Activation:
+    """An activation with its settings: `h = scale · φ(z)`. Immutable; equal ones compare equal.
+
+    Args:
+        name: One of the names of the table.
+        scale: Factor of the value, e.g. 5.0 for 5·ReLU.
+        **settings: Its settings, by torch's names; torch's defaults otherwise.
+
+    Raises:
+        TypeError: The name is not a string, or a setting has the wrong type.
+        ValueError: The name or a setting is unknown, or a number is out of range.
+
+    Example:
+        >>> str(Activation("leaky_relu", negative_slope=0.2)), str(Activation("tanh"))
+        ('leaky_relu(negative_slope=0.2)', 'tanh')
+        >>> Activation("relu", scale=5.0).value(torch.tensor([-1.0, 2.0]))
+        tensor([ 0., 10.])
+    """
+
+    __slots__ = ("_rule", "_text", "name", "scale", "settings")
+
+    def __init__(self, name: str, *, scale: float = 1.0, **settings: float | str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"activation must be a name or an Activation, got {type(name).__name__}; choose from {', '.join(RULES)}")
+        if name not in RULES and name not in OUTPUTS:
+            raise ValueError(f"unknown activation {name!r}; choose from {', '.join((*RULES, *OUTPUTS))}")
+        self.name = name
+        self._rule: Rule | Coupled = RULES[name] if name in RULES else OUTPUTS[name]
+        rule = self._rule
+        unknown = [key for key in settings if key not in rule.settings]
+        if unknown:
+            known = ", ".join(rule.settings) or "none"
+            raise ValueError(f"{name} has no setting {unknown[0]!r}; its settings: {known}, and scale for every activation")
+        self.scale = _number(name, "scale", scale)
+        if self.scale == 0:
+            raise ValueError(f"{name}: scale must not be 0, for the network would be constant; got {scale}")
+        self.settings = {key: _setting(name, key, settings.get(key, default), default) for key, default in rule.settings.items()}
+        shown = {key: value for key, value in self.settings.items() if value != rule.settings[key]}
+        shown |= {"scale": self.scale} if self.scale != 1 else {}
+        self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})" if shown else name
+
+    @property
+    def linear(self) -> bool:
+        """Whether this is the identity, whose slope is one: nothing is multiplied by it."""
+        return self._rule.slope is None and self.scale == 1 and not self.coupled
+
+    @property
+    def coupled(self) -> bool:
+        """Whether each value depends on all of its layer, as of softmax: an activation for outputs alone."""
+        return isinstance(self._rule, Coupled)
+
+    def push(self, y: Tensor, T: Tensor) -> Tensor:
+        """Return `S T` with `S = ∂y/∂z`, of a coupled activation: `diag(p) - p pᵀ` for softmax.
+
+        Args:
+            y: Its value, (..., P).
+            T: (..., P, m).
+
+        Returns:
+            Of the shape of T.
+
+        Example:
+            >>> softmax = Activation("softmax")
+            >>> softmax.push(softmax.value(torch.zeros(2)), torch.eye(2))
+            tensor([[ 0.2500, -0.2500],
+                    [-0.2500,  0.2500]])
+        """
+        assert isinstance(self._rule, Coupled)
+        return self._rule.push(y, T) if self.scale == 1 else self.scale * self._rule.push(y / self.scale, T)
+
+    def pull(self, y: Tensor, C: Tensor) -> Tensor:
+        """Return `Sᵀ C` with `S = ∂y/∂z`, of a coupled activation.
+
+        Args:
+            y: Its value, (..., P).
+            C: (..., P).
+
+        Returns:
+            Of the shape of C.
+        """
+        assert isinstance(self._rule, Coupled)
+        return self._rule.pull(y, C) if self.scale == 1 else self.scale * self._rule.pull(y / self.scale, C)
+
+    def value(self, z: Tensor) -> Tensor:
+        """Return `h = scale · φ(z)`."""
+        h = self._rule.value(z, **self.settings)
+        return h if self.scale == 1 else self.scale * h
+
+    def slope(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ'(z)`, or `None` where it is one everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The slope, of the shape of `z`.
+        """
+        if self._rule.slope is None:
+            return None if self.scale == 1 or self.coupled else torch.full_like(z, self.scale)
+        s = self._rule.slope(z, h if self.scale == 1 else h / self.scale, **self.settings)
+        return s if self.scale == 1 else self.scale * s
+
+    def curvature(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ''(z)`, or `None` where it is zero everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The second derivative, of the shape of `z`.
+
+        Raises:
+            ValueError: The activation couples its layer, and has a second derivative for every pair of its values.
+        """
+        return self._higher("curvature", z, h)
+
+    def third(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ'''(z)`, or `None` where it is zero everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The third derivative, of the shape of `z`.
+
+        Raises:
+            ValueError: The activation couples its layer.
+        """
+        return self._higher("third", z, h)
+
+    def _higher(self, which: str, z: Tensor, h: Tensor) -> Tensor | None:
+        if isinstance(self._rule, Coupled):
+            raise ValueError(f"{self.name} couples all outputs: its higher derivatives are no one number a neuron")
+        rule = getattr(self._rule, which)
+        if rule is None:
+            return None
+        d = rule(z, h if self.scale == 1 else h / self.scale, **self.settings)
+        return d if self.scale == 1 else self.scale * d
+
+    def jax(self, library: Any, z: Any) -> Any:
+        """Return the value by JAX's own function.
+
+        Args:
+            library: The imported `jax`.
+            z: A JAX array.
+
+        Returns:
+            A JAX array.
+        """
+        rule = self._rule.jax
+        given = self.settings.values()
+        h = attrgetter(rule)(library)(z, *given) if isinstance(rule, str) else rule(library, z, *given)
+        return h if self.scale == 1 else self.scale * h
+
+    def to_torch(self) -> nn.Module:
+        """Return the torch module, without the scale."""
+        return self._rule.module(**self.settings)
+
+    @classmethod
+    def from_torch(cls, module: nn.Module) -> Activation | None:
+        """Recognise a torch module by its exact type.
+
+        Args:
+            module: Any module.
+
+        Returns:
+            The activation with the module's settings, or `None` where it is none of the table.
+        """
+        for name, rule in (RULES | OUTPUTS).items():
+            if type(module) is rule.module:
+                return cls(name, **{key: getattr(module, key) for key in rule.settings})
+        return None
+
+    def __str__(self) -> str:
+        """Write it so that `activation` reads it back."""
+        return self._text
+
+    def __repr__(self) -> str:
+        """Write it as Python."""
+        name, paren, rest = self._text.partition("(")
+        return f"Activation({name!r}, {rest}" if paren else f"Activation({name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare name, settings and scale."""
+        return isinstance(other, Activation) and self._text == other._text
+
+    def __hash__(self) -> int:
+        """Hash name, settings and scale."""
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle by its text."""
+        return activation, (self._text,)
+
+
+def activation(given: str | Activation) -> Activation:
+    """Return an activation from its name or its text.
+
+    Args:
+        given: `"relu"`, `"leaky_relu(negative_slope=0.2)"`, or an `Activation`, which is returned.
+
+    Returns:
+        The activation.
+
+    Raises:
+        TypeError: It is neither a string nor an `Activation`.
+        ValueError: It names no activation, or a setting that there is none of.
+
+    Example:
+        >>> tanh = activation("tanh")
+        >>> z = torch.tensor([0.0, 100.0])
+        >>> tanh.slope(z, tanh.value(z))
+        tensor([1., 0.])
+        >>> activation("elu(alpha=0.5)").settings
+        {'alpha': 0.5}
+    """
+    if isinstance(given, Activation):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"activation must be a name or an Activation, got {type(given).__name__}; choose from {', '.join(RULES)}")
+    return _parse(given)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> Activation:
+    name, paren, _ = text.partition("(")
+    if not paren:
+        return Activation(text)
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError(text)
+        settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"cannot read activation {text!r}; write e.g. leaky_relu(negative_slope=0.2)") from None
+    return Activation(name, **settings)
+
+
+def _setting(name: str, key: str, value: Any, default: float | str) -> float | str:
+    if key == "dim":
+        if value not in (-1, 1):
+            raise ValueError(f"{name}: dim must be that of the outputs, -1 or 1, got {value!r}")
+        return -1
+    if not isinstance(default, str):
+        return _number(name, key, value)
+    if value not in {"none", "tanh"}:  # of GELU, the one setting that is a word
+        raise ValueError(f"{name}: {key} must be 'none' or 'tanh', got {value!r}")
+    return value
+
+
+def _number(name: str, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: {key} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: {key} must be finite, got {value}")
+    if key == "beta" and value <= 0:
+        raise ValueError(f"{name}: beta must be positive, got {value}")
+    return float(value)
+
+
+SEPARATOR = ";"
+
+
+def per_layer(given: str | Activation | Sequence[str | Activation], layers: int) -> tuple[Activation, ...]:
+    """Return one activation per hidden layer.
+
+    Args:
+        given: One for all layers, one per layer, or the text that `text_of` makes of these.
+        layers: Number of hidden layers.
+
+    Returns:
+        The activations.
+
+    Raises:
+        TypeError: An element is neither a name nor an `Activation`.
+        ValueError: A name is unknown, or the number of activations is not that of the hidden layers.
+
+    Example:
+        >>> per_layer(["relu", Activation("elu", alpha=0.5)], 2)
+        (Activation('relu'), Activation('elu', alpha=0.5))
+    """
+    if isinstance(given, str) and SEPARATOR in given:
+        given = given.split(SEPARATOR)
+    if isinstance(given, str | Activation):
+        return (_hidden(given),) * layers
+    if not isinstance(given, Sequence):
+        return (_hidden(given),) * layers  # refuses it by its type
+    each = tuple(_hidden(one) for one in given)
+    if len(each) != layers:
+        raise ValueError(f"got {len(each)} activations for {layers} hidden layers; pass one for all, or one per hidden layer")
+    return each
+
+
+def _hidden(given: str | Activation) -> Activation:
+    rule = activation(given)
+    if rule.coupled:
+        raise ValueError(f"{rule.name} couples all neurons of a layer, and can only be the output activation")
+    return rule
+
+
+def text_of(activations: Sequence[Activation], otherwise: str = "tanh") -> str:
+    """Write activations as one text: the name of the one that all share, or all of them.
+
+    Args:
+        activations: One per hidden layer.
+        otherwise: What to write where there is no hidden layer.
+
+    Returns:
+        Text that `per_layer` reads back.
+    """
+    if not activations:
+        return otherwise
+    return str(activations[0]) if len(set(activations)) == 1 else SEPARATOR.join(map(str, activations))

@@ -1,0 +1,339 @@
+"""Torch modules as chains of affine maps and activations: the layers that `MLP.from_torch` accepts, and how they map.
+
+The module stays the owner: its parameters are read at each call, so an optimizer's step, a replaced parameter or
+`torch.func.functional_call` is seen. What would make the module compute something else than the chain, at wrapping or later, is an
+error and never a wrong number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from jacobians.network.activations import RULES, Activation, text_of
+
+if TYPE_CHECKING:
+    from jacobians.network.mlp import MLP
+
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_DROPOUT = (nn.Dropout, nn.AlphaDropout)
+_LAZY = (nn.LazyLinear, nn.LazyBatchNorm1d)
+# Functions and methods that `torch.fx` may find in a forward, by name; their arguments have the names of our settings.
+_FUNCTIONS = {name: name for name in RULES} | {"sin": "sine"}
+_WRAP_AGAIN = "wrap the module again with MLP.from_torch"
+
+
+class Scaled(nn.Module):
+    """An activation times a constant, as a torch module: `scale · φ(z)`.
+
+    Args:
+        activation: The module of φ.
+        scale: The constant.
+    """
+
+    def __init__(self, activation: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.activation = activation
+        self.scale = scale
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return `scale · φ(z)`."""
+        return self.scale * self.activation(z)
+
+
+@dataclass
+class _Affine:
+    """A linear layer with the batch norms that stand before it and directly behind it."""
+
+    linear: nn.Linear
+    where: str
+    before: list[nn.BatchNorm1d] = field(default_factory=list)
+    behind: list[nn.BatchNorm1d] = field(default_factory=list)
+    activation: Activation | None = None
+
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """Return W and b as they are now, the batch norms multiplied in."""
+        parameters = self.linear._parameters
+        W, b = parameters.get("weight"), parameters.get("bias")
+        if W is None:
+            raise ValueError(f"layer {self.where} (Linear) has lost its parameter 'weight'; remove what replaced it, e.g. pruning")
+        for norm in self.before:  # W (g h + c) + b
+            g, c = _affine_of(norm)
+            b = W @ c if b is None else b + W @ c
+            W = W * g
+        for norm in self.behind:  # g (W h + b) + c
+            g, c = _affine_of(norm)
+            b = c if b is None else g * b + c
+            W = g[:, None] * W
+        return W, b
+
+
+class Chain:
+    """The layers of a module in order, and the watch that they stay what they are.
+
+    Args:
+        module: The torch module.
+        normalising: Whether batch norms may be in training mode, for who evaluates them as such.
+
+    Attributes:
+        sequence: The linear layers, batch norms and activations in their order.
+
+    Raises:
+        TypeError: It is no module, or a layer is of a kind that is no part of such a chain.
+        ValueError: A layer stands in the wrong place or does more than its type says.
+    """
+
+    def __init__(self, module: nn.Module, normalising: bool = False) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"expected a torch nn.Module, got {type(module).__name__}; pass e.g. nn.Sequential(nn.Linear(3, 64), nn.Tanh(), …)"
+            )
+        self.module = module
+        self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
+        self._normalising = normalising
+        self._watched: list[tuple[str, nn.Module, type, bool]] = []
+        self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []
+        self._affine: list[_Affine] = []
+        pending: list[nn.BatchNorm1d] = []
+        for where, layer in self._layers(module):
+            self._take(where, layer, pending)
+        if pending:
+            raise ValueError("a BatchNorm1d behind the last activation cannot be merged into a Linear layer; put it before the activation")
+        if not self._affine:
+            raise ValueError(f"the {type(module).__name__} has no Linear layer; at least one is needed")
+        last = self._affine[-1].activation
+        self.hidden = [unit.activation or Activation("identity") for unit in self._affine[:-1]]
+        self.output = last or Activation("identity")
+
+    def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """Return weights and biases as they are now.
+
+        Returns:
+            Both tuples.
+
+        Raises:
+            ValueError: The module has changed since it was wrapped.
+        """
+        for container, children in self._containers:
+            if list(container._modules.values()) != children:
+                raise ValueError(f"the layers of the {type(container).__name__} have changed since it was wrapped; {_WRAP_AGAIN}")
+        for where, layer, kind, training in self._watched:
+            inside = layer.__dict__
+            if type(layer) is not kind or inside["_forward_hooks"] or inside["_forward_pre_hooks"] or "forward" in inside:
+                _refuse_extras(where, layer)
+                raise ValueError(f"layer {where} was a {kind.__name__} and now is a {type(layer).__name__}; {_WRAP_AGAIN}")
+            if inside["training"] != training:
+                _refuse_training(where, layer)
+        pairs = [unit.read() for unit in self._affine]
+        return tuple(W for W, _ in pairs), tuple(b for _, b in pairs)
+
+    @property
+    def folded(self) -> bool:
+        """Whether any batch norm is multiplied into a weight."""
+        return any(unit.before or unit.behind for unit in self._affine)
+
+    def _layers(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
+        kind = type(module)
+        if kind is nn.Sequential:
+            yield from self._children(module, "")
+        elif kind in (nn.Linear, nn.BatchNorm1d) or isinstance(module, nn.Sequential) or Activation.from_torch(module):
+            yield "0", module
+        else:
+            yield from self._traced(module)
+
+    def _children(self, container: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+        _refuse_extras(prefix.removesuffix(".") or "(whole)", container)
+        self._containers.append((container, list(container._modules.values())))
+        for name, child in container._modules.items():
+            where = f"{prefix}{name}"
+            if child is None:
+                raise ValueError(f"layer {where} is None; remove it from the {type(container).__name__}")
+            if type(child) is nn.Sequential:
+                yield from self._children(child, f"{where}.")
+            else:
+                yield where, child
+
+    def _traced(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
+        """Go over the layers of a module whose forward is a chain, by symbolic tracing."""
+        from torch import fx
+
+        _refuse_extras("(whole)", module)
+        try:
+            graph = fx.Tracer().trace(module)
+        except Exception as error:  # whatever the forward does with a proxy
+            first = str(error).splitlines()[0] if str(error) else "no message"
+            raise TypeError(
+                f"the forward of {type(module).__name__} cannot be traced by torch.fx ({first}); write it as an nn.Sequential"
+            ) from None
+        self._containers.append((module, list(module._modules.values())))
+        self._watched.append(("(whole)", module, type(module), module.training))
+        last: fx.Node | None = None
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                if last is not None:
+                    raise TypeError(f"the forward of {type(module).__name__} takes more than one input; only x is supported")
+                last = node
+                continue
+            inputs = list(node.all_input_nodes)
+            if last is None or inputs != [last] or len(last.users) != 1:
+                raise TypeError(
+                    f"'{node}' in the forward of {type(module).__name__} is no step of a chain; each layer must take the last one's output"
+                )
+            if node.op == "output":
+                if node.args[0] is not last:
+                    raise TypeError(f"the forward of {type(module).__name__} returns {node.args[0]}; it must return one tensor")
+                return
+            last = node
+            if node.op == "call_module":
+                child = module.get_submodule(str(node.target))
+                if type(child) is nn.Sequential:
+                    yield from self._children(child, f"{node.target}.")
+                else:
+                    yield str(node.target), child
+                continue
+            step = _function(node, inputs[0])
+            if step is not None:
+                yield str(node), step
+
+    def _take(self, where: str, layer: nn.Module | Activation, pending: list[nn.BatchNorm1d]) -> None:
+        """Append a layer to the chain."""
+        if isinstance(layer, Activation):
+            self._activate(where, str(layer), layer, pending)
+            return
+        kind = type(layer)
+        if isinstance(layer, _LAZY):
+            raise TypeError(
+                f"layer {where} is an uninitialised {kind.__name__}; call the module once on an input, so that it takes its shape"
+            )
+        _refuse_extras(where, layer)
+        self._watched.append((where, layer, kind, layer.training))
+        if kind is nn.Linear:
+            if layer.weight.is_meta:
+                raise ValueError(
+                    f"layer {where} (Linear) is on the meta device and has no numbers; materialise it with module.to_empty(device='cpu')"
+                )
+            self._affine.append(_Affine(cast("nn.Linear", layer), where, before=pending[:]))
+            self.sequence.append(cast("nn.Linear", layer))
+            pending.clear()
+        elif kind is nn.Flatten:
+            if self._affine or pending:
+                raise ValueError(f"layer {where} (Flatten) must come first; x has shape (D,) or (N, D) from there on")
+        elif kind in _DROPOUT or kind is nn.BatchNorm1d:
+            if kind is not nn.BatchNorm1d or not self._normalising:
+                _refuse_training(where, layer)
+            if kind is nn.BatchNorm1d:
+                self.sequence.append(cast("nn.BatchNorm1d", layer))
+                unit = self._affine[-1] if self._affine else None
+                (unit.behind if unit and unit.activation is None else pending).append(cast("nn.BatchNorm1d", layer))
+        elif kind is Scaled:
+            scaled = cast("Scaled", layer)
+            inner = Activation.from_torch(scaled.activation)
+            if inner is None:
+                raise TypeError(f"layer {where} scales a {type(scaled.activation).__name__}; {_supported()}")
+            self._activate(where, kind.__name__, Activation(inner.name, scale=scaled.scale, **inner.settings), pending)
+        elif (rule := Activation.from_torch(layer)) is not None:
+            if not rule.linear:
+                self._activate(where, kind.__name__, rule, pending)
+        elif isinstance(layer, nn.Linear | nn.Sequential):
+            base = "Linear" if isinstance(layer, nn.Linear) else "Sequential"
+            raise TypeError(
+                f"layer {where} is a {kind.__name__}, a subclass of {base} that may compute something else; use nn.{base} itself"
+            )
+        else:
+            raise TypeError(f"layer {where} is a {kind.__name__}; {_supported()}")
+
+    def _activate(self, where: str, shown: str, rule: Activation, pending: Sequence[nn.BatchNorm1d]) -> None:
+        if not self._affine or self._affine[-1].activation is not None or pending:
+            raise ValueError(f"layer {where} ({shown}) must follow a Linear layer; let Linear and activation alternate")
+        self._affine[-1].activation = rule
+        self.sequence.append(rule)
+
+
+def compare(mlp: MLP, module: nn.Module) -> None:
+    """Evaluate both at two inputs, so that what we did not foresee is refused and not computed wrong.
+
+    Args:
+        mlp: The network.
+        module: The module that it was made from.
+
+    Raises:
+        ValueError: They differ.
+    """
+    x = torch.randn(2, mlp.D, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype=mlp.dtype, device=mlp.device)
+    with torch.no_grad():
+        ours, theirs = mlp(x), module(x)
+    same = isinstance(theirs, Tensor) and theirs.shape == ours.shape
+    tolerance = 100 * math.sqrt(torch.finfo(mlp.dtype).eps)  # rounding of a chain, not a different function
+    if not same or not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
+        raise ValueError(
+            f"the {type(module).__name__} computes something else than the chain of its layers ({text_of(mlp.activations[:-1])}, "
+            f"widths {'-'.join(map(str, mlp.widths))}); pass a module whose forward is that chain"
+        )
+
+
+def _function(node: Any, taken: Any) -> Activation | None:
+    """Name what a traced function or method computes; `None` for one that leaves a matrix of samples as it is."""
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", node.target))
+    arguments = [argument for argument in node.args if argument is not taken]
+    if name == "flatten" and taken.op == "placeholder":
+        return None
+    if name == "dropout":
+        raise ValueError(f"'{node}' is a call of dropout; use nn.Dropout, whose eval mode can be seen")
+    ours = _FUNCTIONS.get(name.rstrip("_"))
+    if node.op == "get_attr" or ours is None:
+        raise TypeError(f"'{node}' ({name}) in the forward is no layer of a chain; {_supported()}")
+    settings = dict(zip(RULES[ours].settings, arguments, strict=False))
+    settings |= {key: value for key, value in node.kwargs.items() if key not in {"inplace", "input"}}
+    return Activation(ours, **settings)
+
+
+def _affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Return g and c of a batch norm in eval mode: `g h + c` with `g = γ / √(σ² + ε)`, `c = β - g μ`."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    g = torch.rsqrt(variance + norm.eps)
+    g = g if norm.weight is None else norm.weight * g
+    return g, (-g * mean if norm.bias is None else norm.bias - g * mean)
+
+
+def _refuse_extras(where: str, layer: nn.Module) -> None:
+    name = type(layer).__name__
+    inside = layer.__dict__
+    if hasattr(layer, "parametrizations"):
+        names = ", ".join(layer.parametrizations.keys())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        raise ValueError(
+            f"layer {where} ({name}) has a parametrization of {names}; remove it with torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    for kind in _HOOKS:
+        if inside.get(kind):
+            hook = type(next(iter(inside[kind].values()))).__name__
+            raise ValueError(
+                f"layer {where} ({name}) has a {kind.strip('_').removesuffix('s')} ({hook}), which may change what it computes; remove it"
+            )
+    if "forward" in inside:
+        raise ValueError(f"layer {where} ({name}) has a forward of its own, set on the object; delete it")
+
+
+def _refuse_training(where: str, layer: nn.Module) -> None:
+    if isinstance(layer, _DROPOUT) and layer.training and layer.p > 0:
+        raise ValueError(f"layer {where} ({type(layer).__name__}) is random in training mode; call module.eval()")
+    if type(layer) is nn.BatchNorm1d and (layer.training or layer.running_mean is None):
+        remedy = "call module.eval()" if layer.running_mean is not None else "give it track_running_stats=True"
+        raise ValueError(
+            f"layer {where} (BatchNorm1d) couples the samples of a batch here, so no sample has a Jacobian of its own; {remedy}, or take "
+            "jacobians.module_gradient for the gradient of a loss"
+        )
+
+
+def _supported() -> str:
+    kinds = ", ".join(rule.module.__name__ for rule in RULES.values())
+    return (
+        f"supported are Linear, Sequential, Flatten first, Dropout and BatchNorm1d in eval mode, the activations {kinds}, "
+        "and Softmax or LogSoftmax last"
+    )

@@ -1,0 +1,430 @@
+"""Plans: a method prepared once for a shape, device and dtype; and the one-call functions built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from jacobians.kernels.native import program
+from jacobians.kernels.native.pullback import Pullback, differentiable
+from jacobians.kernels.native.runner import Runner, plain
+from jacobians.modes.chunked import chunked
+from jacobians.modes.factored import FactoredJacobian
+from jacobians.modes.factored import factored as factor
+from jacobians.modes.forward import forward
+from jacobians.modes.mixed import mixed
+from jacobians.modes.reverse import reverse
+from jacobians.network.losses import Loss, loss_of
+from jacobians.network.mlp import MLP
+from jacobians.planning import planner, transforms
+from jacobians.planning.inputs import problem_of
+from jacobians.planning.planner import EFFORTS, Choice
+from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Request, find_method, find_quantity, find_readable
+from jacobians.problem import Problem, is_integer
+
+_READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method prepared for one problem. Calls compute with the weights as they are at the call.
+
+    Plans hold no buffers of results, so what a call returned is never overwritten, and threads may share a plan.
+
+    Attributes:
+        mlp: The network.
+        problem: What the plan was prepared for, with the quantity.
+        choice: The method, the candidates with predicted and measured times, and why it won.
+        request: What is returned besides J.
+        computation: The prepared steps, for those who time them.
+        expects: Shape, dtype and device of x, and of whatever the quantity takes besides.
+    """
+
+    mlp: MLP
+    problem: Problem
+    choice: Choice
+    request: Request
+    computation: Computation
+    expects: tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
+
+    @property
+    def method(self) -> str:
+        """The method's full name."""
+        return self.choice.method.name
+
+    def __call__(self, x: Tensor, *others: Tensor) -> Any:
+        """Compute at `x`.
+
+        Args:
+            x: Input of the planned shape, dtype and device.
+            *others: What the quantity takes besides, e.g. the target of a gradient, as planned.
+
+        Returns:
+            J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`; or `(y, J)` where the plan was asked for values. Of any other
+            quantity the tuple of its tensors.
+
+        Raises:
+            TypeError: `x` has another dtype than planned.
+            ValueError: `x` has another shape or device than planned.
+        """
+        if transforms.tracing():
+            return self._in_torch((x, *others))
+        if tuple(map(look, (x, *others))) != self.expects:
+            got = problem_of(self.mlp, x)  # says what is wrong where something is
+            if others or self.problem.quantity != JACOBIAN:
+                raise ValueError(f"this plan is for {self.expects}, got {tuple(map(look, (x, *others)))}; make another with jacobians.plan")
+            raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
+        return self.compute((x, *others), transforms.active())
+
+    def compute(self, inputs: tuple[Tensor, ...], transformed: bool, raw: bool = False) -> Any:
+        """Compute at inputs that are known to fit.
+
+        Args:
+            inputs: x, and what the quantity takes besides.
+            transformed: Whether torch is transforming or tracing what happens now.
+            raw: Whether to leave the result as the method made it.
+
+        Returns:
+            As a call.
+        """
+        computation = self.computation
+        given = inputs[0] if len(inputs) == 1 else inputs
+        if transformed:  # what is recorded now is the transform's business
+            if not computation.records:
+                return self._in_torch(inputs)
+            y, J = computation.run(computation.convert(given))
+        elif computation.records:
+            with torch.set_grad_enabled(self.request.create_graph):
+                y, J = computation.run(computation.convert(given))
+        else:
+            try:
+                y, J = computation.run(computation.convert(given))
+            except NotPlain:
+                with torch.set_grad_enabled(self.request.create_graph):
+                    return self._in_torch(inputs)
+        if raw:
+            return J
+        J = computation.restore(J)
+        return (computation.restore(y), J) if self.request.value else J
+
+    def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
+        """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
+        readable = find_readable(self.choice.method.mode, self.problem.quantity)
+        y, J = readable.prepare(self.mlp, self.problem, self.request).run(inputs[0] if len(inputs) == 1 else inputs)
+        return (y, J) if self.request.value else J
+
+    def explain(self) -> str:
+        """Say what was chosen and why: the candidates with predicted and, where known, measured times.
+
+        Returns:
+            A line for the choice, one for the reason, and one per candidate, in microseconds.
+
+        Example:
+            >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+            >>> print(plan(mlp, torch.zeros(3), "reverse:eager").explain())
+            reverse:eager for x of shape (3,), float32, cpu, widths 3-8-8-2
+            asked for by name
+        """
+        lines = [f"{self.method} for {_describe(self.problem)}", self.choice.reason]
+        for name, seconds in self.choice.predicted.items():
+            known = self.choice.measured.get(name)
+            measured = f", measured {known * 1e6:.1f} µs" if known is not None else ""
+            lines.append(f"  {name}: predicted {seconds * 1e6:.1f} µs{measured}")
+        return "\n".join(lines)
+
+
+def plan(
+    mlp: MLP,
+    x: Tensor,
+    method: str = "auto",
+    *,
+    value: bool = False,
+    create_graph: bool = False,
+    effort: str = "estimate",
+    quantity: str = JACOBIAN,
+    others: tuple[Tensor, ...] = (),
+    loss: str | Loss | None = None,
+) -> Plan:
+    """Prepare a method for the shape, dtype and device of `x`.
+
+    Args:
+        mlp: The network.
+        x: An example input; only its shape, dtype and device matter.
+        method: `"auto"`, a mode, or a full method name.
+        value: Whether calls return `(y, J)`.
+        create_graph: Whether J can be back-propagated through to the weights and to x.
+        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
+            the best three candidates at `x` now, and remembers.
+        quantity: What to compute, e.g. `"gradient"`.
+        others: Examples of what the quantity takes besides x, e.g. `(target,)`.
+        loss: The loss, of quantities that have one; `mse` by default.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, the effort is unknown, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+        >>> p = plan(mlp, torch.zeros(5, 3))
+        >>> p.problem.N, tuple(p(torch.ones(5, 3)).shape)
+        (5, (5, 2, 3))
+    """
+    problem = problem_of(mlp, x)
+    if quantity != JACOBIAN:
+        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss))
+    return make_plan(mlp, (x, *others), problem, Request(value=value, create_graph=create_graph), method, effort)
+
+
+def make_plan(
+    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
+) -> Plan:
+    """Prepare a method for a problem that is described already.
+
+    Args:
+        mlp: The network.
+        inputs: x, and examples of what the quantity takes besides.
+        problem: The problem.
+        request: What is wanted besides.
+        method: `"auto"`, a mode, or a full method name.
+        effort: As for `plan`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: The effort is unknown, or the method is unknown or does not support the problem.
+    """
+    if effort not in EFFORTS:
+        raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
+    if find_quantity(problem.quantity).batched and problem.batch is None:
+        raise ValueError(f"the {problem.quantity} is one of a batch, got a single x of shape {problem.input_shape}; pass x[None]")
+    if method == "auto":
+        choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
+    else:
+        choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
+    chosen = choice.method
+    if chosen.quantity != problem.quantity:
+        raise ValueError(f"method {chosen.name!r} computes the {chosen.quantity}, not the {problem.quantity}")
+    why_not = chosen.unsupported(problem, request)
+    if why_not is not None:
+        raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
+    computation = chosen.prepare(mlp, problem, request)
+    return Plan(mlp, problem, choice, request, computation, tuple(map(look, inputs)))
+
+
+def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
+    """Write a loss as a problem holds it.
+
+    Args:
+        quantity: What is computed.
+        loss: What was given.
+
+    Returns:
+        Its text; `None` for a quantity without a loss.
+
+    Raises:
+        ValueError: The loss is unknown, or given to a quantity that has none.
+    """
+    if find_quantity(quantity).loss:
+        return str(loss_of("mse" if loss is None else loss))
+    if loss is not None:
+        raise ValueError(f"the {quantity} has no loss, got {loss!r}; leave it out")
+    return None
+
+
+def look(t: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    """Return what a plan goes by: shape, dtype and device.
+
+    Args:
+        t: Anything; what is no tensor gives `None`s.
+
+    Returns:
+        The three.
+    """
+    return getattr(t, "shape", None), getattr(t, "dtype", None), getattr(t, "device", None)  # pyright: ignore[reportReturnType]
+
+
+@overload
+def jacobian(
+    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., chunk: int | None = ...
+) -> Tensor: ...
+@overload
+def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
+def jacobian(
+    mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False, factored: bool = False, chunk: int | None = None
+) -> Tensor | FactoredJacobian:
+    """Compute `J[..., p, d] = ∂y_p/∂x_d` of an MLP.
+
+    The plan is kept with the network, so a second call of the same shape prepares nothing.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, a mode, or a full method name.
+        create_graph: Whether J can be back-propagated through to the weights and to x.
+        factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
+        chunk: Bound in bytes of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
+
+    Returns:
+        J of shape (P, D) or (N, P, D), or its factors.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, the method is unknown or does not support the problem, factors are asked of
+            another method than mixed mode or of a network without hidden layers, or the bound is too low or cannot be kept.
+
+    Example:
+        >>> mlp = MLP.random(L=10, D=2, K=30, P=10)
+        >>> x = torch.tensor([0.5, -0.5])
+        >>> J = jacobian(mlp, x, method="forward")
+        >>> torch.allclose(J, torch.autograd.functional.jacobian(mlp, x), atol=1e-6)
+        True
+    """
+    if factored:
+        if chunk is not None:
+            raise ValueError("chunk bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
+        if method not in {"auto", "mixed", "mixed:eager"}:
+            raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
+        problem_of(mlp, x)
+        with torch.set_grad_enabled(create_graph):
+            return factor(mlp, x)
+    if chunk is not None:
+        return _bounded(mlp, x, method, create_graph, chunk)
+    return _compute(mlp, x, method, False, create_graph)
+
+
+def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
+    """Keep to a bound of memory: by a kernel whose working set is small enough, else by pieces of the readable modes."""
+    problem = problem_of(mlp, x)
+    if not is_integer(chunk) or chunk < 1:
+        raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    psi = mlp.activations[-1]
+    if psi.coupled:
+        raise ValueError(f"chunk cannot bound J behind {psi.name}, for which rows of J are not computed by themselves; leave out chunk")
+    wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
+    compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
+    if create_graph:
+        return _bounded_graph(mlp, x, problem, compiled, chunk)
+    for mode in compiled if not transforms.active() else ():
+        if program.working_bytes(mode, problem) <= chunk:
+            return _compute(mlp, x, f"{mode}:native", False, False)
+    for mode in compiled if not transforms.active() else ():
+        if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= chunk:
+            with suppress(NotPlain):  # then by the readable modes
+                return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
+    readable = [m.mode for m in wanted if m.implementation == "eager" and m.mode != "mixed"]
+    if not readable:
+        raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto', 'forward' or 'reverse'")
+    with torch.no_grad():
+        return chunked(mlp, x, problem, readable[0], chunk)
+
+
+def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], chunk: int) -> Tensor:
+    """Keep to a bound in both passes: the kernels keep nothing between them but x and the parameters."""
+    biased = [b is not None for b in mlp.biases]
+    for lean in (False, True) if not transforms.active() else ():
+        for mode in compiled:
+            pull = Pullback(problem, biased, lean=lean)
+            if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > chunk:
+                continue
+            runner = Runner(mlp, mode, problem, value=False, lean=lean)
+            with suppress(NotPlain):
+                plain("x", x)
+                return differentiable(lambda x, runner=runner: (runner(x), None), pull, x, tuple(mlp.parameters()))[1]
+    raise ValueError(
+        f"chunk={chunk} bytes is too little for a J that is differentiated again by the kernels in C, and the graph of any other method "
+        f"holds every piece; leave out chunk, or take a larger one"
+    )
+
+
+def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Compute `y = f(x)` and its Jacobian; our methods share one evaluation between them.
+
+    Args:
+        mlp: The network.
+        x: Input of shape (D,) or (N, D).
+        method: `"auto"`, a mode, or a full method name.
+        create_graph: Whether y and J can be back-propagated through.
+
+    Returns:
+        y of shape (P,) or (N, P), and J of shape (P, D) or (N, P, D).
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The input does not fit, or the method is unknown or does not support the problem.
+
+    Example:
+        >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
+        >>> y, J = value_and_jacobian(mlp, torch.ones(4, 3))
+        >>> tuple(y.shape), tuple(J.shape)
+        ((4, 2), (4, 2, 3))
+    """
+    return _compute(mlp, x, method, True, create_graph)
+
+
+def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
+    transformed = transforms.active()
+    if transformed and transforms.tracing():
+        y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, x, value=value)
+        return (y, J) if value else J
+    # Anything odd fails this cheap look-up, or misses, and is then looked at closely by `plan`.
+    key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, value, create_graph)
+    cached = mlp._plans.get(key) if isinstance(mlp, MLP) and isinstance(x, Tensor) else None  # pyright: ignore[reportPrivateUsage]
+    if cached is None:
+        cached = plan(mlp, x, method, value=value, create_graph=create_graph)
+        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    assert isinstance(cached, Plan)
+    return cached.compute((x,), transformed)
+
+
+def compute_cached(
+    mlp: MLP,
+    quantity: str,
+    inputs: tuple[Tensor, ...],
+    method: str,
+    request: Request,
+    loss: str | Loss | None = None,
+    check: Callable[[str | None], object] = lambda loss: None,
+    raw: bool = False,
+) -> Any:
+    """Compute a quantity by a plan that is kept with the network.
+
+    Args:
+        mlp: The network.
+        quantity: What to compute.
+        inputs: x, and what the quantity takes besides.
+        method: `"auto"`, a mode, or a full method name.
+        request: What is wanted besides.
+        loss: The loss, of quantities that have one.
+        check: Refuses inputs that do not fit; called with the text of the loss where there is no plan yet.
+        raw: Whether to leave the result as the method made it.
+
+    Returns:
+        The tensors of the quantity.
+    """
+    transformed = transforms.active()
+    key = (quantity, method, loss, request, *map(look, inputs))
+    cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]
+    if cached is None:
+        problem = problem_of(mlp, inputs[0])
+        text = loss_text(quantity, loss)
+        check(text)
+        problem = problem.with_(quantity=quantity, loss=text)
+        if transforms.tracing():  # there nothing can be planned: what is traced is the readable method
+            run = find_readable("", quantity).prepare(mlp, problem, request).run
+            return run(inputs[0] if len(inputs) == 1 else inputs)[1]
+        cached = make_plan(mlp, inputs, problem, request, method)
+        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    return cached.compute(inputs, transformed, raw)
+
+
+def _describe(problem: Problem) -> str:
+    return f"x of shape {problem.input_shape}, {problem.dtype}, {problem.device}, widths {'-'.join(map(str, problem.widths))}"

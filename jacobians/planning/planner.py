@@ -1,0 +1,182 @@
+"""The choice of a method for a problem: estimated from operation counts and the machine's ceilings, or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from jacobians.planning import machine
+from jacobians.planning.cost_model import estimate, estimate_back
+from jacobians.planning.registry import JACOBIAN, Method, Request, find_method, methods
+from jacobians.problem import Problem
+
+if TYPE_CHECKING:
+    from jacobians.network.mlp import MLP
+
+EFFORTS = ("estimate", "measure")
+TO_MEASURE = 3  # of the candidates, by estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen method, the candidates it was chosen from, and the reason in one line.
+
+    Attributes:
+        method: The winner.
+        predicted: Method name to predicted seconds, fastest first.
+        measured: Method name to seconds measured on this machine, where known.
+        reason: Why it won.
+    """
+
+    method: Method
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+def candidates(
+    problem: Problem,
+    request: Request = Request(),  # noqa: B008 - frozen
+    ceilings: machine.Ceilings | None = None,
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Predict every hand-written method that can serve a problem.
+
+    Args:
+        problem: The problem.
+        request: What is wanted besides J.
+        ceilings: Rates of the device; what is known of this machine by default.
+        threads: Threads that may be used; torch's number by default.
+
+    Returns:
+        Method name to predicted seconds, fastest first.
+    """
+    known = methods(quantity=problem.quantity)
+    able = [method for method in known if method.hand_written and method.unsupported(problem, request) is None]
+    rates = ceilings or machine.ceilings(problem.device)
+    predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
+    if request.create_graph:
+        predicted = {m.name: predicted[m.name] + estimate_back(problem, m.implementation, rates, threads) for m in able}
+    # Where two are equal, e.g. mixed mode that is reverse mode, the plainer name comes first.
+    return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
+
+
+def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B008 - frozen
+    """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
+
+    Args:
+        problem: The problem.
+        request: What is wanted besides J.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ValueError: None of ours can serve; the text says why.
+
+    Example:
+        >>> choose(Problem(widths=(1000, 1000, 1000, 1), dtype="bfloat16")).method.name
+        'reverse:eager'
+        >>> choose(Problem(widths=(1, 1000, 1000, 1000), dtype="bfloat16")).method.name
+        'forward:eager'
+        >>> choose(Problem(widths=(256, 512, 8, 512, 256), dtype="bfloat16")).method.name
+        'mixed:eager'
+    """
+    predicted = _some(problem, request)
+    measured = {name: s for name, s in machine.known_times(problem.device, key_of(problem, request)).items() if name in predicted}
+    return decide(predicted, measured)
+
+
+def _some(problem: Problem, request: Request) -> dict[str, float]:
+    predicted = candidates(problem, request)
+    if not predicted:
+        reasons = {m.name: m.unsupported(problem, request) for m in methods(quantity=problem.quantity) if m.hand_written}
+        why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise ValueError(f"no method of ours computes the {problem.quantity} of this network: {why}")
+    return predicted
+
+
+def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Choice:
+    """Name the winner of predictions and measurements.
+
+    Args:
+        predicted: Method name to predicted seconds, fastest first.
+        measured: Method name to measured seconds; may be empty.
+
+    Returns:
+        The fastest measured method, else the one with the shortest prediction.
+    """
+    if measured:
+        winner = min(measured, key=lambda name: measured[name])
+        reason = f"the fastest of {len(measured)} measured on this machine"
+    else:
+        winner, *others = predicted
+        behind = f", {predicted[others[0]] / predicted[winner]:.2f} times as fast as {others[0]}" if others else ""
+        reason = f"the shortest predicted time{behind}"
+    return Choice(find_method(winner), predicted, measured, reason)
+
+
+def key_of(problem: Problem, request: Request) -> str:
+    """Name what times depend on: shape, activations, dtype, and whether y is wanted.
+
+    Args:
+        problem: The problem.
+        request: What is wanted besides J.
+
+    Returns:
+        A key for `machine.known_times`.
+    """
+    sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
+    wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
+    if problem.quantity != JACOBIAN:
+        wanted = f"{problem.quantity} {problem.loss} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
+    return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
+
+
+def measure(
+    mlp: MLP,
+    inputs: tuple[Tensor, ...],
+    problem: Problem,
+    request: Request = Request(),  # noqa: B008 - frozen
+    names: Sequence[str] | None = None,
+    seconds: float = 0.05,
+) -> Choice:
+    """Time candidates against each other now, remember what ours took, and choose.
+
+    Args:
+        mlp: The network.
+        inputs: x, and what the quantity takes besides.
+        problem: Their description.
+        request: What is wanted besides J.
+        names: The methods to time; the likeliest few of ours by default, and only those that were never timed here.
+        seconds: Time for each.
+
+    Returns:
+        The choice among ours; `measured` holds the time of every method.
+    """
+    predicted = _some(problem, request)
+    key = key_of(problem, request)
+    known = machine.known_times(problem.device, key)
+    few = list(predicted)[:TO_MEASURE] if names is None else list(names)
+    if names is not None or not set(few) <= set(known):
+        calls: dict[str, Callable[[], object]] = {}
+        given = inputs[0] if len(inputs) == 1 else inputs
+        for name in few:
+            computation = find_method(name).prepare(mlp, problem, request)
+            calls[name] = partial(_finished, computation.run, computation.convert(given), problem.device)
+        with torch.set_grad_enabled(request.create_graph):
+            known = {**known, **machine.time_in_turn(calls, seconds)}
+        machine.remember_times(problem.device, key, {name: s for name, s in known.items() if find_method(name).hand_written})
+    choice = decide(predicted, {name: s for name, s in known.items() if name in predicted})
+    return replace(choice, measured=known)
+
+
+def _finished(run: Callable[[Any], object], x: Any, device: str) -> None:
+    run(x)
+    if device != "cpu":
+        torch.accelerator.synchronize(torch.device(device))

@@ -1,0 +1,1 @@
+"""Derivatives larger than memory, on the disk, here or over a cluster."""

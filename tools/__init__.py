@@ -1,0 +1,1 @@
+"""What maintainers run: pages, figures, fits and checks of a card. Uses everything; nothing uses it."""

@@ -1,0 +1,272 @@
+"""Parts of the documentation that are written from the code and the committed results: `make docs`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import jacobians
+from benchmarks.analysis import regret, scoreboard
+from benchmarks.analysis.tables import by_mode, duration
+from benchmarks.measure.statistics import Ratio
+from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, fastest, groups, ratio, title
+from benchmarks.records.rows import Row, column_dictionary, ok_rows
+from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import read_provenance
+from jacobians.planning.registry import JACOBIAN, find_quantity
+from tools import gpu_limits
+
+START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
+GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
+LIMITS_START, LIMITS_END = "<!-- gpu limits: written by make docs -->", "<!-- end of gpu limits -->"
+COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
+SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
+    "notebook": lambda row: True,
+    "batch": lambda row: row.N in {1, 64, 4096},
+    "inputs": lambda row: row.D in {1, 1024},
+    "outputs": lambda row: row.P in {1, 1024},
+    "bottleneck": lambda row: row.K in {None, 50},
+}
+COLUMNS: dict[str, Callable[[Row], bool]] = {
+    "ours, in C": lambda row: row.implementation == "native",
+    "ours, in torch": lambda row: row.implementation == "eager",
+    "torch.func": lambda row: row.implementation == "torch.func",
+    "torch.autograd": lambda row: row.implementation.startswith("autograd") or row.implementation == "sum-trick",
+    "JAX jit": lambda row: row.implementation == "jax",
+    "diagonal matrices": lambda row: row.implementation == "dense",
+}
+
+
+def scores(machine: str | None = None) -> str:
+    """Write the scoreboard.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown.
+    """
+    path = _folder(machine) / "workloads.csv"
+    origin = read_provenance(path)
+    found = scoreboard.scores(read_csv(path), origin.sweep, origin.rates)
+    columns, rows = scoreboard.table(found)
+    sizes = {score.name: title(score.ours) for score in found}
+    lines = [f"| workload | sizes | {' | '.join(columns[1:])} |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {row[0]} | {sizes[row[0]]} | {' | '.join(row[1:])} |" for row in rows)])
+
+
+def table(machine: str | None = None) -> str:
+    """Write the table: problems down, families of methods across, the fastest in bold.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown.
+    """
+    lines = [f"| problem | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for sweep, shown in SHOWN.items():
+        path = _folder(machine) / f"{sweep}.csv"
+        rows = [row for row in ok_rows(read_csv(path)) if row.device == "cpu" and shown(row)] if path.exists() else []
+        lines += [_line(group) for group in groups(rows)]
+    return "\n".join(lines)
+
+
+def modes(machine: str | None = None) -> str:
+    """Write the first table: forward, reverse and mixed mode beside the best library.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown.
+    """
+    path = _folder(machine) / "quick.csv"
+    columns, rows = by_mode(read_csv(path))
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def statements(machine: str | None = None) -> str:
+    """Say what the committed results say, counted from their rows.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown, one point per line.
+    """
+    files = [path for path in result_files() if path.parent == _folder(machine)]
+    rows = [row for path in files for row in ok_rows(read_csv(path)) if row.device == "cpu" and row.quantity == JACOBIAN]
+    wins = duels = ahead = behind = 0
+    winners: Counter[str] = Counter()
+    gains: list[tuple[Ratio, Row]] = []
+    for group in groups(rows):
+        by_method = {row.method: row for row in group}
+        for mode in ("forward", "reverse"):
+            eager = by_method.get(f"{mode}:eager")
+            others = [row for row in group if row.mode == mode and row.implementation in TORCH]
+            if others and eager:
+                duels, wins = duels + 1, wins + all(eager.median < row.median for row in others)
+        best = best_by_mode(group)
+        either = fastest([best[mode] for mode in ("forward", "reverse") if mode in best])
+        if "mixed" in best and either:
+            gains.append((ratio(either, best["mixed"]), group[0]))
+        ours, library = best_of_ours(group), best_baseline(group)
+        if ours and library:
+            lead = ratio(library, ours)
+            winners["ours" if ours.median <= library.median else library.implementation] += 1
+            ahead += (lead.low or 0) > 1
+            behind += (lead.high or math.inf) < 1
+    contested = sum(winners.values())
+    elsewhere = ", ".join(f"{name} on {count}" for name, count in winners.most_common() if name != "ours")
+    gain, row = max(gains, key=lambda found: found[0].value)
+    chosen = [row for path in files if path.stem in {"regret", "workloads"} for row in read_csv(path)]
+    rates = {device: found for path in files for device, found in read_provenance(path).rates.items()}
+    planner, *rules = regret.regrets(chosen, rates=rates)
+    lines = [
+        f"- The fastest of all is a hand-written method on {winners['ours']} of {contested} problems where a library was measured beside it"
+        + (f"; {elsewhere}." if elsewhere else ".")
+        + f" The whole 95 % interval of the ratio is above 1 on {ahead}, and below 1 on {behind}.",
+        "- In the same mode the readable torch implementation alone is faster than `torch.autograd`, `torch.func` and diagonal matrices in "
+        f"{wins} of {duels} comparisons.",
+        f"- Mixed mode is up to {gain} as fast as the better of the two modes ({title(row)}).",
+        f"- What the planner chooses by estimate takes {planner.median:.3f} times the best time in the median of {len(planner.ratios)} "
+        f"problems and {planner.ratios[-1]:.2f} at worst; "
+        + "; ".join(f"“{rule.chooser}” {rule.median:.3f} and {rule.ratios[-1]:.3g}" for rule in rules)
+        + ".",
+        f"- Of these times, {disturbed(rows)}; ratios are of paired blocks, which what slows both does not change.",
+    ]
+    return "\n".join(lines)
+
+
+def derivatives(machine: str | None = None) -> str:
+    """Write the shapes with names of every other quantity, and what all its problems say.
+
+    Args:
+        machine: Folder under `results/`; the committed one by default.
+
+    Returns:
+        Markdown; empty where no other quantity was measured.
+    """
+    lines = ["| what | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    every: list[Row] = []
+    for path in [path for path in result_files() if path.parent == _folder(machine)]:
+        origin = read_provenance(path)
+        if origin.sweep.quantity == JACOBIAN:
+            continue
+        rows = ok_rows(read_csv(path))
+        every += rows
+        names = set(scoreboard.names_of(origin.sweep).values())
+        columns, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
+        what = find_quantity(origin.sweep.quantity).title
+        for row in body:
+            cells = [cell.removeprefix(f"{origin.sweep.quantity}/") for cell in row[: len(columns) - 2]]
+            lines.append(f"| {what} | {' | '.join(cells)} |")
+    if not every:
+        return ""
+    leads = [ratio(library, ours) for group in groups(every) if (ours := best_of_ours(group)) and (library := best_baseline(group))]
+    faster, sure = sum(lead.value > 1 for lead in leads), sum((lead.low or 0) > 1 for lead in leads)
+    slower = sum((lead.high or math.inf) < 1 for lead in leads)
+    end = (
+        f"Over all {len(leads)} problems of these sweeps, growth with N, K, P and L included, ours is the fastest on {faster}; the whole "
+        f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {disturbed(every).capitalize()}."
+    )
+    return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
+
+
+TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", "dense")
+
+
+def _line(rows: list[Row]) -> str:
+    times = [min((row.median_s for row in rows if row.median_s and wanted(row)), default=None) for wanted in COLUMNS.values()]
+    best = min(time for time in times if time is not None)
+    cells = [f"**{duration(time)}**" if time == best else duration(time) for time in times]
+    return f"| {title(rows[0])} | {' | '.join(cells)} |"
+
+
+def _folder(machine: str | None) -> Path:
+    """Return the folder of committed results: the named one, or that of the newest scoreboard of a CPU."""
+    if machine is not None:
+        return RESULTS / machine
+    boards = [path for path in result_files() if path.stem == "workloads" and any(row.device == "cpu" for row in read_csv(path))]
+    return max(boards, key=lambda path: max(row.started_at or "" for row in read_csv(path))).parent
+
+
+def text() -> str:
+    """Write all that stands between the markers.
+
+    Returns:
+        Markdown.
+    """
+    return "\n\n".join(filter(None, (modes(), statements(), scores(), table(), derivatives())))
+
+
+def on_accelerators() -> str:
+    """Write the shapes with names that were measured on accelerators.
+
+    Returns:
+        Markdown.
+    """
+    lines = ["| card | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    for path in result_files():
+        origin = read_provenance(path)
+        rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
+        names = set(scoreboard.names_of(origin.sweep).values())
+        _, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
+        lines += [f"| {rows[0].device_name} | {' | '.join(row[:7])} |" for row in body]
+    return "\n".join(lines)
+
+
+def replace_between(path: Path, start: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of a file.
+
+    Args:
+        path: The file.
+        start: The first marker.
+        end: The second one.
+        text: What to put between them.
+    """
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    write_atomically(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def api() -> str:
+    """Write the reference of the library from its docstrings.
+
+    Returns:
+        Markdown: for each public name its signature and docstring.
+    """
+    parts = ["# API reference\n\nWritten by `make docs` from the docstrings; `help(jacobians.NAME)` shows the same.\n"]
+    for name in sorted(jacobians.__all__, key=str.lower):
+        thing = getattr(jacobians, name)
+        try:
+            signature = re.sub(r" = <.*? at 0x[0-9a-f]+>", " = …", str(inspect.signature(thing))).replace("torch.Tensor", "Tensor")
+        except (TypeError, ValueError):
+            signature = ""
+        text = inspect.cleandoc(thing.__doc__ or "")
+        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{text}\n```\n")
+        members = vars(thing).items() if inspect.isclass(thing) else ()
+        for member, value in members:
+            function = value.__func__ if isinstance(value, classmethod) else value
+            if not member.startswith("_") and inspect.isfunction(function) and function.__doc__:
+                parts.append(f"### {name}.{member}\n\n```text\n{inspect.cleandoc(function.__doc__)}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write the results into the README, the columns beside the results, and the reference of the library."""
+    if any(path.stem == "workloads" for path in result_files()):
+        replace_between(ROOT / "README.md", START, END, text())
+        replace_between(ROOT / "docs" / "gpu.md", GPU_START, GPU_END, on_accelerators())
+    replace_between(ROOT / "docs" / "gpu.md", LIMITS_START, LIMITS_END, gpu_limits.table())
+    replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
+    write_atomically(ROOT / "docs" / "api.md", api())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""One command for whoever has a GPU: check it, then measure what is worth most first, within a limit of time. `make gpu`.
+
+    python -m tools.gpu --minutes 40 --out results/my-machine
+
+Each sweep is an ordinary run of `bench.py` with its own journal: a sweep that the limit cuts leaves its finished rows, and the same
+command goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import jacobians as jac
+from benchmarks.analysis.scoreboard import scores, table
+from benchmarks.errors import BadInput
+from benchmarks.records.csv_file import read_csv
+from benchmarks.records.problems import best_baseline, best_of_ours, groups, ratio
+from benchmarks.records.rows import ok_rows
+from benchmarks.run import environment
+from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import read_provenance
+from benchmarks.workloads.cases import load_sweeps
+from jacobians.planning.registry import JACOBIAN
+from tools import fit_planner
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One sweep of the plan.
+
+    Attributes:
+        sweep: Its name.
+        seconds: Measuring time of a case: kernels of microseconds need little.
+        implementations: What is measured of it, where there is a method of that kind; everything by default.
+        share: Of the time that is left, at most: a library that compiles for minutes must not take that of what comes behind.
+    """
+
+    sweep: str
+    seconds: float
+    implementations: tuple[str, ...] = ()
+    share: float = 0.35
+
+    def methods(self) -> list[str]:
+        """Return the globs of the methods that there are."""
+        quantity = load_sweeps()[self.sweep].quantity
+        there = {method.implementation for method in jac.methods(quantity=quantity)}
+        prefix = "" if quantity == JACOBIAN else "*/"
+        return [f"{prefix}*:{name}" for name in self.implementations if name in there]
+
+
+FAST = ("eager", "cuda-graph", "triton", "triton-graph", "jax", "torch.func", "autograd", "sum-trick")
+# In the order of worth.
+PLAN = (
+    Stage("notebook", 0.15, FAST),
+    Stage("workloads", 0.15, FAST),
+    Stage("laplacian", 0.15, FAST),
+    Stage("jacobian-training", 0.15, FAST),
+    Stage("batch", 0.1, FAST),
+    Stage("gradients", 0.15, FAST),
+    Stage("regret", 0.06),
+    Stage("gpu", 0.15, FAST),
+    Stage("laplacian-training", 0.15, FAST),
+    Stage("hessian", 0.15, FAST),
+    Stage("aspect", 0.06, FAST),
+    Stage("tangent-kernels", 0.1, FAST),
+    Stage("gpu", 0.15, (*FAST, "torch.compile")),
+    Stage("workloads", 0.15, (*FAST, "torch.compile"), share=1.0),
+)
+
+Run = Callable[[Sequence[str], float], int]
+
+
+def run_until(command: Sequence[str], seconds: float) -> int:
+    """Run a command; interrupt it as Ctrl-C does when its time is up, so that it writes what it has.
+
+    Args:
+        command: The command.
+        seconds: Its time.
+
+    Returns:
+        Its exit status.
+    """
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return process.wait()
+
+
+def measure(out: Path, device: str, minutes: float, plan: Sequence[Stage], run: Run, now: Callable[[], float]) -> list[str]:
+    """Go through the plan until it is done or the time is up.
+
+    Args:
+        out: Results directory.
+        device: Torch device.
+        minutes: The limit.
+        plan: The stages, in order.
+        run: Runs a command for at most some seconds.
+        now: The clock.
+
+    Returns:
+        A line for each stage: done, cut, or left out.
+    """
+    end, lines = now() + 60 * minutes, []
+    for stage in plan:
+        left = end - now()
+        label = f"{stage.sweep}{' with torch.compile' if 'torch.compile' in stage.implementations else ''}"
+        if left <= 0:
+            lines.append(f"{label}: left out, the time was up")
+            continue
+        command = [sys.executable, "bench.py", "run", stage.sweep, "--device", device, "--out", str(out), "--seconds", str(stage.seconds)]
+        command += ["--precision", "0.03", *(["--resume"] if (out / f"{stage.sweep}.csv").exists() else [])]
+        for pattern in stage.methods():
+            command += ["--method", pattern]
+        status = run(command, left * stage.share)
+        lines.append(
+            f"{label}: {'cut, finished rows are kept' if status == 130 else 'done' if status in (0, 1) else f'failed, status {status}'}"
+        )
+    return lines
+
+
+def summary(out: Path) -> str:
+    """Write what the rows of a directory say, to paste into a report.
+
+    Args:
+        out: Results directory.
+
+    Returns:
+        A scoreboard for each sweep with names, and a sentence for every other.
+    """
+    parts: list[str] = []
+    for path in sorted(out.glob("*.csv")):
+        origin = read_provenance(path)
+        rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
+        if not rows:
+            continue
+        leads = [ratio(b, o).value for g in groups(rows) if (o := best_of_ours(g)) and (b := best_baseline(g))]
+        parts.append(f"## {path.stem}\n")
+        columns, body = table([s for s in scores(rows, origin.sweep, origin.rates) if s.ours.device != "cpu"])
+        parts.append("\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in body)]))
+        if leads:
+            leads.sort()
+            parts.append(
+                f"\nFaster than the best library on {sum(v > 1 for v in leads)} of {len(leads)}: {leads[0]:.3g} to {leads[-1]:.3g} times.\n"
+            )
+    return "\n".join(parts)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="Limit of the whole.")] = 40.0,
+    out: Annotated[Path | None, typer.Option(help="Results directory; results/<machine> by default.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device; the CPU rehearses.")] = "cuda",
+) -> None:
+    """Check the device, measure the sweeps in the order of their worth, print a summary."""
+    start, target = time.monotonic(), out or ROOT / "results" / environment.machine_slug()
+    if run_until([sys.executable, "bench.py", "check", "--device", device], 60 * minutes / 4) not in (0, 1):
+        raise typer.Exit(1)
+    left = minutes - (time.monotonic() - start) / 60
+    for line in measure(target, device, left, PLAN, run_until, time.monotonic):
+        typer.echo(line)
+    typer.echo(summary(target))
+    try:
+        for found in fit_planner.of_directory(target):
+            typer.echo("\n".join(fit_planner.lines(found)))
+    except BadInput as error:
+        typer.echo(f"the planner's constants were not fitted: {error}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
