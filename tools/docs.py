@@ -19,11 +19,9 @@ from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from jacobians.planning.registry import JACOBIAN, find_quantity
-from tools import gpu_limits
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
-LIMITS_START, LIMITS_END = "<!-- gpu limits: written by make docs -->", "<!-- end of gpu limits -->"
 COLUMNS_START, COLUMNS_END = "<!-- columns: written by make docs -->", "<!-- end of columns -->"
 SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
     "notebook": lambda row: True,
@@ -263,7 +261,6 @@ def main() -> None:
     if any(path.stem == "workloads" for path in result_files()):
         replace_between(ROOT / "README.md", START, END, text())
         replace_between(ROOT / "docs" / "gpu.md", GPU_START, GPU_END, on_accelerators())
-    replace_between(ROOT / "docs" / "gpu.md", LIMITS_START, LIMITS_END, gpu_limits.table())
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
     write_atomically(ROOT / "docs" / "api.md", api())
 

@@ -1,14 +1,13 @@
-"""Scaling of derivatives on the disk and of sweeps over a cluster: measured rates, and a simulation of many nodes that fail.
+"""Rates of derivatives on the disk and of sweeps over a cluster, measured.
 
 python -m tools.scaling --out results/<machine>    writes scaling.json
-python -m tools.scaling --read results/<machine>/scaling.json    prints what 10⁹ samples would take
+python -m tools.scaling --read results/<machine>/scaling.json    prints the table of docs/scaling.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import statistics
@@ -32,7 +31,6 @@ from jacobians.store import outofcore, scheduling
 
 WIDTHS = (30, 64, 64, 10)  # J of 1,200 bytes a sample
 CHUNK = 4096
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -54,91 +52,6 @@ class Rates:
     files: float  # marks per second
     submit: float  # seconds to submit an array of 100 tasks
     merge: dict[str, dict[str, float]]  # rows to seconds and peak bytes
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Assumptions about a cluster, none of which was measured here.
-
-    Attributes:
-        nodes: Number of nodes, each as fast as the machine measured.
-        write: Bytes per second that the shared file system takes from all together.
-        creates: Files per second that it makes.
-        mean_time_between_failures_s: Of a node.
-        restart_s: From a failure to the task's going on elsewhere.
-        task_s: Limit of a task.
-    """
-
-    nodes: int
-    write: float = 100e9
-    creates: float = 20_000.0
-    mean_time_between_failures_s: float = 50 * DAY_S
-    restart_s: float = 180.0
-    task_s: float = 3600.0
-
-
-def simulate(rates: Rates, cluster: Cluster, samples: int, seed: int = 0, chunk: int = CHUNK) -> dict[str, float]:
-    """Let nodes work through the chunks of an output, failing at random, and see when the last one ends.
-
-    A node computes a chunk, writes it and marks it. A failure costs the chunk in hand and the time until the task goes on. Tasks are as
-    long as their limit allows, and nodes take the next one when they have ended one.
-
-    Args:
-        rates: Of a node.
-        cluster: Of the cluster.
-        samples: N.
-        seed: Seed of the failures.
-        chunk: Samples of a chunk.
-
-    Returns:
-        `hours` to the last chunk, `failures`, `lost_share` of the work done twice, `efficiency` against nodes that never fail and a file
-        system without limits, `terabytes`, `files`, and the shares of the shared file system that are used: `write_share`, `create_share`.
-
-    Example:
-        >>> one = Rates("a", 2, 1200, 1e6, 1e9, 8e5, 8e5, 0.8, 0.8, 0.8, 1.0, {}, 1e3, 1.0, {})
-        >>> ideal = simulate(one, Cluster(1, mean_time_between_failures_s=math.inf), 10**9)
-        >>> round(ideal["hours"], 3) == round(10**9 / 8e5 / 3600, 3), ideal["failures"]
-        (True, 0.0)
-    """
-    generator = np.random.default_rng(seed)
-    per_chunk = chunk / rates.stored
-    busy = min(cluster.nodes, math.ceil(samples / chunk))
-    # All nodes write at once: what the file system takes is shared.
-    wanted_write, wanted_creates = busy * rates.stored * rates.bytes_of_a_sample, busy * 2 / per_chunk
-    slower = max(1.0, wanted_write / cluster.write, wanted_creates / cluster.creates)
-    per_chunk *= slower
-    chunks = math.ceil(samples / chunk)
-    in_a_task = max(1, min(int(0.8 * cluster.task_s / per_chunk), chunks // (4 * busy)))  # a few for each node, so that none is late
-    free = np.zeros(busy)
-    failures, lost = 0, 0.0
-    for start in range(0, chunks, in_a_task):
-        node = int(free.argmin())
-        left = min(in_a_task, chunks - start) * per_chunk
-        while True:
-            until = (
-                generator.exponential(cluster.mean_time_between_failures_s)
-                if math.isfinite(cluster.mean_time_between_failures_s)
-                else math.inf
-            )
-            if until >= left:
-                free[node] += left
-                break
-            failures += 1
-            half_done = until % per_chunk
-            lost += half_done
-            left -= until - half_done
-            free[node] += until + cluster.restart_s
-    ideal = samples / rates.stored / busy
-    return {
-        "hours": float(free.max()) / 3600,
-        "failures": float(failures),
-        "lost_share": lost / (chunks * per_chunk),
-        "efficiency": ideal / float(free.max()),
-        "terabytes": samples * rates.bytes_of_a_sample / 1e12,
-        "files": 2.0 * chunks,
-        "write_share": wanted_write / cluster.write,
-        "create_share": wanted_creates / cluster.creates,
-    }
 
 
 def measure(scratch: Path, samples: int = 400_000, rounds: int = 9) -> Rates:
@@ -347,7 +260,7 @@ def _a_row() -> dict[str, dict[str, object]]:
 
 
 def report(rates: Rates) -> list[str]:
-    """Write what was measured, and what 10⁹ samples would take.
+    """Return what was measured as a table.
 
     Args:
         rates: The rates.
@@ -360,7 +273,7 @@ def report(rates: Rates) -> list[str]:
     merging = ", ".join(f"{count:,} rows in {seconds:.1f} s with {peak:.0f} MB" for count, seconds, peak in merged)
     gigabytes = rates.compute * rates.bytes_of_a_sample / 1e9
     of_both = f"{rates.share:.2f} ({rates.share_low:.2f}-{rates.share_high:.2f}) of the slower of the two"
-    lines = [
+    return [
         f"| measured on {rates.machine}, {rates.threads} threads | |",
         "|---|---|",
         f"| computing into memory | {rates.compute:,.0f} samples/s of {rates.bytes_of_a_sample} bytes: {gigabytes:.2f} GB/s |",
@@ -371,17 +284,7 @@ def report(rates: Rates) -> list[str]:
         f"| chunks without anything to compute | {rates.files:,.0f} a second |",
         f"| submitting 100 tasks, without the scheduler's own time | {rates.submit:.2f} s |",
         f"| merging | {merging} |",
-        "",
-        "| nodes | hours for 10⁹ samples | failures | done twice | efficiency | of the shared writes | of the shared creates |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for nodes in (1, 10, 100, 1000):
-        one = simulate(rates, Cluster(nodes), 10**9)
-        lines.append(
-            f"| {nodes:,} | {one['hours']:.2f} | {one['failures']:.0f} | {one['lost_share']:.1e} | {one['efficiency']:.2f} "
-            f"| {one['write_share']:.0%} | {one['create_share']:.0%} |"
-        )
-    return lines
 
 
 def main() -> None:

@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 import jacobians as jac
 from benchmarks.analysis import regret
 from benchmarks.records.csv_file import RESULTS, read_csv
-from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from benchmarks.workloads.cases import load_sweeps
-from tools import gpu, gpu_limits
+from tools import gpu
 
 H100 = next(iter(sorted(RESULTS.glob("nvidia-h100*"))), None)
 
@@ -128,19 +127,6 @@ def test_help_says_what_it_does():
     printed = CliRunner().invoke(application, ["--help"])
     assert printed.exit_code == 0
     assert "in the order of their worth" in " ".join(printed.output.split())
-
-
-def test_limits_by_the_data_sheets():
-    """By hand for a decoder: J is 256 · 784 · 10 numbers, written once."""
-    problem = jac.Problem(widths=(10, *[50] * 8, 784), batch=256)
-    card = gpu_limits.CARDS[0]
-    found = gpu_limits.limit("forward", problem, card)
-    written = 4 * 256 * 784 * 10
-    assert found.seconds == pytest.approx(max(gpu_limits.LAUNCH_S, written / card.bandwidth), rel=0.35)
-    large = gpu_limits.limit("forward", problem.with_(batch=2**20), card)
-    assert large.by in {"memory", "matrix units"}
-    assert large.seconds > 1000 * found.seconds
-    assert gpu_limits.table() in (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
 
 
 def test_the_constants_are_fitted_at_the_end(monkeypatch, capsys, tmp_path):
