@@ -457,11 +457,7 @@ def _explain(error: Any) -> str:
 
 
 def main() -> int:
-    """Run the command line; a user's mistake is one line and status 2, never a traceback.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command line; a user's mistake is one line and status 2, never a traceback."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.Abort:

@@ -27,7 +27,7 @@ from jacobians.quantities.gradient import Gradient
 from jacobians.quantities.parameter_jacobian import ParameterJacobian
 from jacobians.quantities.per_sample import PerSampleGradients
 from jacobians.sgd import SGD
-from jacobians.store.outofcore import Stored, compute, open
+from jacobians.store.outofcore import Stored, compute_to_disk, open_stored
 
 __all__ = [
     "MLP",
@@ -47,7 +47,7 @@ __all__ = [
     "Quantity",
     "Request",
     "Stored",
-    "compute",
+    "compute_to_disk",
     "cost",
     "find_method",
     "forward",
@@ -64,7 +64,7 @@ __all__ = [
     "mixed",
     "module_gradient",
     "ntk",
-    "open",
+    "open_stored",
     "optimal_bracketing",
     "parameter_jacobian",
     "per_sample_gradient_norms",
@@ -77,3 +77,11 @@ __all__ = [
     "value_and_jacobian",
     "vjp",
 ]
+
+_RENAMED = {"open": "open_stored", "compute": "compute_to_disk"}
+
+
+def __getattr__(name: str) -> object:
+    """Name the successor of a public name of 0.1.0."""
+    remedy = f"; it is jacobians.{_RENAMED[name]} since 0.2.0" if name in _RENAMED else ""
+    raise AttributeError(f"module 'jacobians' has no attribute {name!r}{remedy}")

@@ -19,21 +19,18 @@ from jacobians.store import outofcore, scheduling
 
 LOOK_S = 2.0
 DYING_S = 120
-CHOSEN = ("quantity", "chunk", "target", "loss", "method", "compression")  # options that `jac.compute` takes as they are
+CHOSEN = (
+    "quantity",
+    "samples_per_chunk",
+    "target",
+    "loss",
+    "method",
+    "compression",
+)  # options that `jac.compute_to_disk` takes as they are
 
 
 def network_of(where: str) -> MLP:
-    """Import a network.
-
-    Args:
-        where: `package:attribute`: an `MLP`, a torch module, or a function without arguments that returns one. The package is executed.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Import a network."""
     package, _, attribute = where.partition(":")
     if not package or not attribute:
         raise ValueError(f"--module takes package:attribute, got {where!r}; e.g. net:model for model in net.py")
@@ -54,23 +51,14 @@ def network_of(where: str) -> MLP:
 
 
 def run_part(options: dict[str, Any], part: tuple[int, int] | None, tasks: int) -> None:
-    """Compute a part. What a task runs.
-
-    Args:
-        options: Of the command line.
-        part: `(k, n)`, or the whole.
-        tasks: How many processes share this machine's cores.
-
-    Raises:
-        BlockingIOError: Another run writes to the output, and goes on doing so.
-    """
+    """Compute a part. What a task runs."""
     if tasks > 1:
         scheduling.share_cores(tasks)
     os.chdir(options["directory"])
     chosen = {name: options[name] for name in CHOSEN}
     for looks_left in range(DYING_S, -1, -1):
         try:
-            outofcore.compute(network_of(options["module"]), options["inputs"], options["out"], part=part, **chosen)
+            outofcore.compute_to_disk(network_of(options["module"]), options["inputs"], options["out"], part=part, **chosen)
             return
         except BlockingIOError:  # called again by the scheduler, which is still killing the call before
             if not looks_left:
@@ -91,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--inputs", required=True, metavar="FILE", help=".npy file or Zarr array of shape (N, D)")
     one.add_argument("--out", required=True, metavar="DIR", help="the Zarr group")
     one.add_argument("--quantity", default="jacobian", choices=sorted(outofcore.KINDS), help="what to compute (default: jacobian)")
-    one.add_argument("--chunk", type=int, default=4096, metavar="N", help="samples at a time (default: 4096)")
+    one.add_argument("--samples-per-chunk", type=int, default=4096, metavar="N", help="samples at a time (default: 4096)")
     one.add_argument("--target", metavar="FILE", help="targets of per-sample gradients")
     one.add_argument("--loss", default="mse", choices=sorted(RULES), help="loss of per-sample gradients (default: mse)")
     one.add_argument("--method", default="auto", metavar="NAME", help="method of the Jacobian or the kernel (default: auto)")
@@ -107,14 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program; those of this process by default.
-
-    Returns:
-        Exit status: 0 done; 1 not all of it; 2 bad input; 130 interrupted.
-    """
+    """Run the command line."""
     given = parser().parse_args(arguments)
     try:
         return _status(Path(given.out)) if given.command == "status" else _compute(given)
@@ -129,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compute(given: argparse.Namespace) -> int:
     chosen = {name: getattr(given, name) for name in CHOSEN}
     if given.on is None:
-        stored = outofcore.compute(network_of(given.module), given.inputs, given.out, report=_progress(), **chosen)
+        stored = outofcore.compute_to_disk(network_of(given.module), given.inputs, given.out, report=_progress(), **chosen)
         print(f"\r{stored}", file=sys.stderr)
         return 0
     if given.tasks < 1:
@@ -159,7 +140,7 @@ def _compute(given: argparse.Namespace) -> int:
 
 
 def _status(out: Path) -> int:
-    stored = outofcore.open(out)
+    stored = outofcore.open_stored(out)
     print(repr(stored))
     jobs = scheduling.Jobs.load(outofcore.beside(out))
     if jobs is not None:

@@ -46,16 +46,6 @@ class Normalised:
 def normalise(norm: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
     """Evaluate a batch norm, `γ n + β`; in training mode with the batch's statistics, moving the running ones as torch does.
 
-    Args:
-        norm: The layer.
-        z: (N, features).
-
-    Returns:
-        Its output, and what `pull` needs.
-
-    Raises:
-        ValueError: A batch of one in training mode, which has no variance.
-
     Source:
         Ioffe & Szegedy, Batch Normalization, arXiv 1502.03167 (2015).
     """
@@ -93,13 +83,6 @@ def pull(tape: Normalised, C: Tensor) -> Tensor:
 
     The batch's mean and variance depend on every sample: `∂L/∂z = γ/σ (C - mean(C) - n mean(C n))`. With running statistics the layer is
     affine, and `∂L/∂z = γ/σ C`.
-
-    Args:
-        tape: From `normalise`.
-        C: (N, features), by the output.
-
-    Returns:
-        (N, features), by the input.
     """
     if tape.of_batch:
         C = C - C.mean(0) - tape.n * (C * tape.n).mean(0)

@@ -13,18 +13,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    """Return `widths` as a tuple of at least two integers, each at least 1.
-
-    Args:
-        widths: Layer widths, input first and output last.
-
-    Returns:
-        The same widths as a tuple.
-
-    Raises:
-        TypeError: A width is not an integer.
-        ValueError: Fewer than two widths, or a width below 1.
-    """
+    """Return `widths` as a tuple of at least two integers, each at least 1."""
     for width in widths:
         if not is_integer(width):
             raise TypeError(f"widths must be integers, got {width!r} in {list(widths)}; pass e.g. widths=[784, 50, 10]")
@@ -38,12 +27,6 @@ def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
 def is_integer(value: object) -> bool:
     """Say whether a value is an integer, Python's or NumPy's, and no truth value.
 
-    Args:
-        value: Anything.
-
-    Returns:
-        Whether it is.
-
     Example:
         >>> import numpy
         >>> is_integer(numpy.int64(3)), is_integer(True), is_integer(3.0)
@@ -54,19 +37,6 @@ def is_integer(value: object) -> bool:
 
 def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
     """Return `(D, K, …, K, P)` with `L` hidden layers.
-
-    Args:
-        L: Number of hidden layers, at least 0.
-        D: Input width.
-        K: Hidden width.
-        P: Output width.
-
-    Returns:
-        The `L + 2` widths.
-
-    Raises:
-        TypeError: A size is not an integer.
-        ValueError: `L` is negative or a width is below 1.
 
     Example:
         >>> uniform_widths(L=3, D=2, K=5, P=4)

@@ -20,15 +20,7 @@ LEGEND_BELOW = -0.5
 
 
 def canvas(chart: Chart, height: float) -> tuple[Figure, Axes]:
-    """Make a figure: the finding in bold, topic and sizes above the axes, the caption below.
-
-    Args:
-        chart: The data.
-        height: In inches, without the legend.
-
-    Returns:
-        The figure and its axes.
-    """
+    """Make a figure: the finding in bold, topic and sizes above the axes, the caption below."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     titles(figure, chart)
@@ -37,12 +29,7 @@ def canvas(chart: Chart, height: float) -> tuple[Figure, Axes]:
 
 
 def titles(figure: Figure, chart: Chart) -> None:
-    """Write the finding above and the caption below a figure.
-
-    Args:
-        figure: The figure.
-        chart: The data.
-    """
+    """Write the finding above and the caption below a figure."""
     if chart.title:
         figure.suptitle(textwrap.fill(chart.title, 64), x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
     lines = textwrap.wrap(chart.caption, 92)
@@ -51,13 +38,7 @@ def titles(figure: Figure, chart: Chart) -> None:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Put the legend below the axes, within the width of the figure.
-
-    Args:
-        figure: The figure.
-        axes: Its axes.
-        columns: Entries beside each other.
-    """
+    """Put the legend below the axes, within the width of the figure."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         width, height = figure.get_size_inches()
@@ -68,25 +49,13 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
 
 
 def error(trace: Trace) -> list[list[float]]:
-    """Return the distances of a trace's interval from its values.
-
-    Args:
-        trace: The trace.
-
-    Returns:
-        Below and above.
-    """
+    """Return the distances of a trace's interval from its values."""
     below = [max(0.0, y - low) for y, low in zip(trace.y, trace.low, strict=True)]
     return [below, [max(0.0, high - y) for y, high in zip(trace.y, trace.high, strict=True)]]
 
 
 def line(axes: Axes, trace: Trace) -> None:
-    """Draw a trace with its intervals, in its own look.
-
-    Args:
-        axes: The axes.
-        trace: The trace.
-    """
+    """Draw a trace with its intervals, in its own look."""
     look = style.of_trace(trace.method)
     axes.errorbar(
         trace.x,
@@ -106,24 +75,12 @@ def line(axes: Axes, trace: Trace) -> None:
 
 
 def clip(set_limits: Callable[[float, float], object], values: Sequence[float], margin: float = 1.6) -> None:
-    """Fit a logarithmic axis to the values: an interval that reaches far beyond is cut off at the edge.
-
-    Args:
-        set_limits: Sets both ends.
-        values: What must be seen.
-        margin: Factor at either end.
-    """
+    """Fit a logarithmic axis to the values: an interval that reaches far beyond is cut off at the edge."""
     set_limits(min(values) / margin, max(values) * margin)
 
 
 def time_axis(axis: Axis, label: str, set_label: Callable[[str], object]) -> None:
-    """Mark a logarithmic axis of times.
-
-    Args:
-        axis: The axis.
-        label: What it shows.
-        set_label: Writes the label.
-    """
+    """Mark a logarithmic axis of times."""
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
     axis.set_major_formatter(FuncFormatter(seconds))
     axis.set_minor_formatter(NullFormatter())
@@ -131,13 +88,7 @@ def time_axis(axis: Axis, label: str, set_label: Callable[[str], object]) -> Non
 
 
 def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
-    """Mark the measured sizes on a logarithmic x axis, and no others.
-
-    Args:
-        axes: The axes.
-        positions: The sizes.
-        label: What they are.
-    """
+    """Mark the measured sizes on a logarithmic x axis, and no others."""
     axes.set_xscale("log")
     shown: list[float] = []
     for position in positions:  # of neighbours too close to be read, the first
@@ -150,11 +101,7 @@ def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
 
 
 def powers_axis(axis: Axis) -> None:
-    """Write the ticks of a logarithmic axis as plain powers of ten, for mathematical markup is off.
-
-    Args:
-        axis: The axis.
-    """
+    """Write the ticks of a logarithmic axis as plain powers of ten, for mathematical markup is off."""
     axis.set_major_locator(LogLocator(base=10, numticks=8))
     axis.set_major_formatter(FuncFormatter(_power))
     axis.set_minor_formatter(NullFormatter())
@@ -169,12 +116,6 @@ def _power(value: float, _: object = None) -> str:
 def seconds(value: float, _: object = None) -> str:
     """Write a time for an axis.
 
-    Args:
-        value: Seconds.
-
-    Returns:
-        E.g. `30 µs`.
-
     Example:
         >>> seconds(3e-5)
         '30 µs'
@@ -187,13 +128,6 @@ def seconds(value: float, _: object = None) -> str:
 
 def between(values: Sequence[int], position: float) -> float:
     """Place a number among equally spaced cells, logarithmically between their centres.
-
-    Args:
-        values: What the cells stand for, ascending.
-        position: The number.
-
-    Returns:
-        Its place; 0.5 is the centre of the first cell.
 
     Example:
         >>> between([1, 4, 16], 2)

@@ -80,28 +80,13 @@ class Results:
     directory: Path | None = None
 
     def rows(self, *names: str, quantity: str | None = JACOBIAN) -> list[Row]:
-        """Return the valid rows of some sweeps, or of all.
-
-        Args:
-            *names: Names of sweeps; all by default.
-            quantity: What they computed; `None` for anything.
-
-        Returns:
-            Rows of the device.
-        """
+        """Return the valid rows of some sweeps, or of all."""
         chosen = [file for file in self.files if not names or file.name in names]
         rows = [row for file in chosen for row in ok_rows(file.rows) if self.device in {None, row.device}]
         return [row for row in rows if quantity in {None, row.quantity}]
 
     def file(self, name: str) -> ResultFile | None:
-        """Return the result of a sweep.
-
-        Args:
-            name: Its name.
-
-        Returns:
-            The result, or `None`.
-        """
+        """Return the result of a sweep."""
         return next((file for file in self.files if file.name == name), None)
 
     @property
@@ -110,14 +95,7 @@ class Results:
         return {device: ceilings for file in self.files for device, ceilings in file.rates.items()}
 
     def stem(self, name: str) -> str:
-        """Name a file, with the device where there are several.
-
-        Args:
-            name: What the figure is called.
-
-        Returns:
-            The stem.
-        """
+        """Name a file, with the device where there are several."""
         return f"{name}-{self.device}" if self.several and self.device else name
 
 
@@ -153,15 +131,7 @@ _REGISTER = _Register()
 
 
 def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
-    """Register a function that makes figures from the results of a machine.
-
-    Args:
-        order: Where it stands in the report; small numbers first.
-        each_device: Whether it is called for each device with that device's rows, or once with all.
-
-    Returns:
-        A decorator that returns the function unchanged.
-    """
+    """Register a function that makes figures from the results of a machine."""
 
     def decorate(make: Maker) -> Maker:
         _REGISTER.makers.append((order, make, each_device))
@@ -171,15 +141,7 @@ def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
 
 
 def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
-    """Register a function that makes a figure of a study from its tables.
-
-    Args:
-        order: Where it stands in the report; small numbers first.
-        name: Name of the study.
-
-    Returns:
-        A decorator that returns the function unchanged.
-    """
+    """Register a function that makes a figure of a study from its tables."""
 
     def decorate(make: StudyMaker) -> StudyMaker:
         _REGISTER.studies.setdefault(name, []).append(make)
@@ -197,28 +159,12 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
 
 
 def study_charts(name: str, tables: StudyTables) -> list[Chart]:
-    """Make the figures of a study.
-
-    Args:
-        name: Name of the study.
-        tables: What it computed.
-
-    Returns:
-        The figures.
-    """
+    """Make the figures of a study."""
     return [make(tables) for make in _REGISTER.studies[name]]
 
 
 def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list[Exhibit]:
-    """Make every figure that the results of one machine give rise to.
-
-    Args:
-        files: The results.
-        directory: Of the machine, with its studies; that of the first result by default.
-
-    Returns:
-        The figures, in the order of the report.
-    """
+    """Make every figure that the results of one machine give rise to."""
     devices = list(dict.fromkeys(row.device for file in files for row in ok_rows(file.rows)))
     several = len(devices) > 1
     directory = directory or (files[0].path.parent if files else None)
@@ -231,12 +177,5 @@ def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list
 
 @singledispatch
 def draw(chart: Chart) -> Figure:
-    """Draw a chart.
-
-    Args:
-        chart: Its data.
-
-    Raises:
-        TypeError: No drawing is registered for that kind of data.
-    """
+    """Draw a chart."""
     raise TypeError(f"no drawing for {type(chart).__name__}")

@@ -14,15 +14,7 @@ Point = tuple[float, float, float, float]
 
 
 def families(rows: Iterable[Row], variable: str) -> list[list[Row]]:
-    """Group the rows whose problems differ in one size alone, where it takes at least three values.
-
-    Args:
-        rows: Valid rows of one or more problems.
-        variable: One of `VARIABLES`.
-
-    Returns:
-        The groups.
-    """
+    """Group the rows whose problems differ in one size alone, where it takes at least three values."""
     found: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.K is not None:  # irregular widths have no one size to vary
@@ -31,14 +23,7 @@ def families(rows: Iterable[Row], variable: str) -> list[list[Row]]:
 
 
 def grids(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group the rows over D × P with at least three values of each.
-
-    Args:
-        rows: Valid rows of one device.
-
-    Returns:
-        The groups, each of problems that differ in D and P alone.
-    """
+    """Group the rows over D × P with at least three values of each."""
     found: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.K is not None:
@@ -54,13 +39,6 @@ def _others(row: Row, *variables: str) -> tuple[object, ...]:
 def crossings(x: Sequence[float], ratios: Sequence[float]) -> tuple[float, ...]:
     """Find where a ratio crosses 1, by interpolation on log-log axes.
 
-    Args:
-        x: Increasing positive positions.
-        ratios: Positive ratios there.
-
-    Returns:
-        The positions.
-
     Example:
         >>> crossings([1, 4], [0.5, 2.0])
         (2.0,)
@@ -74,43 +52,18 @@ def crossings(x: Sequence[float], ratios: Sequence[float]) -> tuple[float, ...]:
 
 
 def make_trace(method: str, label: str, points: Iterable[Point]) -> Trace:
-    """Make a trace of points in any order.
-
-    Args:
-        method: Full name, which decides the look.
-        label: What the legend says.
-        points: Position, value and both ends of its interval.
-
-    Returns:
-        The trace, by position.
-    """
+    """Make a trace of points in any order."""
     x, y, low, high = zip(*sorted(points), strict=True)
     return Trace(method, label, x, y, low, high)
 
 
 def point(position: float, row: Row) -> Point:
-    """Place a row's median with its interval.
-
-    Args:
-        position: Where it stands.
-        row: A valid row.
-
-    Returns:
-        The point.
-    """
+    """Place a row's median with its interval."""
     return position, row.median, row.ci_low_s or row.median, row.ci_high_s or row.median
 
 
 def subtitle_of(rows: Sequence[Row], *varying: str) -> str:
-    """Write the sizes, settings and hardware that the rows of a chart share.
-
-    Args:
-        rows: Its rows.
-        *varying: The sizes that they do not share.
-
-    Returns:
-        Two lines.
-    """
+    """Write the sizes, settings and hardware that the rows of a chart share."""
     first = rows[0]
     sizes = ", ".join(f"{name} = {getattr(first, name)}" for name in VARIABLES if name not in varying)
     biases = "biases" if first.bias else "no biases"
@@ -118,26 +71,12 @@ def subtitle_of(rows: Sequence[Row], *varying: str) -> str:
 
 
 def hardware(rows: Sequence[Row]) -> str:
-    """Name the devices of rows.
-
-    Args:
-        rows: Any rows.
-
-    Returns:
-        Model, torch device and threads of each.
-    """
+    """Name the devices of rows."""
     return "; ".join(dict.fromkeys(f"{row.device_name} ({row.device}, {row.threads} threads)" for row in rows))
 
 
 def lead(rows: Sequence[Row]) -> str:
-    """Say how the best of ours stands to the best library, over the problems of a chart.
-
-    Args:
-        rows: Valid rows.
-
-    Returns:
-        A sentence; empty where they never meet.
-    """
+    """Say how the best of ours stands to the best library, over the problems of a chart."""
     found: list[float] = []
     for group in groups(rows):
         ours, library = best_of_ours(group), best_baseline(group)
@@ -152,13 +91,5 @@ def lead(rows: Sequence[Row]) -> str:
 
 
 def numbered(stem: str, index: int) -> str:
-    """Name the n-th file of a stem.
-
-    Args:
-        stem: The stem.
-        index: 0 for the first.
-
-    Returns:
-        The stem itself, then `stem-2`, `stem-3`.
-    """
+    """Name the n-th file of a stem."""
     return stem if index == 0 else f"{stem}-{index + 1}"

@@ -22,19 +22,7 @@ METADATA = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None
 
 
 def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) -> list[Path]:
-    """Draw every figure of some result files.
-
-    Args:
-        paths: Result CSVs.
-        out: Directory, with one for each machine in it where there are several; `plots/figures/<machine>` by default.
-        formats: Any of svg, png, pdf.
-
-    Returns:
-        The files written.
-
-    Raises:
-        BadInput: A file is bad, nothing can be drawn, or the directory cannot be written.
-    """
+    """Draw every figure of some result files."""
     loaded = [load(path) for path in paths]  # all are read before the first is drawn
     written: list[Path] = []
     machines = dict.fromkeys(_folder(file.rows) for file in loaded)
@@ -51,18 +39,7 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) 
 
 
 def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
-    """Draw the figures of all committed results, machine by machine.
-
-    Args:
-        out: Directory, with one for each machine in it where there are several; `plots/figures/<machine>` by default.
-        formats: Any of svg, png, pdf.
-
-    Returns:
-        The files written.
-
-    Raises:
-        BadInput: There are no results.
-    """
+    """Draw the figures of all committed results, machine by machine."""
     files = result_files()
     if not files:
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
@@ -75,33 +52,14 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
 
 
 def load(path: Path) -> ResultFile:
-    """Read a result.
-
-    Args:
-        path: Its CSV; without an environment beside it, ceilings and the sweep are unknown.
-
-    Returns:
-        The result with where it comes from.
-    """
+    """Read a result."""
     rows = read_csv(path)
     origin: Provenance | None = read_provenance(path) if path.with_suffix(".environment.json").exists() else None
     return ResultFile(path, rows, origin.rates if origin else {}, origin.sweep if origin else None)
 
 
 def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Draw a chart and write it beside its place, then rename. The same chart gives the same bytes.
-
-    Args:
-        chart: The data.
-        out: Directory.
-        formats: File formats.
-
-    Returns:
-        The files written.
-
-    Raises:
-        BadInput: The directory cannot be written.
-    """
+    """Draw a chart and write it beside its place, then rename. The same chart gives the same bytes."""
     written: list[Path] = []
     for name in formats:
         path = out / f"{chart.stem}.{name}"
@@ -121,16 +79,7 @@ def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def render(chart: Chart, kind: str, **settings: str) -> bytes:
-    """Draw a chart.
-
-    Args:
-        chart: The data.
-        kind: svg, png or pdf.
-        **settings: Settings of matplotlib beyond the project's own.
-
-    Returns:
-        The file.
-    """
+    """Draw a chart."""
     target = io.BytesIO()
     with matplotlib_style.context(["default", {**style.RC, **{key.replace("_", "."): value for key, value in settings.items()}}]):
         drawing = draw(chart)

@@ -47,18 +47,7 @@ class PanelsChart(Chart):
 
 
 def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, least: float = -math.inf) -> tuple[Series, ...]:
-    """Make a line of each label from a table of a study.
-
-    Args:
-        rows: The rows.
-        label: Row to the line that it is a point of.
-        x: Column of the positions.
-        y: Column of the values; points without one (NaN) are left out.
-        least: Values below are drawn there, as a logarithmic axis needs.
-
-    Returns:
-        The lines, in the order of the rows.
-    """
+    """Make a line of each label from a table of a study."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if not math.isnan(value := float(row[y])):

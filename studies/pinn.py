@@ -108,17 +108,7 @@ EQUATIONS = (
 
 
 def by_jac(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> Callable[[], Evaluated]:
-    """Write what the loss needs with this library: one call for the points inside and on the edge.
-
-    Args:
-        net: The network.
-        equation: The equation.
-        points: Inside, (N, 2).
-        edge: On the edge.
-
-    Returns:
-        A function that evaluates.
-    """
+    """Write what the loss needs with this library: one call for the points inside and on the edge."""
     mlp, weights, every = jac.MLP.from_torch(net), list(equation.second), torch.cat([points, edge])
 
     def evaluate() -> Evaluated:
@@ -130,17 +120,7 @@ def by_jac(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> 
 
 
 def by_autograd(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> Callable[[], Evaluated]:
-    """Write what the loss needs as codes for physics-informed networks do.
-
-    Args:
-        net: The network.
-        equation: The equation.
-        points: Inside, (N, 2).
-        edge: On the edge.
-
-    Returns:
-        A function that evaluates.
-    """
+    """Write what the loss needs as codes for physics-informed networks do."""
 
     def evaluate() -> Evaluated:
         x = points.clone().requires_grad_(True)
@@ -184,17 +164,7 @@ class Training:
         return inside + (on_edge - self.given).square().mean()
 
     def step_with(self, optimizer: torch.optim.Optimizer) -> float:
-        """Take a step.
-
-        Args:
-            optimizer: Of the network's parameters.
-
-        Returns:
-            The loss before it.
-
-        Raises:
-            ArithmeticError: The loss is not finite.
-        """
+        """Take a step."""
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -209,43 +179,19 @@ class Training:
         return loss
 
     def error(self, grid: Tensor, exact: Tensor) -> float:
-        """Return the relative error of the solution on a grid.
-
-        Args:
-            grid: Points.
-            exact: The solution there.
-
-        Returns:
-            `‖u - u*‖ / ‖u*‖`.
-        """
+        """Return the relative error of the solution on a grid."""
         with torch.no_grad():
             return float((self.net(grid)[:, 0] - exact).norm() / exact.norm())
 
 
 def grid_of(equation: Equation) -> Tensor:
-    """Return a grid over the rectangle.
-
-    Args:
-        equation: The equation.
-
-    Returns:
-        Points (GRID², 2), the second coordinate running fastest.
-    """
+    """Return a grid over the rectangle."""
     axes = [torch.linspace(low, high, GRID, dtype=torch.float64) for low, high in zip(equation.low, equation.high, strict=True)]
     return torch.cartesian_prod(*axes)
 
 
 def train(training: Training, adam: int, lbfgs: int) -> Iterator[tuple[str, int, float, float]]:
-    """Train, first by Adam and then by L-BFGS.
-
-    Args:
-        training: What to train.
-        adam: Steps of Adam.
-        lbfgs: Iterations of L-BFGS.
-
-    Yields:
-        Optimizer, step, loss before it, and the relative error after it (every 20 steps and at the end; NaN between).
-    """
+    """Train, first by Adam and then by L-BFGS."""
     grid = grid_of(training.equation)
     exact, parameters = training.equation.exact(grid), list(training.net.parameters())
     # max_eval counts the line search: its default, max_iter * 5 // 4, would leave it none, and the parameters where they are.
@@ -265,15 +211,6 @@ def step_times(equation: Equation, dtype: torch.dtype, blocks: int, seed: int) -
 
     Threads of a library spin for a while after it has used them, where the other way's would run: between two blocks there is a pause, and
     the first step of a block is not counted.
-
-    Args:
-        equation: The equation.
-        dtype: Precision.
-        blocks: Of each way.
-        seed: Seed.
-
-    Returns:
-        Way to the seconds of a step, the median of each block; the first block of each is not counted.
     """
     pairs = {way: Training(equation, way, seed, dtype) for way in WAYS}
     optimizers = {way: torch.optim.Adam(training.net.parameters(), lr=1e-3) for way, training in pairs.items()}
@@ -316,16 +253,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 
 def ratios(rows: list[Row], equation: str, dtype: str) -> tuple[float, float, float]:
-    """Return how many times as long a step takes by autograd.
-
-    Args:
-        rows: Of the table `pinn-times`.
-        equation: The equation.
-        dtype: The precision.
-
-    Returns:
-        Median of the ratios of blocks taken in turn, and their quartiles.
-    """
+    """Return how many times as long a step takes by autograd."""
     own = [row for row in rows if (row["equation"], row["dtype"]) == (equation, dtype)]
     mine, theirs = (column([row for row in own if row["written"] == way], "seconds") for way in WAYS)
     found = sorted(b / a for a, b in zip(mine, theirs, strict=True))
@@ -333,16 +261,7 @@ def ratios(rows: list[Row], equation: str, dtype: str) -> tuple[float, float, fl
 
 
 def apart(rows: list[Row], equation: str, optimizer: str) -> float:
-    """Return how far the two loss curves are apart, at most.
-
-    Args:
-        rows: Of the table `pinn`.
-        equation: The equation.
-        optimizer: The stage.
-
-    Returns:
-        The largest relative difference of the losses of a step.
-    """
+    """Return how far the two loss curves are apart, at most."""
     own = [row for row in rows if (row["equation"], row["optimizer"]) == (equation, optimizer)]
     one, other = (column([row for row in own if row["written"] == way], "loss") for way in WAYS)
     return max(abs(a - b) / max(abs(a), 1e-300) for a, b in zip(one, other, strict=True))

@@ -22,13 +22,6 @@ LOSS = jac.Loss("l1")
 def standardised(part: data.DataSet, train: data.DataSet) -> data.DataSet:
     """Shift and scale the features by the mean and deviation of the training samples; a constant feature becomes zero.
 
-    Args:
-        part: The samples.
-        train: The training samples.
-
-    Returns:
-        The same with other x.
-
     Example:
         >>> one = data.DataSet(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), torch.zeros(2, 1), ("a", "constant"))
         >>> standardised(one, one).x
@@ -40,16 +33,7 @@ def standardised(part: data.DataSet, train: data.DataSet) -> data.DataSet:
 
 
 def difference_to_autograd(mlp: jac.MLP, x: Tensor, target: Tensor) -> float:
-    """Compare the gradient by hand with autograd's, in float64.
-
-    Args:
-        mlp: The network.
-        x: (N, D).
-        target: (N, 1).
-
-    Returns:
-        The largest difference of an entry, as a share of the largest entry.
-    """
+    """Compare the gradient by hand with autograd's, in float64."""
     exact = mlp.to(dtype=torch.float64)
     by_hand = jac.gradient(exact, x.double(), target.double(), LOSS)
     parameters = [p.clone().requires_grad_() for p in exact.parameters()]

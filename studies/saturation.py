@@ -16,14 +16,6 @@ DEPTH, WIDTH = 20, 256
 def follow(depth: int = DEPTH, width: int = WIDTH, seed: int = 0) -> Iterator[Row]:
     """Follow `∂h_l/∂x` through tanh networks of equal widths, in float64, at a standard normal x.
 
-    Args:
-        depth: Hidden layers.
-        width: Width of the input and of every layer.
-        seed: Seed of weights and input.
-
-    Yields:
-        One row per init and layer: the mean slope φ'(z_l), and the largest and median singular value of `∂h_l/∂x`.
-
     Example:
         >>> [round(row["mean_slope"], 2) for row in follow(depth=2, width=64) if row["init"] == "normal"]
         [0.1, 0.09]

@@ -58,17 +58,7 @@ STUDIES: dict[str, Study] = {}
 
 
 def register(study: Study) -> Study:
-    """Register a study.
-
-    Args:
-        study: The study.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: The name is taken.
-    """
+    """Register a study."""
     if study.name in STUDIES:
         raise ValueError(f"study {study.name!r} is already registered; choose another name")
     STUDIES[study.name] = study
@@ -76,37 +66,14 @@ def register(study: Study) -> Study:
 
 
 def find_study(name: str) -> Study:
-    """Return a study.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The study.
-
-    Raises:
-        ValueError: There is none of that name.
-    """
+    """Return a study."""
     if name not in STUDIES:
         raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
     return STUDIES[name]
 
 
 def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
-    """Compute a study and write its tables. Each row is on the disk when it is computed: what is interrupted leaves readable files.
-
-    Args:
-        study: The study.
-        out: Directory; created if missing.
-        options: What the user set.
-
-    Returns:
-        Table to its rows.
-
-    Raises:
-        ValueError: An option is out of range, or no option of this study.
-        ArithmeticError: What is computed is not finite; the text says where.
-    """
+    """Compute a study and write its tables. Each row is on the disk when it is computed: what is interrupted leaves readable files."""
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {options.epochs}")
     if options.data is not None or options.data_dir is not None:
@@ -132,18 +99,7 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
 
 
 def read(study: Study, out: Path) -> dict[str, list[Row]] | None:
-    """Read the tables of a study.
-
-    Args:
-        study: The study.
-        out: Their directory.
-
-    Returns:
-        Table to its rows, numbers as numbers; `None` where a table is not there.
-
-    Raises:
-        ValueError: A file has other columns.
-    """
+    """Read the tables of a study."""
     found: dict[str, list[Row]] = {}
     for table, columns in study.tables.items():
         path = out / f"{table}.csv"
@@ -167,13 +123,5 @@ def _number(text: str) -> Value:
 
 
 def column(rows: Sequence[Row], name: str) -> list[float]:
-    """Return the numbers of a column.
-
-    Args:
-        rows: Rows of a table.
-        name: The column.
-
-    Returns:
-        Its numbers.
-    """
+    """Return the numbers of a column."""
     return [float(row[name]) for row in rows]

@@ -16,50 +16,18 @@ EVALUATED = 10_000  # samples at once
 
 
 def draw(widths: Sequence[int], weight: Callable[[int, int, torch.Generator], Tensor], seed: int) -> list[Tensor]:
-    """Draw the weights of a network, layer by layer from one generator.
-
-    Args:
-        widths: D, the hidden widths, P.
-        weight: `(out, in, generator) -> W`.
-        seed: Seed.
-
-    Returns:
-        `W_1 … W_{L+1}`.
-    """
+    """Draw the weights of a network, layer by layer from one generator."""
     generator = torch.Generator().manual_seed(seed)
     return [weight(fan_out, fan_in, generator) for fan_in, fan_out in itertools.pairwise(widths)]
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffle the samples and cut them into batches; the last one may be smaller.
-
-    Args:
-        count: Number of samples.
-        size: Of a batch.
-        generator: Moved on by one permutation.
-
-    Yields:
-        Indices of the samples of a batch.
-    """
+    """Shuffle the samples and cut them into batches; the last one may be smaller."""
     yield from torch.randperm(count, generator=generator).split(size)
 
 
 def epoch(sgd: jac.SGD, part: DataSet, loss: str | jac.Loss, order: Sequence[Tensor], first_step: int = 0) -> Tensor:
-    """Take one step of SGD on each batch, in the fused call.
-
-    Args:
-        sgd: Of the network.
-        part: The samples.
-        loss: A name, or a `Loss`.
-        order: Indices of each batch; a batch of shape () is a single sample.
-        first_step: Number of the first step, for messages.
-
-    Returns:
-        The losses before each step.
-
-    Raises:
-        ArithmeticError: A loss is not finite; the text says at which step, and which layer is the first whose value is not.
-    """
+    """Take one step of SGD on each batch, in the fused call."""
     kept = [p.clone() for p in sgd.mlp.parameters()]
     losses = torch.stack([sgd.minimize(x, target, loss) for x, target in steps_of(part, order)])
     finite = torch.isfinite(losses)
@@ -75,15 +43,7 @@ def epoch(sgd: jac.SGD, part: DataSet, loss: str | jac.Loss, order: Sequence[Ten
 
 
 def steps_of(part: DataSet, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go over the batches of an epoch, put in order once: torch's threads, which spin after a parallel copy, stay out of the steps.
-
-    Args:
-        part: The samples.
-        order: Indices of each batch; a batch of shape () is a single sample.
-
-    Yields:
-        x and target of each step.
-    """
+    """Go over the batches of an epoch, put in order once: torch's threads, which spin after a parallel copy, stay out of the steps."""
     single = order[0].ndim == 0
     places = torch.stack(list(order)) if single else torch.cat(list(order))
     x, target = part.x[places], part.target[places]
@@ -93,15 +53,7 @@ def steps_of(part: DataSet, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, T
 
 
 def first_layer_not_finite(mlp: jac.MLP, x: Tensor) -> str:
-    """Say where evaluating a network leaves the numbers.
-
-    Args:
-        mlp: The network.
-        x: Input.
-
-    Returns:
-        A clause.
-    """
+    """Say where evaluating a network leaves the numbers."""
     if not bool(torch.isfinite(x).all()):
         return "its input is not finite"
     for number, (layer, W) in enumerate(zip(mlp.layers(x, value=True), mlp.weights, strict=True), 1):
@@ -113,15 +65,7 @@ def first_layer_not_finite(mlp: jac.MLP, x: Tensor) -> str:
 
 
 def evaluate(mlp: Callable[[Tensor], Tensor], part: DataSet) -> tuple[float, float]:
-    """Return the mean cross-entropy and the share of samples whose class is right.
-
-    Args:
-        mlp: The network.
-        part: The samples.
-
-    Returns:
-        Both; NaN without samples.
-    """
+    """Return the mean cross-entropy and the share of samples whose class is right."""
     pieces = list(zip(part.x.split(EVALUATED), part.target.split(EVALUATED), strict=True))
     outputs = [(mlp(x), target) for x, target in pieces]
     total = sum(float(F.cross_entropy(y, target, reduction="sum")) for y, target in outputs)
@@ -131,13 +75,5 @@ def evaluate(mlp: Callable[[Tensor], Tensor], part: DataSet) -> tuple[float, flo
 
 
 def sizes_of(data: DataSet, hidden: Sequence[int]) -> tuple[int, ...]:
-    """Return the widths of a classifier of a data set.
-
-    Args:
-        data: The set.
-        hidden: The hidden widths.
-
-    Returns:
-        D, the hidden widths, the number of classes.
-    """
+    """Return the widths of a classifier of a data set."""
     return (data.x.shape[1], *hidden, len(data.names))

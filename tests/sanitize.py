@@ -79,7 +79,7 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
             exact = jac.jacobian(mlp, x, "reverse:eager")
             for mode in ("forward", "reverse", "mixed"):
                 for lean in (False, True):
-                    problem = jac.plans.problem_of(mlp, x)
+                    problem = jac.planning.plan.problem_of(mlp, x)
                     for _ in range(3):
                         _, J = runner.Runner(mlp, mode, problem, value=True, lean=lean)(x)
                     torch.testing.assert_close(J, exact, rtol=1e-4, atol=1e-5)

@@ -222,9 +222,9 @@ class TestCheck:
         try:
             for name in faulty.FAULTS:
                 if name not in {"wrong", "raise"}:
-                    jac.registry.unregister(f"reverse:faulty-{name}")
+                    jac.planning.registry.unregister(f"reverse:faulty-{name}")
             for name in faulty.TOYS:
-                jac.registry.unregister(f"reverse:toy-{name}")
+                jac.planning.registry.unregister(f"reverse:toy-{name}")
             printed = command("check", "--device", "cpu", status=1).out
         finally:
             faulty.unregister_all()

@@ -42,7 +42,7 @@ class Rates:
     bytes_of_a_sample: int
     compute: float  # samples/s, into memory, all threads
     write: float  # bytes/s of this disk, for files of a chunk
-    stored: float  # samples/s of `jac.compute`, all threads
+    stored: float  # samples/s of `jac.compute_to_disk`, all threads
     two_tasks: float  # samples/s of two processes with half of the threads each
     share: float  # of what compute and disk allow: median of rounds in turn
     share_low: float
@@ -75,7 +75,7 @@ def measure(scratch: Path, samples: int = 400_000, rounds: int = 9) -> Rates:
         seconds = {
             "compute": _timed(lambda: [jac.jacobian(mlp, piece) for piece in pieces]),
             "write": _timed(lambda: _write_alone(scratch / "raw", samples, size)),
-            "stored": _timed(lambda: outofcore.compute(mlp, scratch / "x.npy", scratch / "one", chunk=CHUNK)),
+            "stored": _timed(lambda: outofcore.compute_to_disk(mlp, scratch / "x.npy", scratch / "one", samples_per_chunk=CHUNK)),
             "two": _two_tasks(scratch, threads),
         }
         for name in ("one", "two"):  # without its marks every chunk is written anew, in the place of the old one: files come and go,
@@ -138,11 +138,11 @@ from jacobians import outofcore
 torch.set_num_threads(int(sys.argv[4]))
 mlp = jac.MLP.random(widths=json_widths)
 jac.jacobian(mlp, torch.zeros(4096, mlp.D))
-outofcore.compute(mlp, torch.zeros(8 * 4096, mlp.D), f"{sys.argv[2]}.warm{sys.argv[3]}")  # Zarr is imported, buffers are there
+outofcore.compute_to_disk(mlp, torch.zeros(8 * 4096, mlp.D), f"{sys.argv[2]}.warm{sys.argv[3]}")  # Zarr is imported, buffers are there
 print("ready", flush=True)
 sys.stdin.readline()
 start = time.perf_counter()
-outofcore.compute(mlp, sys.argv[1], sys.argv[2], chunk=4096, part=(int(sys.argv[3]), 2))
+outofcore.compute_to_disk(mlp, sys.argv[1], sys.argv[2], samples_per_chunk=4096, part=(int(sys.argv[3]), 2))
 print(time.perf_counter() - start, flush=True)
 """
 
@@ -150,7 +150,7 @@ print(time.perf_counter() - start, flush=True)
 def _two_tasks(scratch: Path, threads: int) -> float:
     """Time two processes with half of the threads each, without their start."""
     code = _PART.replace("json_widths", repr(WIDTHS))
-    outofcore.prepare(jac.MLP.random(widths=WIDTHS), scratch / "x.npy", scratch / "two", chunk=CHUNK)
+    outofcore.prepare(jac.MLP.random(widths=WIDTHS), scratch / "x.npy", scratch / "two", samples_per_chunk=CHUNK)
     command = [sys.executable, "-c", code, str(scratch / "x.npy"), str(scratch / "two")]
     parts = [
         subprocess.Popen(
@@ -178,7 +178,7 @@ def _resident(scratch: Path, count: int) -> int:
     np.lib.format.open_memmap(scratch / "n.npy", mode="w+", dtype=np.float32, shape=(count, 4)).flush()
     code = (
         "import sys, jacobians as jac\n"
-        "jac.compute(jac.MLP.random(widths=[4, 32, 32, 2]), sys.argv[1], sys.argv[2], chunk=1024)\n"
+        "jac.compute_to_disk(jac.MLP.random(widths=[4, 32, 32, 2]), sys.argv[1], sys.argv[2], samples_per_chunk=1024)\n"
         "from tools.scaling import peak_resident\nprint(peak_resident())\n"
     )
     command = [sys.executable, "-c", code, str(scratch / "n.npy"), str(scratch / "n.zarr")]
@@ -191,7 +191,7 @@ def _resident(scratch: Path, count: int) -> int:
 def _marks(scratch: Path, count: int = 2000) -> float:
     """Return how many chunks a second are made where nothing is to be computed: the files alone."""
     mlp = jac.MLP.random(widths=[1, 1])
-    seconds = _timed(lambda: outofcore.compute(mlp, torch.zeros(count, 1), scratch / "m", chunk=1))
+    seconds = _timed(lambda: outofcore.compute_to_disk(mlp, torch.zeros(count, 1), scratch / "m", samples_per_chunk=1))
     for path in (scratch / "m", outofcore.beside(scratch / "m")):
         shutil.rmtree(path)
     return count / seconds
@@ -278,7 +278,7 @@ def report(rates: Rates) -> list[str]:
         "|---|---|",
         f"| computing into memory | {rates.compute:,.0f} samples/s of {rates.bytes_of_a_sample} bytes: {gigabytes:.2f} GB/s |",
         f"| writing files of a chunk | {rates.write / 1e9:.2f} GB/s |",
-        f"| `jac.compute` | {rates.stored:,.0f} samples/s: {of_both} |",
+        f"| `jac.compute_to_disk` | {rates.stored:,.0f} samples/s: {of_both} |",
         f"| two tasks with half of the threads each | {rates.two_tasks:,.0f} samples/s: {rates.tasks_ratio:.2f} of one process |",
         f"| peak of the resident memory | {resident} |",
         f"| chunks without anything to compute | {rates.files:,.0f} a second |",

@@ -49,18 +49,7 @@ class Question:
 
 
 def answer(question: Question, measure_now: bool = False) -> Recommendation:
-    """Recommend a method.
-
-    Args:
-        question: What was asked.
-        measure_now: Whether to time the first three.
-
-    Returns:
-        The recommendation, from the cost model, the ceilings of this machine, and its committed results.
-
-    Raises:
-        BadInput: The question names no network, more than one, or one that does not exist.
-    """
+    """Recommend a method."""
     (device,) = environment.parse_devices(question.device)[:1]
     problem, mlp = _problem(question, device)
     try:
@@ -88,14 +77,7 @@ def answer(question: Question, measure_now: bool = False) -> Recommendation:
 
 
 def lines(found: Recommendation) -> list[str]:
-    """Write what stands below the table.
-
-    Args:
-        found: The recommendation.
-
-    Returns:
-        The choice and why, how sure it is, and the code to paste.
-    """
+    """Write what stands below the table."""
     nowhere = found.problem.device != "cpu" and found.confidence != "measured"
     near = f" (nearest: {found.nearest})" if found.nearest and found.confidence != "measured" else ""
     return [

@@ -15,14 +15,7 @@ from benchmarks.run.provenance import Provenance, read_provenance
 
 
 def check_results(paths: Sequence[Path]) -> list[Item]:
-    """Check result files.
-
-    Args:
-        paths: Their CSVs.
-
-    Returns:
-        One item a file that is right; one for everything that is wrong.
-    """
+    """Check result files."""
     items: list[Item] = []
     for path in paths:
         try:
@@ -38,14 +31,7 @@ def check_results(paths: Sequence[Path]) -> list[Item]:
 
 
 def verdict(items: Sequence[Item]) -> str:
-    """Say in one line whether all is right.
-
-    Args:
-        items: The items.
-
-    Returns:
-        The line.
-    """
+    """Say in one line whether all is right."""
     files = dict.fromkeys(item.what for item in items if item.failed)
     return f"not fit to be kept: {', '.join(files)}" if files else "fit to be kept"
 

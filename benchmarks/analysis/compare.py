@@ -35,33 +35,14 @@ class Comparison:
         return statistics.verdict(self.ratio, self.base.block_medians, self.other.block_medians)
 
     def worse_than(self, threshold: float) -> bool:
-        """Say whether the other one is slower than a ratio, beyond doubt.
-
-        Args:
-            threshold: E.g. 1.1 for 10 % slower.
-
-        Returns:
-            Whether the whole interval lies beyond it and the rank test agrees that the two differ.
-        """
+        """Say whether the other one is slower than a ratio, beyond doubt."""
         ratio = self.ratio
         agrees = statistics.p_value(self.base.block_medians, self.other.block_medians) < statistics.SIGNIFICANCE
         return ratio.low is not None and ratio.low > threshold and agrees
 
 
 def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -> list[Comparison]:
-    """Match rows by problem and method; across devices also the best of ours of either side, whatever their methods.
-
-    Args:
-        base: Rows of the first result.
-        other: Rows of the second; devices, threads and machines may differ, and then are what is compared.
-        force: Compare although schema or cache differ, and match problems of different dtype.
-
-    Returns:
-        One comparison per matched pair of `ok` rows, in the order of `base`.
-
-    Raises:
-        BadInput: No row of one matches a row of the other, or they were measured under different conditions.
-    """
+    """Match rows by problem and method; across devices also the best of ours of either side, whatever their methods."""
     base, other = ok_rows(base), ok_rows(other)
     if not force:
         for name, words in (("schema_version", "schema"), ("dtype", "dtype"), ("cache", "cache")):
@@ -93,14 +74,7 @@ def _likest(row: Row, candidates: Sequence[Row]) -> Row:
 
 
 def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float | None]]:
-    """Return a comparison for other programs.
-
-    Args:
-        comparisons: What was compared.
-
-    Returns:
-        One record per pair: case keys, times in seconds, ratio with its interval, verdict.
-    """
+    """Return a comparison for other programs."""
     return [
         {
             "problem": title(c.base),

@@ -45,18 +45,7 @@ class History:
 
 
 def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = False) -> History:
-    """Follow the cases of one machine over several results.
-
-    Args:
-        results: Path and rows of each, in any order.
-        force: Compare although machine, threads, cache or schema differ.
-
-    Returns:
-        The history.
-
-    Raises:
-        BadInput: There are fewer than two results with a measured case, they are of several machines, or neighbours have no case in common.
-    """
+    """Follow the cases of one machine over several results."""
     dated = sorted(((_started(rows), path, rows) for path, rows in results if ok_rows(rows)), key=lambda item: item[:2])
     if len(dated) < 2:
         raise BadInput(f"a history needs at least two results with measured cases, got {len(dated)}; name more result CSVs")
@@ -75,14 +64,7 @@ def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = Fals
 
 
 def table(found: History) -> Table:
-    """Show what changed.
-
-    Args:
-        found: The history.
-
-    Returns:
-        From, to, problem, method, both times, ratio with interval, verdict.
-    """
+    """Show what changed."""
     rows = [
         [
             change.before.name if change.before.name != change.after.name else str(change.before),
@@ -100,14 +82,7 @@ def table(found: History) -> Table:
 
 
 def summary(found: History) -> list[str]:
-    """Say in a few lines what was compared.
-
-    Args:
-        found: The history.
-
-    Returns:
-        One line per result, and one for the changes.
-    """
+    """Say in a few lines what was compared."""
     faster = sum(change.comparison.verdict == "faster" for change in found.changes)
     lines = [f"{started}  commit {commit}  {count} measured cases  {path}" for path, started, commit, count in found.results]
     return [*lines, f"{found.compared} comparisons: {faster} faster, {len(found.changes) - faster} slower, the others within noise"]

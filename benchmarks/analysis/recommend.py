@@ -78,12 +78,6 @@ class Recommendation:
 def features(problem: Problem) -> tuple[float, ...]:
     """Describe the size of a problem by logarithms: layers, D, mean hidden width, P, N.
 
-    Args:
-        problem: The problem.
-
-    Returns:
-        Base-2 logarithms.
-
     Example:
         >>> features(Problem(widths=(2, 8, 8, 8, 4), batch=16))
         (2.0, 1.0, 3.0, 2.0, 4.0)
@@ -95,13 +89,6 @@ def features(problem: Problem) -> tuple[float, ...]:
 
 def distance(one: Problem, other: Problem) -> float:
     """Say how far two problems are apart: the largest difference of their features.
-
-    Args:
-        one: A problem.
-        other: Another.
-
-    Returns:
-        0 for equal sizes, 1 where a size differs by a factor of two.
 
     Example:
         >>> distance(Problem(widths=(2, 8, 4)), Problem(widths=(2, 8, 16)))
@@ -129,9 +116,6 @@ def evidence() -> Evidence:
     """Read what was measured: the user's own results, else the committed ones of this kind of machine, else those of another.
 
     A result is of this machine only where the fingerprint of its processor says so; a name may be shared.
-
-    Returns:
-        The evidence; empty where there is no result.
     """
     own, committed = result_files(OWN_RESULTS), result_files()
     origins = {path: read_provenance(path) for path in (*own, *committed)}
@@ -160,15 +144,6 @@ def recommend(
 
     Hand-written methods are predicted by `jacobians.planning.cost_model`. A peer is predicted from the nearest measured problem: its time
     there, times the ratio of what the model says for the readable implementation of its mode on either problem.
-
-    Args:
-        problem: The problem.
-        known: What was measured; without any, peers are not ranked.
-        rates: Ceilings of the device; those of the machine at hand by default.
-        threads: Threads that may be used; torch's number by default.
-
-    Returns:
-        The recommendation.
     """
     predicted = planner.candidates(problem, ceilings=rates, threads=threads)
     near, away = _nearest(problem, known.rows)
@@ -195,13 +170,6 @@ def recommend(
 
 def reason(problem: Problem, method: str) -> str:
     """Say in one line why a method wins.
-
-    Args:
-        problem: The problem.
-        method: The winner.
-
-    Returns:
-        The operations of its mode beside those of the others.
 
     Example:
         >>> reason(Problem(widths=(1000, 1000, 1000, 1)), "reverse:native")
@@ -232,15 +200,7 @@ def reason(problem: Problem, method: str) -> str:
 
 
 def code(problem: Problem, method: str) -> str:
-    """Write the Python lines to paste.
-
-    Args:
-        problem: The problem.
-        method: The method to use.
-
-    Returns:
-        Lines of Python.
-    """
+    """Write the Python lines to paste."""
     x = f"torch.randn({problem.D})" if problem.batch is None else f"torch.randn({problem.N}, {problem.D})"
     dtype = "" if problem.dtype == "float32" else f", dtype=torch.{problem.dtype}"
     device = "" if problem.device == "cpu" else f', device="{problem.device}"'
@@ -268,14 +228,7 @@ def code(problem: Problem, method: str) -> str:
 
 
 def table(found: Recommendation) -> Table:
-    """Show a recommendation.
-
-    Args:
-        found: The recommendation.
-
-    Returns:
-        Rank, method, whose it is, predicted and measured time, and how many times slower than the best of ours.
-    """
+    """Show a recommendation."""
     best = found.best
     rows = [
         [
@@ -292,14 +245,7 @@ def table(found: Recommendation) -> Table:
 
 
 def as_record(found: Recommendation) -> dict[str, Any]:
-    """Return a recommendation for other programs.
-
-    Args:
-        found: The recommendation.
-
-    Returns:
-        Plain data, times in seconds.
-    """
+    """Return a recommendation for other programs."""
     p = found.problem
     return {
         "problem": {
@@ -324,15 +270,7 @@ def as_record(found: Recommendation) -> dict[str, Any]:
 
 
 def with_measured(found: Recommendation, measured: Mapping[str, float]) -> Recommendation:
-    """Put times that were measured just now into a recommendation.
-
-    Args:
-        found: The recommendation.
-        measured: Method to seconds.
-
-    Returns:
-        It, with the measured methods of ours ahead in the order of their times.
-    """
+    """Put times that were measured just now into a recommendation."""
     ranked = [replace(p, measured=measured.get(p.method, p.measured)) for p in found.ranked]
     ours = sorted((p for p in ranked if p.method in measured), key=lambda p: measured[p.method])
     rest = [p for p in ranked if p.method not in measured]
@@ -342,16 +280,7 @@ def with_measured(found: Recommendation, measured: Mapping[str, float]) -> Recom
 
 
 def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> dict[str, float]:
-    """Time methods against each other now, and let the planner remember ours.
-
-    Args:
-        problem: The problem.
-        names: The methods.
-        mlp: The network to measure on; random weights by default.
-
-    Returns:
-        Method to seconds.
-    """
+    """Time methods against each other now, and let the planner remember ours."""
     if mlp is None or str(mlp.device) != problem.device or str(mlp.dtype) != f"torch.{problem.dtype}":
         mlp = MLP.random(
             widths=problem.widths,

@@ -55,12 +55,6 @@ class Regret:
     def quantile(self, share: float) -> float:
         """Return the smallest ratio that at least a share of the problems does not exceed.
 
-        Args:
-            share: Between 0 and 1.
-
-        Returns:
-            The ratio.
-
         Example:
             >>> Regret("a rule", (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9), "where").quantile(0.9)
             1.8
@@ -69,48 +63,20 @@ class Regret:
 
 
 def chosen(rows: Sequence[Row], choice: str) -> Row | None:
-    """Return the row of a choice, in the fastest implementation of a mode where only a mode is named.
-
-    Args:
-        rows: Rows of one problem.
-        choice: A method, or a mode.
-
-    Returns:
-        The row, or `None` where it was not measured.
-    """
+    """Return the row of a choice, in the fastest implementation of a mode where only a mode is named."""
     named = [row for row in rows if choice in {row.method, row.mode}]
     return min(named, key=lambda row: row.median_s or math.inf, default=None)
 
 
 def regret_of(choice: Row, best: Row) -> float:
-    """Say how many times as long a choice takes as the best method.
-
-    Args:
-        choice: Its row.
-        best: The row with the shortest median.
-
-    Returns:
-        The ratio from paired blocks, in which what slowed both cancels; 1 at least.
-    """
+    """Say how many times as long a choice takes as the best method."""
     return max(1.0, ratio(choice, best).value)
 
 
 def regrets(
     rows: Sequence[Row], more: dict[str, Callable[[Problem], str]] | None = None, rates: Mapping[str, Ceilings] | None = None
 ) -> list[Regret]:
-    """Compare the planner with the rules on measured rows of hand-written methods.
-
-    Args:
-        rows: Rows of one or more sweeps, of one machine.
-        more: Further ways of choosing: name to a function from a problem to a method.
-        rates: Device to the ceilings that the planner goes by; those of the machine at hand by default.
-
-    Returns:
-        One regret per way of choosing, the planner first. All are judged on the same problems and the same implementations.
-
-    Raises:
-        BadInput: No problem has two measured hand-written methods.
-    """
+    """Compare the planner with the rules on measured rows of hand-written methods."""
     choosers = {PLANNER: lambda problem: "", **(more or {}), **RULES}
     ratios: dict[str, list[tuple[float, str]]] = {name: [] for name in choosers}
     for group in groups(rows):
@@ -131,15 +97,7 @@ def regrets(
 
 
 def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
-    """Run the sweep `regret` on the CPU.
-
-    Args:
-        out: Output directory; the machine's below build/results by default.
-        threads: Threads to use; all by default.
-
-    Returns:
-        Its rows.
-    """
+    """Run the sweep `regret` on the CPU."""
     settings = Settings(devices=("cpu",), threads=threads)
     limit_threads(settings.threads_asked)  # what the planner measures here is to be measured alike
     sweep = find_sweep("regret")
@@ -150,14 +108,7 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
 
 @lru_cache(maxsize=1024)
 def by_measuring(problem: Problem) -> str:
-    """Choose as `plan(effort="measure")` does, on a network of that shape.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The method's name.
-    """
+    """Choose as `plan(effort="measure")` does, on a network of that shape."""
     mlp = jac.MLP.random(
         widths=problem.widths, activation=problem.activation, output_activation=problem.output_activation, bias=problem.bias
     )
@@ -166,14 +117,7 @@ def by_measuring(problem: Problem) -> str:
 
 
 def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:
-    """Show regrets, the planner first.
-
-    Args:
-        found: The regrets.
-
-    Returns:
-        Chooser, problems, median, 90th percentile, worst, and where that was.
-    """
+    """Show regrets, the planner first."""
     rows = []
     for regret in found:
         figures = [f"{value:.3f}" for value in (regret.median, regret.quantile(0.9), regret.ratios[-1])]

@@ -38,16 +38,7 @@ class Score:
 
 
 def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, Ceilings] | None = None) -> list[Score]:
-    """Score every problem that has a hand-written method and a peer.
-
-    Args:
-        rows: Rows of a run.
-        sweep: Where the workloads have their names.
-        rates: Device to the ceilings that the planner goes by; those of the machine at hand by default.
-
-    Returns:
-        One score per problem, in the order of the rows.
-    """
+    """Score every problem that has a hand-written method and a peer."""
     names = names_of(sweep)
     found: list[Score] = []
     for group in groups(rows):
@@ -64,27 +55,13 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
 
 
 def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None], str]:
-    """Return the names of a sweep's problems.
-
-    Args:
-        sweep: The sweep.
-
-    Returns:
-        Widths and batch to name, of those that have one.
-    """
+    """Return the names of a sweep's problems."""
     grids = sweep.grid if sweep else []
     return {(p["widths"], p["batch"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
 
 
 def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """Show scores.
-
-    Args:
-        found: The scores.
-
-    Returns:
-        Workload, ours, peer, ratio, fraction of the ceiling, choice, regret.
-    """
+    """Show scores."""
     rows = [
         [
             score.name,

@@ -21,21 +21,13 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def sweeps() -> Table:
-    """List the named sweeps.
-
-    Returns:
-        Name, title and number of cases on one device.
-    """
+    """List the named sweeps."""
     rows = [[sweep.name, sweep.title, str(len(expand(sweep, ["cpu"])))] for sweep in load_sweeps().values()]
     return ["sweep", "title", "cases"], rows
 
 
 def methods() -> Table:
-    """List the registered methods.
-
-    Returns:
-        Name, whose it is, whether it can serve here, and a summary.
-    """
+    """List the registered methods."""
     rows: list[list[str]] = []
     for quantity in jac.quantities():
         small = jac.Problem(widths=(2, 3, 2), batch=2, quantity=quantity.name, loss="mse" if quantity.loss else None)
@@ -45,20 +37,12 @@ def methods() -> Table:
 
 
 def devices() -> Table:
-    """List the devices found.
-
-    Returns:
-        Torch device and model.
-    """
+    """List the devices found."""
     return ["device", "model"], [[name, environment.device_name(name)] for name in environment.available_devices()]
 
 
 def results() -> Table:
-    """List the result files of this project with where they come from.
-
-    Returns:
-        File, number of rows and of valid ones, devices, commit, seed, command; for a file that cannot be read, what is wrong with it.
-    """
+    """List the result files of this project with where they come from."""
     rows: list[list[str]] = []
     for path in result_files():
         name = str(path.relative_to(csv_file.RESULTS.parent))
@@ -79,14 +63,7 @@ BY_MODE = ["problem", "forward", "reverse", "mixed", "winner", "best library", "
 
 
 def by_mode(rows: Sequence[Row]) -> Table:
-    """Show, per problem, our time in each mode, which mode wins, and the best library beside it.
-
-    Args:
-        rows: Rows of one or more sweeps.
-
-    Returns:
-        The table, readable at 80 columns; the device and the threads stand in the problem's name where they differ.
-    """
+    """Show, per problem, our time in each mode, which mode wins, and the best library beside it."""
     found = groups(row for row in rows if row.quantity == JACOBIAN)
     places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
@@ -105,14 +82,7 @@ BY_METHOD = ["problem", "best of ours", "time", "best library", "time", "faster 
 
 
 def by_method(rows: Sequence[Row]) -> Table:
-    """Show, per problem of any quantity but the Jacobian, the best of ours beside the best library.
-
-    Args:
-        rows: Rows of one or more sweeps.
-
-    Returns:
-        The table; the device and the threads stand in the problem's name where they differ.
-    """
+    """Show, per problem of any quantity but the Jacobian, the best of ours beside the best library."""
     found = groups(row for row in rows if row.quantity != JACOBIAN)
     places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
@@ -126,26 +96,12 @@ def by_method(rows: Sequence[Row]) -> Table:
 
 
 def short_name(row: Row) -> str:
-    """Name a method without its quantity.
-
-    Args:
-        row: Its row.
-
-    Returns:
-        `mode:implementation`.
-    """
+    """Name a method without its quantity."""
     return f"{row.mode}:{row.implementation}"
 
 
 def winning_mode(row: Row) -> str:
-    """Name the mode of a row; mixed mode by the mode that it is there, where it is one.
-
-    Args:
-        row: A hand-written row.
-
-    Returns:
-        `forward`, `reverse` or `mixed`.
-    """
+    """Name the mode of a row; mixed mode by the mode that it is there, where it is one."""
     if row.mode != "mixed":
         return row.mode
     problem = problem_of(row)
@@ -154,28 +110,14 @@ def winning_mode(row: Row) -> str:
 
 
 def place(row: Row) -> str:
-    """Name where a row was measured.
-
-    Args:
-        row: Any row.
-
-    Returns:
-        E.g. `cpu, 2 threads`.
-    """
+    """Name where a row was measured."""
     if row.device != "cpu" or row.threads is None:
         return row.device
     return f"cpu, {row.threads} thread{'' if row.threads == 1 else 's'}"
 
 
 def comparisons(found: Sequence[Comparison]) -> Table:
-    """Show a comparison of two results, named by what they differ in.
-
-    Args:
-        found: The comparisons.
-
-    Returns:
-        Problem, method, both times, ratio with interval, verdict.
-    """
+    """Show a comparison of two results, named by what they differ in."""
     names = [names_of_sides([getattr(c, side) for c in found]) for side in ("base", "other")]
     if names[0] == names[1]:
         names = [f"{name}, {which}" for name, which in zip(names, ("first", "second"), strict=True)]
@@ -185,25 +127,12 @@ def comparisons(found: Sequence[Comparison]) -> Table:
 
 
 def names_of_sides(rows: Sequence[Row]) -> str:
-    """Name one side of a comparison by its device and threads.
-
-    Args:
-        rows: Its rows.
-
-    Returns:
-        E.g. `AMD EPYC, cpu, 2 threads`.
-    """
+    """Name one side of a comparison by its device and threads."""
     return ", ".join(dict.fromkeys(f"{row.device_name}, {place(row)}" for row in rows))
 
 
 def duration(seconds: float | None) -> str:
     """Write a time with three digits and a unit that fits.
-
-    Args:
-        seconds: The time.
-
-    Returns:
-        E.g. `12.3 µs`.
 
     Example:
         >>> duration(0.0000123), duration(0.5), duration(None)
@@ -219,12 +148,6 @@ def duration(seconds: float | None) -> str:
 
 def byte_count(count: float, _: object = None) -> str:
     """Write a number of bytes with three digits and a unit that fits.
-
-    Args:
-        count: The bytes.
-
-    Returns:
-        E.g. `12.3 MB`.
 
     Example:
         >>> byte_count(12_300_000), byte_count(4096), byte_count(12)

@@ -31,14 +31,7 @@ _last_look: dict[tuple[str, int], float] = {}  # device and threads to the time
 
 
 def measured(device: str) -> Ceilings:
-    """Return the ceilings of a device, measured once per machine and then kept in the user's cache directory.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        The ceilings.
-    """
+    """Return the ceilings of a device, measured once per machine and then kept in the user's cache directory."""
     known = machine.ceilings(device)
     return known if known.measured else raised(device)
 
@@ -47,13 +40,6 @@ def raised(device: str, doubted: bool = False) -> Ceilings:
     """Measure the ceilings again, and keep the better of each rate: what else runs on a machine can only hide how fast it is.
 
     Within a minute of the last time in this process they are not measured again, so that short runs are short.
-
-    Args:
-        device: Torch device.
-        doubted: Measure in any case.
-
-    Returns:
-        The best rates seen so far.
     """
     known, threads = machine.ceilings(device), torch.get_num_threads()
     last = _last_look.get((device, threads))
@@ -67,13 +53,6 @@ def raised(device: str, doubted: bool = False) -> Ceilings:
 
 def best(one: Ceilings, other: Ceilings) -> Ceilings:
     """Combine two measurements of one device.
-
-    Args:
-        one: A measurement.
-        other: Another, of the same working sets.
-
-    Returns:
-        The better of each rate.
 
     Example:
         >>> a = Ceilings(((10**6, 1e11),), 2e11, 1e11, 1e11, 2e-6, measured=True)
@@ -99,12 +78,6 @@ def measure(device: str) -> Ceilings:
     is read from the caches. Arithmetic is our own loop of multiply-adds in registers, which no method can beat. The rate of products
     is that of torch or NumPy, whichever is faster, on 1024×1024 float32 matrices: what the planner goes by, and no ceiling. On an
     accelerator products of 8192×8192 matrices by the library stand for both.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        The ceilings.
     """
     one = torch.ones(1, device=device)
     if device != "cpu":
@@ -146,14 +119,7 @@ def _reads_of_an_accelerator(device: str) -> tuple[tuple[int, float], ...]:
 
 
 def library_rates(device: str) -> dict[str, float]:
-    """Return the rates of large matrix products on an accelerator by precision, for a report: no method here uses the lower ones.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        Operations per second of float32, tf32 and bfloat16.
-    """
+    """Return the rates of large matrix products on an accelerator by precision, for a report: no method here uses the lower ones."""
     before = torch.get_float32_matmul_precision()
     rates = {"float32": _products(device), "bfloat16": _products(device, torch.bfloat16)}
     try:
@@ -191,14 +157,6 @@ def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     and mixed mode need all slopes before they multiply, and read them twice, but what the second-level caches hold of the first reading
     is near. x is read and J written once.
 
-    Args:
-        problem: The problem.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        ceilings: Rates of the device.
-
-    Returns:
-        Seconds.
-
     Example:
         >>> c = Ceilings(read=((10**6, 100e9),), flops=2e11, flops64=1e11, gemm=1e11, call_s=1e-6)
         >>> f"{floor_s(Problem(widths=(1000, 1000, 1000, 1)), 'forward', c):.1e}"
@@ -231,29 +189,12 @@ def near_bytes() -> int:
 
 
 def fraction(problem: Problem, mode: str, median_s: float, ceilings: Ceilings) -> float:
-    """Return how close a time is to the limit.
-
-    Args:
-        problem: The problem.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        median_s: The measured time.
-        ceilings: Rates of the device.
-
-    Returns:
-        The least time over the measured one.
-    """
+    """Return how close a time is to the limit."""
     return floor_s(problem, mode, ceilings) / median_s
 
 
 def as_record(ceilings: Ceilings) -> dict[str, float]:
-    """Return the ceilings under the names of environment.json.
-
-    Args:
-        ceilings: The ceilings.
-
-    Returns:
-        Name with unit to number.
-    """
+    """Return the ceilings under the names of environment.json."""
     names = {size: name for name, size in READ_SIZES.items()}
     rates = {f"read_{names.get(size, str(size))}_bytes_per_s": rate for size, rate in ceilings.read}
     arithmetic = {"multiply_add_flops_per_s": ceilings.flops, "multiply_add_float64_flops_per_s": ceilings.flops64}
@@ -261,17 +202,7 @@ def as_record(ceilings: Ceilings) -> dict[str, float]:
 
 
 def from_record(record: Mapping[str, float]) -> Ceilings:
-    """Read ceilings back from what `as_record` made of them.
-
-    Args:
-        record: Of an environment.json.
-
-    Returns:
-        The ceilings.
-
-    Raises:
-        KeyError: A rate is missing.
-    """
+    """Read ceilings back from what `as_record` made of them."""
     sizes = {f"read_{name}_bytes_per_s": size for name, size in READ_SIZES.items()}
     read = sorted((sizes[name], rate) for name, rate in record.items() if name in sizes)
     names = ("multiply_add_flops_per_s", "multiply_add_float64_flops_per_s", "gemm_flops_per_s", "call_s")

@@ -19,15 +19,7 @@ MIN_ROUND_S = 1e-4  # shorter calls are repeated within a round, so that the clo
 
 
 def synchronised(synchronize: Callable[[], object], clock: Timer = time.perf_counter) -> Timer:
-    """Return a clock that waits for the device before it reads.
-
-    Args:
-        synchronize: Blocks until the device has finished everything submitted to it.
-        clock: The clock to read then, in seconds.
-
-    Returns:
-        A timer, in seconds.
-    """
+    """Return a clock that waits for the device before it reads."""
 
     def timer() -> float:
         synchronize()
@@ -38,14 +30,7 @@ def synchronised(synchronize: Callable[[], object], clock: Timer = time.perf_cou
 
 @lru_cache  # pytest-benchmark caches a timer's precision by the function object: one device, one timer
 def timer_for(device: str) -> Timer:
-    """Return the timer of a device: the plain clock on the CPU, a synchronised one on any accelerator.
-
-    Args:
-        device: Torch device, e.g. `"cpu"`, `"cuda"`, `"mps"`.
-
-    Returns:
-        A timer, in seconds.
-    """
+    """Return the timer of a device: the plain clock on the CPU, a synchronised one on any accelerator."""
     if torch.device(device).type == "cpu":
         return time.perf_counter
     return synchronised(lambda: torch.accelerator.synchronize(torch.device(device)))
@@ -56,15 +41,6 @@ def settle_and_warm(run: Callable[[], object], timer: Timer, seconds: float, set
 
     The thread pools of OpenMP and XLA go on spinning for a while after a call and slow down whoever comes next: hence
     the pause. At least two calls follow: the first one may be slow.
-
-    Args:
-        run: The computation.
-        timer: The device's timer.
-        seconds: How long to go on calling; two calls are made in any case.
-        settle_s: The pause before.
-
-    Returns:
-        The median time of a call in seconds, enough to lay out the rounds; and the time of all of them.
     """
     time.sleep(settle_s)
     calls: list[float] = []
@@ -79,14 +55,6 @@ def settle_and_warm(run: Callable[[], object], timer: Timer, seconds: float, set
 def rounds_and_iterations(call_s: float, seconds: float, timer: Timer) -> tuple[int, int]:
     """Lay out a block: rounds of equal numbers of calls.
 
-    Args:
-        call_s: What a call takes, about.
-        seconds: The time of the block.
-        timer: The device's timer.
-
-    Returns:
-        Rounds, at least 1, and calls per round, so that a round lasts at least `MIN_ROUND_S` and 20 times the timer's resolution.
-
     Example:
         >>> rounds_and_iterations(call_s=1e-5, seconds=0.1, timer=time.perf_counter)
         (1000, 10)
@@ -100,17 +68,7 @@ def rounds_and_iterations(call_s: float, seconds: float, timer: Timer) -> tuple[
 
 @lru_cache
 def resolution(timer: Timer) -> float:
-    """Measure the smallest step a timer shows.
-
-    Args:
-        timer: The timer.
-
-    Returns:
-        The median of its smallest positive differences, in seconds.
-
-    Raises:
-        ClockError: It did not move in a hundred thousand readings, or ran backward.
-    """
+    """Measure the smallest step a timer shows."""
     steps: list[float] = []
     last = timer()
     for _ in range(100_000):
@@ -128,16 +86,7 @@ def resolution(timer: Timer) -> float:
 
 
 def device_seconds(run: Callable[[], object], device: str, calls: int = 5) -> list[float]:
-    """Time calls by the device's own events: the work without the launch.
-
-    Args:
-        run: The computation.
-        device: Torch device.
-        calls: How many.
-
-    Returns:
-        Seconds per call; empty where the device has no events, as the CPU.
-    """
+    """Time calls by the device's own events: the work without the launch."""
     if torch.device(device).type != "cuda":
         return []
     times: list[float] = []
@@ -155,9 +104,6 @@ def limit_threads(threads: int) -> None:
     """Keep this process on `threads` cores, and torch on as many threads.
 
     Libraries size their pools by the cores they may run on, some of them only once: call this before they are used.
-
-    Args:
-        threads: Number of threads.
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -166,9 +112,5 @@ def limit_threads(threads: int) -> None:
 
 
 def available_threads() -> int:
-    """Return the number of cores this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

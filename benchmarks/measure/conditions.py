@@ -24,11 +24,7 @@ class Snapshot:
 
 
 def snapshot() -> Snapshot:
-    """Read the conditions now; takes about 0.3 ms.
-
-    Returns:
-        The readings.
-    """
+    """Read the conditions now; takes about 0.3 ms."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     everything = sum(times[: 8 if hasattr(times, "steal") else None]) - idle  # without guest time, which user time includes
@@ -37,11 +33,7 @@ def snapshot() -> Snapshot:
 
 
 def fixed_loop() -> float:
-    """Time a loop of fixed length in plain Python: it tells the processor's speed and nothing else.
-
-    Returns:
-        Seconds; the best of twenty, so that neither an interruption nor a cold cache counts.
-    """
+    """Time a loop of fixed length in plain Python: it tells the processor's speed and nothing else."""
     best = float("inf")
     for _ in range(20):
         start = time.perf_counter()
@@ -52,17 +44,7 @@ def fixed_loop() -> float:
 
 
 def notices(before: Snapshot, after: Snapshot, first: Snapshot, threads: int) -> list[str]:
-    """Say what was unusual during a block.
-
-    Args:
-        before: At its start.
-        after: At its end.
-        first: At the start of the case's first block.
-        threads: Threads asked for.
-
-    Returns:
-        Any of `clock`, `load`, `threads`.
-    """
+    """Say what was unusual during a block."""
     found: list[str] = []
     now, then = min(before.loop_s, after.loop_s), first.loop_s
     if max(now, then) > (1 + CLOCK_CHANGE) * min(now, then):
@@ -79,14 +61,7 @@ def notices(before: Snapshot, after: Snapshot, first: Snapshot, threads: int) ->
 
 
 def load_before(seconds: float = 0.3) -> str | None:
-    """Look at the load before a run starts, and say what it will cost.
-
-    Args:
-        seconds: How long to look.
-
-    Returns:
-        One line, or `None` where the machine is idle.
-    """
+    """Look at the load before a run starts, and say what it will cost."""
     cores = psutil.cpu_count() or 1
     busy = psutil.cpu_percent(interval=seconds) / 100 * cores
     if busy < OTHERS_BUSY:
@@ -98,14 +73,7 @@ def load_before(seconds: float = 0.3) -> str | None:
 
 
 def notices_of_gpu(name: str) -> list[str]:
-    """Ask NVML what the card that is measured was doing.
-
-    Args:
-        name: UUID of the card as torch has it, of several the one that computes.
-
-    Returns:
-        `clock` where heat or power slows it, `load` where another process computes on it; nothing where there is none to ask.
-    """
+    """Ask NVML what the card that is measured was doing."""
     import pynvml
 
     try:

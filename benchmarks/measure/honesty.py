@@ -70,25 +70,14 @@ class Trial:
         self._slowest = {"convert": 0.0, "restore": 0.0}
 
     def check_first(self) -> Tensor | tuple[Tensor, ...]:
-        """Run once at the reference's own input.
-
-        Returns:
-            The result.
-
-        Raises:
-            Dishonest: The conversion computes.
-        """
+        """Run once at the reference's own input."""
         native = self._watched("convert", self._computation.convert, _given(self._reference.inputs))
         self._reset()
         _, result = self._computation.run(native)
         return self._watched("restore", self._computation.restore, result)
 
     def new_inputs(self, block: int) -> None:
-        """Write new numbers into the inputs, in place, and convert them.
-
-        Args:
-            block: Number of the block.
-        """
+        """Write new numbers into the inputs, in place, and convert them."""
         if self._kept is not None:  # one more look at the conversion back: a busy machine makes a single one slow
             self._watched("restore", self._computation.restore, self._kept[1][1])
             self._kept = None
@@ -99,14 +88,7 @@ class Trial:
         self._reset()
 
     def calls(self, count: int) -> Callable[[], None]:
-        """Return the function to time; of its `count` calls the last result is kept, for `verdict`.
-
-        Args:
-            count: How many calls there will be; more are harmless.
-
-        Returns:
-            The function. It returns nothing: a result that lives on would be in the way of the next call.
-        """
+        """Return the function to time; of its `count` calls the last result is kept, for `verdict`."""
         run, native, number, last = self._computation.run, self._native, itertools.count(1).__next__, count
 
         def call() -> None:
@@ -118,11 +100,7 @@ class Trial:
         return call
 
     def verdict(self) -> str | None:
-        """Judge the last timed result, the conversions and the weights.
-
-        Returns:
-            What is wrong, or `None`.
-        """
+        """Judge the last timed result, the conversions and the weights."""
         if any(not torch.equal(now.detach(), then) for now, then in self._weights):
             for now, then in self._weights:
                 now.detach().copy_(then)  # the other methods of the problem use the same network

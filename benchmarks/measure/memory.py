@@ -22,25 +22,14 @@ def _flush_buffer(device: str) -> torch.Tensor:
 
 
 def flush_caches(device: str) -> None:
-    """Push everything else out of the caches, by writing a buffer twice as large as the largest of them (1 GiB at most).
-
-    Args:
-        device: Torch device.
-    """
+    """Push everything else out of the caches, by writing a buffer twice as large as the largest of them (1 GiB at most)."""
     _flush_buffer(device).add_(1.0)
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def free_bytes(device: str) -> int:
-    """Return the memory that a computation may still take.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        Bytes available without swapping, or free on the accelerator.
-    """
+    """Return the memory that a computation may still take."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -51,13 +40,6 @@ def peak_bytes(run: Callable[[], object], device: str) -> int | None:
 
     On CUDA this is the allocator's own count. On the CPU it is the kernel's high-water mark of resident memory, reset
     before the call, so it counts every library's memory alike, to a page.
-
-    Args:
-        run: The computation; its result counts.
-        device: Torch device.
-
-    Returns:
-        Bytes, or `None` where the system does not tell.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

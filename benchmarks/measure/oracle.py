@@ -45,42 +45,19 @@ class Reference:
         return self.inputs[0]
 
     def at(self, inputs: tuple[Tensor, ...]) -> Reference:
-        """Return the reference of the same network at other inputs; where rounding is amplified, with the tolerance there.
-
-        Args:
-            inputs: The inputs.
-
-        Returns:
-            The reference.
-        """
+        """Return the reference of the same network at other inputs; where rounding is amplified, with the tolerance there."""
         exact = _exact(self.mlp, self.problem, inputs)
         base = BASE_TOLERANCE[self.problem.dtype]
         tolerance = _tolerance(self.mlp, self.problem, inputs, exact, 0) if self.tolerance > base else base
         return replace(self, inputs=inputs, exact=exact, tolerance=tolerance)
 
     def other_inputs(self, number: int) -> tuple[Tensor, ...]:
-        """Draw other inputs like these.
-
-        Args:
-            number: Which.
-
-        Returns:
-            x of standard normal numbers, and what the quantity takes besides.
-        """
+        """Draw other inputs like these."""
         return draw_inputs(self.problem, 1_000_003 + number)
 
 
 def network_and_inputs(problem: jac.Problem, init: str, seed: int) -> tuple[jac.MLP, tuple[Tensor, ...]]:
-    """Draw a network and the inputs of the problem's quantity. The same seed means the same numbers on every device.
-
-    Args:
-        problem: Sizes, dtype and device.
-        init: Weight initialisation.
-        seed: Seed; the inputs are drawn from `seed + 1`.
-
-    Returns:
-        The network and the inputs.
-    """
+    """Draw a network and the inputs of the problem's quantity. The same seed means the same numbers on every device."""
     dtype = getattr(torch, problem.dtype)
     mlp = jac.MLP.random(
         widths=problem.widths,
@@ -96,15 +73,7 @@ def network_and_inputs(problem: jac.Problem, init: str, seed: int) -> tuple[jac.
 
 
 def draw_inputs(problem: jac.Problem, seed: int) -> tuple[Tensor, ...]:
-    """Draw the inputs of a problem's quantity.
-
-    Args:
-        problem: The problem.
-        seed: Seed.
-
-    Returns:
-        x of shape (D,) or (N, D) with entries from N(0, 1), and what the quantity takes besides.
-    """
+    """Draw the inputs of a problem's quantity."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(problem.input_shape, generator=generator, dtype=torch.float64)
     drawn = (x, *find_quantity(problem.quantity).draw(problem, generator))
@@ -118,14 +87,6 @@ def relative_error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...], per_sam
     Parts are the samples of a batch where there is a row for each, else the tensors: one that is wrong would vanish in the norm of
     thousands. A part that is itself a thousand times smaller than the root mean square of all is measured against that, for there
     rounding is all there is.
-
-    Args:
-        found: The result to judge.
-        exact: The float64 result.
-        per_sample: Whether there is a row for each sample; a tensor without a batch counts as one.
-
-    Returns:
-        The relative error; the absolute one where the exact result is zero. NaN or infinite where the result is.
     """
     errors, norms = [], []
     for one, other in zip(found, exact, strict=True):
@@ -149,14 +110,6 @@ def reference(problem: jac.Problem, init: str, seed: int) -> Reference:
     neurons are relabelled at random, which changes nothing but the order of summation, and autograd's error in the
     case's own dtype is taken, at its worst over a few relabellings. The tolerance is `SAFETY` times that, and never
     below the base tolerance of the dtype.
-
-    Args:
-        problem: The problem.
-        init: Weight initialisation.
-        seed: Seed.
-
-    Returns:
-        Network, input, Jacobian and tolerance.
     """
     mlp, inputs = network_and_inputs(problem, init, seed)
     exact = _exact(mlp, problem, inputs)
@@ -187,15 +140,7 @@ def _exact(mlp: jac.MLP, problem: jac.Problem, inputs: tuple[Tensor, ...]) -> tu
 
 
 def judge(result: Tensor | tuple[Tensor, ...], ref: Reference) -> Verdict:
-    """Compare a result with the reference.
-
-    Args:
-        result: What the method returned.
-        ref: What it must be.
-
-    Returns:
-        The verdict.
-    """
+    """Compare a result with the reference."""
     found = result if isinstance(result, tuple) else (result,)
     name = "J" if ref.problem.quantity == JACOBIAN else "the result"
     if len(found) != len(ref.exact):
@@ -217,13 +162,6 @@ def check(case: Case, result: Tensor | tuple[Tensor, ...]) -> Verdict:
 
     Where rounding alone makes an error of the order of J, no tolerance on J can tell a wrong sign from noise. The same
     method must then also be right, to the base tolerance, on a `xavier` network of the same shape, dtype and device.
-
-    Args:
-        case: The case.
-        result: What the case's method returned for the case's network and inputs.
-
-    Returns:
-        The verdict; `rel_error` and `tolerance` are those of the case's own network.
     """
     problem = case.problem
     ref = reference(problem, case.init, case.seed)
@@ -238,15 +176,7 @@ def check(case: Case, result: Tensor | tuple[Tensor, ...]) -> Verdict:
 
 
 def _relabel(mlp: jac.MLP, generator: torch.Generator) -> jac.MLP:
-    """Permute the neurons of every hidden layer: the same function, summed in another order.
-
-    Args:
-        mlp: The network.
-        generator: Source of the permutations.
-
-    Returns:
-        The relabelled network.
-    """
+    """Permute the neurons of every hidden layer: the same function, summed in another order."""
     orders = [torch.randperm(width, generator=generator).to(mlp.device) for width in mlp.widths[1:-1]]
     ends = [torch.arange(mlp.D, device=mlp.device), *orders, torch.arange(mlp.P, device=mlp.device)]
     weights = [W[rows][:, columns].contiguous() for W, columns, rows in zip(mlp.weights, ends, ends[1:], strict=False)]

@@ -9,12 +9,7 @@ from benchmarks.measure.clock import resolution, timer_for
 
 
 def measure() -> dict[str, float]:
-    """Measure the clock and an empty round.
-
-    Returns:
-        `timer_s`: one reading of the clock; `resolution_s`: its smallest step; `call_s`: calling an empty function through the
-        loop that makes a round, per iteration; `round_s`: what a round adds to its calls, two readings and the start of the loop.
-    """
+    """Measure the clock and an empty round."""
     timer = timer_for("cpu")
 
     def nothing() -> None:

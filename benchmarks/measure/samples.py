@@ -42,13 +42,6 @@ class StopRule:
     def decide(self, blocks: Sequence[Sequence[float]], iterations: int) -> str | None:
         """Say whether to stop.
 
-        Args:
-            blocks: Samples so far, seconds per call, block by block.
-            iterations: Calls per sample.
-
-        Returns:
-            `"precision"` or `"time"`, or `None` to go on.
-
         Example:
             >>> rule = StopRule()
             >>> rule.decide([[1e-3]] * 5, 1), rule.decide([[1e-3]] * 6, 1)
@@ -76,14 +69,7 @@ class Measurement:
     stop: str | None = None
 
     def add(self, samples: Sequence[float]) -> None:
-        """Add a block.
-
-        Args:
-            samples: Seconds per call, one per round.
-
-        Raises:
-            ClockError: A duration is zero, negative or not a number: then no sample can be trusted.
-        """
+        """Add a block."""
         bad = [sample for sample in samples if not (sample > 0 and math.isfinite(sample))]
         if bad or not samples:
             got = f"{bad[0]:g} s for {self.iterations} calls" if bad else "no samples"
@@ -98,11 +84,7 @@ class Measurement:
         return [statistics.median(block) for block in self.blocks]
 
     def summary(self) -> dict[str, Any]:
-        """Summarise.
-
-        Returns:
-            The measured columns of a row.
-        """
+        """Summarise."""
         samples = sorted(sample for block in self.blocks for sample in block)
         quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
         medians = self.block_medians
@@ -129,15 +111,7 @@ class Measurement:
         }
 
     def flags(self, median: float, quartiles: Sequence[float]) -> list[str]:
-        """List the warnings about this measurement.
-
-        Args:
-            median: Of all samples.
-            quartiles: Of all samples.
-
-        Returns:
-            Flags, each once, in a fixed order.
-        """
+        """List the warnings about this measurement."""
         # The median of the blocks stands what disturbs a few of them: what counts is what disturbed a quarter.
         found = {flag for flag in self.notices if self.notices.count(flag) > len(self.blocks) * DISTURBED or flag == "threads"}
         if quartiles[2] - quartiles[0] > NOISY * median:

@@ -12,13 +12,6 @@ from scipy.special import bdtr
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Return a distribution-free interval of the median: two order statistics, by the binomial distribution.
 
-    Args:
-        samples: Independent measurements, in any order.
-        confidence: Wanted coverage.
-
-    Returns:
-        Lower and upper end, or `None` where there are too few samples for that coverage (fewer than 6 at 95 %).
-
     Example:
         >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
         (1.0, 6.0)
@@ -41,12 +34,6 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple
 
 def half_width(samples: Sequence[float]) -> float:
     """Return half the width of the median's 95 % interval, relative to the median.
-
-    Args:
-        samples: Independent measurements.
-
-    Returns:
-        The relative half-width; infinite where there are too few samples.
 
     Example:
         >>> half_width([99.0, 100.0, 100.0, 100.0, 100.0, 101.0])
@@ -87,9 +74,6 @@ class Ratio:
     def __str__(self) -> str:
         """Write e.g. `1.25x (1.22-1.29)`, and `about 1.3x (0.9-2)` where the interval is wide.
 
-        Returns:
-            The text.
-
         Example:
             >>> str(Ratio(1.25, 1.22, 1.29)), str(Ratio(1.31, 0.91, 2.04)), str(Ratio(18.6, 17.4, 23.7))
             ('1.25x (1.22-1.29)', 'about 1.3x (0.9-2)', '18.6x (17.4-23.7)')
@@ -102,9 +86,6 @@ class Ratio:
 
     def short(self) -> str:
         """Write the value with the half-width of its interval in per cent.
-
-        Returns:
-            The text.
 
         Example:
             >>> Ratio(1.25, 1.2, 1.3).short(), Ratio(1.3, 0.9, 2.0).short()
@@ -122,13 +103,6 @@ def _digits(value: float, count: int) -> str:
 
 def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
     """Compare two methods measured in turn: block by block, so that what slowed both cancels.
-
-    Args:
-        over: Block medians of the numerator.
-        under: Block medians of the denominator, measured next to them.
-
-    Returns:
-        The median of the blocks' ratios and its distribution-free interval.
 
     Example:
         >>> paired_ratio([2.0, 4.0, 6.0, 2.0, 4.0, 6.0], [1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
@@ -148,13 +122,6 @@ def ratio_of_medians(over: Median, under: Median) -> Ratio:
     The interval is made of the ends of the two medians' intervals: it covers the ratio with at least 90 % where each
     covers its median with 95 % (Bonferroni). Wide, but never too narrow.
 
-    Args:
-        over: Median of the numerator, and both ends of its interval.
-        under: Of the denominator.
-
-    Returns:
-        The ratio of the medians and its interval.
-
     Example:
         >>> ratio_of_medians((2.0, 1.8, 2.2), (1.0, 0.8, 1.1)).value
         2.0
@@ -167,13 +134,6 @@ def ratio_of_medians(over: Median, under: Median) -> Ratio:
 
 def p_value(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the two-sided Mann-Whitney p-value for two sets of block medians.
-
-    Args:
-        first: Block medians.
-        second: Block medians.
-
-    Returns:
-        The p-value; 1 where a set is empty or all values are equal, which tells nothing.
 
     Example:
         >>> p_value([1.0, 1.0, 1.0], [1.0, 1.0])
@@ -197,14 +157,6 @@ def verdict(ratio: Ratio, first: Sequence[float], second: Sequence[float]) -> st
     """Say how the second measurement stands to the first.
 
     A difference is claimed only where the interval of the ratio leaves out 1 and the rank test agrees.
-
-    Args:
-        ratio: Time of the second over that of the first.
-        first: Block medians of the base.
-        second: Block medians of the other one.
-
-    Returns:
-        `faster`, `slower`, `same` (the whole interval within 5 % of 1), or `inconclusive`.
     """
     if ratio.low is None or ratio.high is None:
         return "inconclusive"

@@ -18,12 +18,7 @@ _KNOWN_HEADERS = tuple(COLUMNS[: COLUMNS.index(name) + 1] for name in LAST_COLUM
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as CSV, atomically: a reader sees the old file or the new one, never a part.
-
-    Args:
-        rows: The rows.
-        path: The target.
-    """
+    """Write rows as CSV, atomically: a reader sees the old file or the new one, never a part."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -32,12 +27,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename.
-
-    Args:
-        path: The target.
-        text: Its whole content.
-    """
+    """Write beside, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -51,17 +41,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Read and validate a result file.
-
-    Args:
-        path: A CSV written by `write_csv`.
-
-    Returns:
-        Its rows.
-
-    Raises:
-        BadInput: The file is missing, is not such a CSV, has a newer schema, a bad cell or a repeated case.
-    """
+    """Read and validate a result file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -96,27 +76,13 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def result_files(directory: Path | None = None) -> list[Path]:
-    """Find result files: `<directory>/<machine>/<sweep>.csv`.
-
-    Args:
-        directory: `results/` of the project, with the committed ones, by default.
-
-    Returns:
-        Their paths, sorted.
-    """
+    """Find result files: `<directory>/<machine>/<sweep>.csv`."""
     found = (directory or RESULTS).glob("*/*.csv")
     return sorted(path for path in found if path.parent.name != "published" and not path.name.endswith(".previous.csv"))
 
 
 def study_directories(directory: Path | None = None) -> list[Path]:
-    """Find the machines that have tables of studies: `<directory>/<machine>/studies/`.
-
-    Args:
-        directory: `results/` of the project by default.
-
-    Returns:
-        Their directories, sorted.
-    """
+    """Find the machines that have tables of studies: `<directory>/<machine>/studies/`."""
     return sorted({path.parent for path in (directory or RESULTS).glob("*/studies") if any(path.glob("*.csv"))})
 
 

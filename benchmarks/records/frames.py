@@ -12,15 +12,7 @@ from benchmarks.records.rows import COLUMNS, Row
 
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Turn rows into a table with one typed column per column of the schema.
-
-    Args:
-        rows: Validated rows.
-
-    Returns:
-        Counts as nullable integers, seconds and errors as floats, the rest as text; a missing value is `NA`. Text such as
-        `NA` stays text.
-    """
+    """Turn rows into a table with one typed column per column of the schema."""
     table = pd.DataFrame([row.model_dump(by_alias=True) for row in rows], columns=list(COLUMNS), dtype=object)
     for name in COLUMNS:
         field = next(field for key, field in Row.model_fields.items() if (field.alias or key) == name)
@@ -30,15 +22,5 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def read_frame(*paths: Path) -> pd.DataFrame:
-    """Read and validate result files into one table.
-
-    Args:
-        *paths: Result CSVs.
-
-    Returns:
-        Their rows, one file after the other.
-
-    Raises:
-        BadInput: A file is missing or not a valid result.
-    """
+    """Read and validate result files into one table."""
     return to_frame(row for path in paths for row in read_csv(Path(path)))

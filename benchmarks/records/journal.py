@@ -40,15 +40,7 @@ class Journal:
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def append(self, row: Row, samples: Sequence[Sequence[float]] = ()) -> None:
-        """Write an entry and wait until it is on disk.
-
-        Args:
-            row: The row.
-            samples: Raw samples, seconds per call, block by block.
-
-        Raises:
-            OSError: The disk is full, say; the journal is then as it was before.
-        """
+        """Write an entry and wait until it is on disk."""
         record = {"row": row.model_dump(by_alias=True), "samples": [[float(f"{s:.6g}") for s in block] for block in samples]}
         size = self.path.stat().st_size
         try:
@@ -65,17 +57,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
-    """Read the finished entries of a journal, the last one of each case.
-
-    Args:
-        path: The journal; a missing file has no entries.
-
-    Returns:
-        Entries by case key, and the number of torn lines dropped from the end (0 or 1).
-
-    Raises:
-        BadInput: A line other than the last is not a valid entry.
-    """
+    """Read the finished entries of a journal, the last one of each case."""
     if not path.exists():
         return {}, 0
     entries: dict[str, Entry] = {}

@@ -68,14 +68,7 @@ class Merger:
         self._directory.cleanup()
 
     def add(self, journals: Sequence[Journal]) -> None:
-        """Read journals. A torn last line, left by a kill, is passed over.
-
-        Args:
-            journals: The journals; one that is not there has no rows.
-
-        Raises:
-            BadInput: A line is no row, or of another schema.
-        """
+        """Read journals. A torn last line, left by a kill, is passed over."""
         for journal in journals:
             if journal.path.exists():
                 self._sources.append(journal)
@@ -90,23 +83,11 @@ class Merger:
             yield (row.machine, row.sweep, problem, row.case, run, ok, row.rounds or 0, row.started_at or "", journal.shared, source, place)
 
     def results(self) -> list[tuple[str, str]]:
-        """Return the machines and sweeps that there are rows of.
-
-        Returns:
-            Pairs, sorted.
-        """
+        """Return the machines and sweeps that there are rows of."""
         return list(self._database.execute("SELECT DISTINCT machine, sweep FROM found ORDER BY machine, sweep"))
 
     def rows(self, machine: str, sweep: str) -> Iterator[Row]:
-        """Go over the best row of each case.
-
-        Args:
-            machine: The machine.
-            sweep: The sweep.
-
-        Yields:
-            Rows, those of a problem next to each other.
-        """
+        """Go over the best row of each case."""
         files = {}
         try:
             for source, place, shared in self._database.execute(_BEST, (machine, sweep)):
@@ -145,15 +126,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def write_rows(rows: Iterator[Row], path: Path) -> int:
-    """Write rows as a CSV, beside and then renamed, without holding them.
-
-    Args:
-        rows: The rows.
-        path: The file.
-
-    Returns:
-        How many there were.
-    """
+    """Write rows as a CSV, beside and then renamed, without holding them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     number = 0

@@ -29,26 +29,12 @@ class ProblemKey(NamedTuple):
 
 
 def key_of(row: Row) -> ProblemKey:
-    """Return the problem of a row.
-
-    Args:
-        row: Any row.
-
-    Returns:
-        The key.
-    """
+    """Return the problem of a row."""
     return ProblemKey(row.quantity, row.widths, row.N, row.activation, row.bias, row.init, row.seed, row.dtype, row.loss)
 
 
 def problem_of(row: Row) -> Problem:
-    """Describe the problem of a row for the library.
-
-    Args:
-        row: Any row.
-
-    Returns:
-        The problem.
-    """
+    """Describe the problem of a row for the library."""
     activation, _, output = row.activation.partition(" > ")
     return Problem(
         widths=tuple(int(width) for width in row.widths.split("-")),
@@ -64,14 +50,7 @@ def problem_of(row: Row) -> Problem:
 
 
 def title(row: Row) -> str:
-    """Name a problem in a few words: its sizes, and what differs from a tanh network without biases in float32.
-
-    Args:
-        row: One of its rows.
-
-    Returns:
-        E.g. `L=10 D=2 K=30 P=10`; the widths where the hidden layers differ.
-    """
+    """Name a problem in a few words: its sizes, and what differs from a tanh network without biases in float32."""
     sizes = row.widths if row.K is None else f"L={row.L} D={row.D} K={row.K} P={row.P}"
     more = [
         f"N={row.N}" if row.N != 1 else "",
@@ -85,14 +64,7 @@ def title(row: Row) -> str:
 
 
 def groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group the valid rows by sweep, problem, machine, device and threads: those that were measured side by side.
-
-    Args:
-        rows: Any rows.
-
-    Returns:
-        One list per group, in the order of the rows.
-    """
+    """Group the valid rows by sweep, problem, machine, device and threads: those that were measured side by side."""
     found: dict[tuple[object, ...], list[Row]] = {}
     for row in ok_rows(rows):
         found.setdefault((row.sweep, key_of(row), row.machine, row.device, row.threads), []).append(row)
@@ -100,26 +72,12 @@ def groups(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def is_ours(row: Row) -> bool:
-    """Say whether a row is of a hand-written method; unknown names, of older results, are not.
-
-    Args:
-        row: Any row.
-
-    Returns:
-        Whether it is.
-    """
+    """Say whether a row is of a hand-written method; unknown names, of older results, are not."""
     return is_hand_written(row.method)
 
 
 def is_hand_written(method: str) -> bool:
-    """Say whether a method is ours.
-
-    Args:
-        method: Full name.
-
-    Returns:
-        Whether it is; unknown names, of older results, are not.
-    """
+    """Say whether a method is ours."""
     try:
         return find_method(method).hand_written
     except ValueError:
@@ -127,62 +85,27 @@ def is_hand_written(method: str) -> bool:
 
 
 def is_baseline(row: Row) -> bool:
-    """Say whether a row is of what a user would pick instead: a library's method, not the naive one.
-
-    Args:
-        row: Any row.
-
-    Returns:
-        Whether it is.
-    """
+    """Say whether a row is of what a user would pick instead: a library's method, not the naive one."""
     return not is_ours(row) and row.implementation != NAIVE
 
 
 def fastest(rows: Iterable[Row]) -> Row | None:
-    """Return the row with the shortest median.
-
-    Args:
-        rows: Rows of one problem.
-
-    Returns:
-        The row; `None` where none has a time.
-    """
+    """Return the row with the shortest median."""
     return min((row for row in rows if row.median_s), key=lambda row: row.median_s or math.inf, default=None)
 
 
 def best_of_ours(rows: Iterable[Row]) -> Row | None:
-    """Return the fastest hand-written row of a problem.
-
-    Args:
-        rows: Its rows.
-
-    Returns:
-        The row, or `None`.
-    """
+    """Return the fastest hand-written row of a problem."""
     return fastest(row for row in rows if is_ours(row))
 
 
 def best_baseline(rows: Iterable[Row]) -> Row | None:
-    """Return the fastest row of a library's method on a problem.
-
-    Args:
-        rows: Its rows.
-
-    Returns:
-        The row, or `None`.
-    """
+    """Return the fastest row of a library's method on a problem."""
     return fastest(row for row in rows if is_baseline(row))
 
 
 def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
-    """Return the fastest hand-written row of each mode.
-
-    Args:
-        rows: Rows of one problem on one device.
-
-    Returns:
-        Rows by mode.
-    """
+    """Return the fastest hand-written row of each mode."""
     best: dict[str, Row] = {}
     for row in rows:
         if is_ours(row) and row.median_s and (row.mode not in best or row.median < best[row.mode].median):
@@ -195,13 +118,6 @@ def ratio(over: Row, under: Row) -> Ratio:
 
     Rows of one run were measured block by block in turn, so the median of the blocks' ratios is taken, in which what slowed both
     cancels; rows of different runs are compared by their medians. The ratio says which it is.
-
-    Args:
-        over: The numerator.
-        under: The denominator.
-
-    Returns:
-        The ratio with its interval.
     """
     if together(over, under) and over.block_medians and under.block_medians:
         return paired_ratio(over.block_medians, under.block_medians)
@@ -211,28 +127,13 @@ def ratio(over: Row, under: Row) -> Ratio:
 
 
 def together(one: Row, other: Row) -> bool:
-    """Say whether two rows were measured side by side: one run of one problem on one device.
-
-    Args:
-        one: A row.
-        other: Another.
-
-    Returns:
-        Whether they were.
-    """
+    """Say whether two rows were measured side by side: one run of one problem on one device."""
     facts = [(r.sweep, key_of(r), r.machine, r.device, r.threads, r.cache, r.commit, r.run) for r in (one, other)]
     return facts[0] == facts[1]
 
 
 def disturbed(rows: Sequence[Row]) -> str:
-    """Say how many measurements were disturbed, for captions and summaries.
-
-    Args:
-        rows: Any rows.
-
-    Returns:
-        E.g. `3 of 40 measurements were disturbed (load 2, drift 1)`; where none was, that.
-    """
+    """Say how many measurements were disturbed, for captions and summaries."""
     valid = ok_rows(rows)
     flags = [flag for row in valid for flag in (row.flags or "").split()]
     count = sum(bool(row.flags) for row in valid)

@@ -148,31 +148,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def to_cells(row: Row) -> list[str]:
-    """Turn a row into CSV cells; `from_cells` gives the same row back.
-
-    Args:
-        row: The row.
-
-    Returns:
-        One string per column; empty for missing values, full precision for floats.
-    """
+    """Turn a row into CSV cells; `from_cells` gives the same row back."""
     record = row.model_dump(by_alias=True)
     return [_to_cell(name, record[name]) for name in COLUMNS]
 
 
 def from_cells(cells: dict[str, str], where: str) -> Row:
-    """Read a row back.
-
-    Args:
-        cells: Column name to cell.
-        where: File and line, for the error.
-
-    Returns:
-        The row.
-
-    Raises:
-        BadInput: A cell does not satisfy the schema; the message names column and cell.
-    """
+    """Read a row back."""
     values = _upgraded({name: _from_cell(name, cell) for name, cell in cells.items()})
     try:
         return Row.model_validate(values)
@@ -181,14 +163,7 @@ def from_cells(cells: dict[str, str], where: str) -> Row:
 
 
 def describe(error: ValidationError) -> str:
-    """Say in one line which values were wrong.
-
-    Args:
-        error: What pydantic raised.
-
-    Returns:
-        At most three complaints, each with the place, the complaint and the offending value.
-    """
+    """Say in one line which values were wrong."""
     complaints: list[str] = []
     for item in error.errors()[:3]:
         place = ".".join(map(str, item["loc"])) or "row"
@@ -198,23 +173,12 @@ def describe(error: ValidationError) -> str:
 
 
 def ok_rows(rows: Iterable[Row]) -> list[Row]:
-    """Keep the rows whose Jacobian was right: the only ones with a time worth showing.
-
-    Args:
-        rows: Any rows.
-
-    Returns:
-        Those with status `ok`.
-    """
+    """Keep the rows whose Jacobian was right: the only ones with a time worth showing."""
     return [row for row in rows if row.status == "ok"]
 
 
 def column_dictionary() -> str:
-    """Describe every column as a Markdown table.
-
-    Returns:
-        The table; units are in the column names (`_s` seconds, `bytes`, `flops`).
-    """
+    """Describe every column as a Markdown table."""
     lines = ["| column | meaning |", "|---|---|"]
     lines += [f"| `{field.alias or name}` | {field.description} |" for name, field in Row.model_fields.items()]
     return "\n".join(lines) + "\n"

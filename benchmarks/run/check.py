@@ -39,15 +39,7 @@ LIBRARIES = {
 
 
 def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
-    """Check this machine.
-
-    Args:
-        devices: Torch device types.
-        module: `package:function`, a Jacobian function of the user's, checked and timed beside ours.
-
-    Returns:
-        One item per thing.
-    """
+    """Check this machine."""
     items = [_clock(), _threads(), _memory(), _compiler(), _cache(), _load(), *_libraries()]
     for device in devices:
         if device not in environment.available_devices():
@@ -65,26 +57,12 @@ def check(devices: Sequence[str], module: str | None = None) -> list[Item]:
 
 
 def table(items: Sequence[Item]) -> Table:
-    """Show what was checked.
-
-    Args:
-        items: The items.
-
-    Returns:
-        What, answer, detail.
-    """
+    """Show what was checked."""
     return ["checked", "answer", "detail"], [[item.what, item.answer, item.detail] for item in items]
 
 
 def verdict(items: Sequence[Item]) -> str:
-    """Say in one line whether all is right.
-
-    Args:
-        items: The items.
-
-    Returns:
-        The line.
-    """
+    """Say in one line whether all is right."""
     wrong = [item.what for item in items if item.failed]
     absent = [item.what for item in items if item.answer == "absent"]
     rest = f"; absent, with its reason above: {', '.join(absent)}" if absent else ""

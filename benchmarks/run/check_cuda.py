@@ -19,11 +19,7 @@ AGREE = 0.2  # of a long kernel's time: what events and the clock, which sees th
 
 
 def items() -> Iterator[Item]:
-    """Check the CUDA device.
-
-    Yields:
-        One item per thing.
-    """
+    """Check the CUDA device."""
     yield Item(
         "driver", "ok" if cuda_driver() else "wrong", f"{cuda_driver() or 'NVML does not answer'}, torch is built for {torch.version.cuda}"
     )

@@ -77,14 +77,7 @@ class Plan(BaseModel):
     tasks: list[Task]
 
     def settings(self, out: Path) -> Settings:
-        """Return how a task runs.
-
-        Args:
-            out: The shared directory.
-
-        Returns:
-            Settings, without the task's own problems.
-        """
+        """Return how a task runs."""
         return Settings(
             devices=tuple(self.devices),
             methods=tuple(self.methods),
@@ -98,14 +91,7 @@ class Plan(BaseModel):
         )
 
     def resources(self, constraint: str | None) -> scheduling.Resources:
-        """Return what is asked of the scheduler.
-
-        Args:
-            constraint: Feature of the nodes.
-
-        Returns:
-            The resources of a task.
-        """
+        """Return what is asked of the scheduler."""
         return scheduling.Resources(self.on, self.partition, constraint, self.minutes, not self.shared)
 
 
@@ -122,20 +108,7 @@ class Wanted:
 
 
 def group(cases: Sequence[Case], settings: Settings, minutes: int, least: int = 1) -> list[list[str]]:
-    """Put problems into groups that a task can finish.
-
-    Args:
-        cases: The cases of a sweep.
-        settings: How they run.
-        minutes: Limit of a task.
-        least: Number of groups at least, where there are as many problems.
-
-    Returns:
-        Groups of problem keys, in the order of the sweep.
-
-    Raises:
-        BadInput: A single problem takes longer than a task may.
-    """
+    """Put problems into groups that a task can finish."""
     seconds: dict[str, float] = {}
     for case in cases:
         seconds[case.group] = seconds.get(case.group, 0.0) + (settings.seconds or case.seconds) + OVERHEAD_S
@@ -157,20 +130,7 @@ def group(cases: Sequence[Case], settings: Settings, minutes: int, least: int = 
 
 
 def plan(known: dict[str, Sweep], wanted_sweeps: Sequence[str], settings: Settings, wanted: Wanted) -> Plan:
-    """Make the tasks of some sweeps.
-
-    Args:
-        known: Sweeps by name.
-        wanted_sweeps: Names.
-        settings: How they run.
-        wanted: What is asked of the cluster.
-
-    Returns:
-        The plan.
-
-    Raises:
-        BadInput: A problem takes longer than a task may, or nothing is to be measured.
-    """
+    """Make the tasks of some sweeps."""
     tasks = []
     for constraint in wanted.constraints:
         for name in wanted_sweeps:
@@ -192,17 +152,7 @@ def plan(known: dict[str, Sweep], wanted_sweeps: Sequence[str], settings: Settin
 
 
 def read_plan(out: Path) -> Plan:
-    """Read the plan of a directory.
-
-    Args:
-        out: The shared directory.
-
-    Returns:
-        The plan.
-
-    Raises:
-        BadInput: There is none, or it is of another version.
-    """
+    """Read the plan of a directory."""
     path = out / "run.json"
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
@@ -215,21 +165,7 @@ def read_plan(out: Path) -> Plan:
 
 
 def start(out: Path, asked: Plan, sweeps_file: Path, resume: bool, wait: Callable[[float], object] = time.sleep) -> scheduling.Jobs | None:
-    """Check everything, then submit the tasks that have not all their rows.
-
-    Args:
-        out: The shared directory.
-        asked: The plan.
-        sweeps_file: Where its sweeps are.
-        resume: Whether to go on with what is there.
-        wait: Called between looks at the probe.
-
-    Returns:
-        The jobs; `None` where nothing is left to do.
-
-    Raises:
-        BadInput: Something is bad; then nothing was submitted.
-    """
+    """Check everything, then submit the tasks that have not all their rows."""
     try:
         for constraint in dict.fromkeys(task.constraint for task in asked.tasks):
             scheduling.check(asked.resources(constraint))
@@ -280,23 +216,13 @@ def _check_alike(out: Path, before: Plan, asked: Plan, text: str) -> None:
 
 
 def run_tasks(out: str, names: list[str]) -> None:
-    """Do tasks one after the other: what a job runs.
-
-    Args:
-        out: The shared directory.
-        names: Of the tasks.
-    """
+    """Do tasks one after the other: what a job runs."""
     for name in names:
         run_task(out, name)
 
 
 def run_task(out: str, name: str) -> None:
-    """Do a task, or the rest of it.
-
-    Args:
-        out: The shared directory.
-        name: Name of the task.
-    """
+    """Do a task, or the rest of it."""
     directory = Path(out)
     asked = read_plan(directory)
     task = next(one for one in asked.tasks if one.name == name)
@@ -315,16 +241,7 @@ def run_task(out: str, name: str) -> None:
 
 
 def state_of(out: Path, task: Task, scheduled: str | None) -> str:
-    """Say what a task does.
-
-    Args:
-        out: The shared directory.
-        task: The task.
-        scheduled: What the scheduler says: `pending`, `running`, `ended`, or `None` where it was never submitted.
-
-    Returns:
-        One of `STATES`.
-    """
+    """Say what a task does."""
     if (out / "tasks" / task.name / "done").exists():
         return "done"
     if scheduled == "running" and not (out / "tasks" / task.name).exists():
@@ -346,11 +263,7 @@ class Status:
         return not {"pending", "running"} & set(self.states.values())
 
     def lines(self) -> list[str]:
-        """Write a line per state, and the rows.
-
-        Returns:
-            The lines.
-        """
+        """Write a line per state, and the rows."""
         found = []
         for state in STATES:
             names = [name for name, own in self.states.items() if own == state]
@@ -364,18 +277,7 @@ def _shortened(names: list[str], most: int = 4) -> str:
 
 
 def status(out: Path, jobs: scheduling.Jobs | None = None) -> Status:
-    """Look at a run: at its files, and at the scheduler.
-
-    Args:
-        out: The shared directory.
-        jobs: Its jobs; read from the directory by default.
-
-    Returns:
-        How far it is.
-
-    Raises:
-        BadInput: There is no run, or the scheduler does not answer.
-    """
+    """Look at a run: at its files, and at the scheduler."""
     asked = read_plan(out)
     jobs = jobs or scheduling.Jobs.load(out)
     try:
@@ -395,17 +297,7 @@ def _lines_of(path: Path) -> int:
 
 
 def follow(out: Path, jobs: scheduling.Jobs, say: Callable[[str], object], wait: Callable[[float], object] = time.sleep) -> Status:
-    """Tell how a run goes until nothing waits or runs.
-
-    Args:
-        out: The shared directory.
-        jobs: Its jobs.
-        say: Called with a line whenever it changes.
-        wait: Called between looks, with the seconds.
-
-    Returns:
-        How it ended.
-    """
+    """Tell how a run goes until nothing waits or runs."""
     said = ""
     while True:
         now = status(out, jobs)
@@ -419,14 +311,7 @@ def follow(out: Path, jobs: scheduling.Jobs, say: Callable[[str], object], wait:
 
 
 def failures(out: Path) -> list[str]:
-    """Say why tasks have failed, from the last lines of their logs.
-
-    Args:
-        out: The shared directory.
-
-    Returns:
-        A line for each task that ended without all its rows.
-    """
+    """Say why tasks have failed, from the last lines of their logs."""
     jobs = scheduling.Jobs.load(out)
     found = []
     for name, state in status(out, jobs).states.items():
@@ -438,18 +323,7 @@ def failures(out: Path) -> list[str]:
 
 
 def merge(directories: Sequence[Path], out: Path) -> list[Path]:
-    """Merge the rows of runs: one CSV a machine and sweep, with its environment, and that of every node beside it.
-
-    Args:
-        directories: Of runs over a cluster.
-        out: Where `<machine>/<sweep>.csv` go.
-
-    Returns:
-        The CSVs.
-
-    Raises:
-        BadInput: There are no rows, or the runs measured different things under one name.
-    """
+    """Merge the rows of runs: one CSV a machine and sweep, with its environment, and that of every node beside it."""
     plans = [(directory, read_plan(directory)) for directory in directories]
     _check_mergeable(plans)
     tasks = [(directory, asked, task) for directory, asked in plans for task in asked.tasks]

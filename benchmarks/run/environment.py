@@ -28,15 +28,7 @@ _COLLECTORS: dict[str, tuple[Callable[[], Fact], str]] = {}
 
 
 def fact(key: str, unit: str = "") -> Callable[[_Collector], _Collector]:
-    """Register a collector.
-
-    Args:
-        key: Name of the fact, unique.
-        unit: Unit of its value, if it has one.
-
-    Returns:
-        A decorator that returns the collector unchanged.
-    """
+    """Register a collector."""
 
     def decorate(collect: _Collector) -> _Collector:
         _COLLECTORS[key] = (collect, unit)
@@ -46,11 +38,7 @@ def fact(key: str, unit: str = "") -> Callable[[_Collector], _Collector]:
 
 
 def collect() -> dict[str, Fact]:
-    """Collect every fact; a collector that fails leaves `None`.
-
-    Returns:
-        Facts by key; the unit is part of the key where there is one.
-    """
+    """Collect every fact; a collector that fails leaves `None`."""
     facts: dict[str, Fact] = {}
     for key, (collector, unit) in _COLLECTORS.items():
         name = f"{key}_{unit}" if unit else key
@@ -206,70 +194,37 @@ def _git(*arguments: str) -> str:
 
 
 def hardware_fingerprint() -> str:
-    """Tell this kind of machine from others by a hash of its processor's model and features, and its cores.
-
-    Returns:
-        Sixteen hexadecimal digits; machines of one kind share them.
-    """
+    """Tell this kind of machine from others by a hash of its processor's model and features, and its cores."""
     return hashlib.sha256(f"{processor()} {os.cpu_count()} {accelerators()}".encode()).hexdigest()[:16]
 
 
 def machine_slug() -> str:
-    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores`, with the accelerator in front where there is one.
-
-    Returns:
-        Lower-case letters, digits and hyphens.
-    """
+    """Name this machine by its processor and cores, e.g. `amd-epyc-9654-2-cores`, with the accelerator in front where there is one."""
     first = " ".join(accelerators()[:1])
     slug = re.sub(r"[^a-z0-9]+", "-", f"{first} {cpu_model()} {os.cpu_count()} cores".lower())
     return slug.strip("-")
 
 
 def own_results() -> Path:
-    """Return where the runs of this machine go by default, below the current directory.
-
-    Returns:
-        `build/results/<machine>`.
-    """
+    """Return where the runs of this machine go by default, below the current directory."""
     return OWN_RESULTS / machine_slug()
 
 
 def device_name(device: str) -> str:
-    """Return the model of a device.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        The processor's or accelerator's model name; the device's own where it is not there.
-    """
+    """Return the model of a device."""
     if torch.device(device).type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name(torch.device(device))
     return cpu_model() if torch.device(device).type == "cpu" else device
 
 
 def available_devices() -> list[str]:
-    """Return the device types torch can use here, the CPU first.
-
-    Returns:
-        E.g. `["cpu", "cuda"]`.
-    """
+    """Return the device types torch can use here, the CPU first."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return ["cpu"] if accelerator is None else ["cpu", accelerator.type]
 
 
 def parse_devices(text: str | None) -> tuple[str, ...]:
-    """Read a comma-separated list of devices.
-
-    Args:
-        text: E.g. `"cpu,cuda"`; `None` means every device found.
-
-    Returns:
-        Device types. One that torch knows but does not find here is kept: its cases are skipped with that reason.
-
-    Raises:
-        BadInput: A name is not a torch device, or the list is empty.
-    """
+    """Read a comma-separated list of devices."""
     if text is None:
         return tuple(available_devices())
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -53,11 +53,7 @@ class SweepProgress:
             self._live.stop()
 
     def update(self, step: Step) -> None:
-        """Show a step.
-
-        Args:
-            step: A case that started, or ended.
-        """
+        """Show a step."""
         if self._live:
             self._live.update(self._task, total=step.total, completed=step.done, case=step.case.id)
         elif step.status is not None:
@@ -103,11 +99,7 @@ class StudyProgress:
             self._live.stop()
 
     def update(self, share: float) -> None:
-        """Show how much is done.
-
-        Args:
-            share: Between 0 and 1.
-        """
+        """Show how much is done."""
         if self._live:
             self._live.update(self._task, completed=share)
         elif monotonic() - self._said_at > SILENCE_S and share > 0.01:  # before, the time left is a guess
@@ -120,12 +112,7 @@ class StudyProgress:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: fitted to a terminal; in a pipe one line per row, columns two spaces apart, nothing cut.
-
-    Args:
-        columns: Headings.
-        rows: Cells, as text; nothing in them is interpreted.
-    """
+    """Print a table: fitted to a terminal; in a pipe one line per row, columns two spaces apart, nothing cut."""
     console = Console()
     if console.is_terminal:
         table = Table(*columns, box=None, pad_edge=False, header_style="bold")

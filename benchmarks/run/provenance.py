@@ -62,15 +62,7 @@ class Provenance(BaseModel):
 
 
 def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
-    """Collect where the rows of a run will come from. Takes about a second: the ceilings and overheads are measured.
-
-    Args:
-        sweep: The sweep.
-        settings: How it runs.
-
-    Returns:
-        The description.
-    """
+    """Collect where the rows of a run will come from. Takes about a second: the ceilings and overheads are measured."""
     # Only what was typed after the name: the path of the script is the machine's business.
     typed = shlex.join(_without_place(word) for word in sys.argv[1:]) if Path(sys.argv[0]).name == "bench.py" else None
     present = [device for device in settings.devices if device in environment.available_devices()]
@@ -95,16 +87,7 @@ def _without_place(word: str) -> str:
 
 
 def with_ceilings_of_now(origin: Provenance, settings: Settings, doubted: bool) -> Provenance:
-    """Measure the ceilings once more, at the end of a run of more than a minute, and keep the best rates seen.
-
-    Args:
-        origin: The description made at the start.
-        settings: How it ran.
-        doubted: A row lies above its ceiling: measure after a short run too.
-
-    Returns:
-        The description with the better of both.
-    """
+    """Measure the ceilings once more, at the end of a run of more than a minute, and keep the best rates seen."""
     return origin.model_copy(update={"ceilings": _ceilings(list(origin.ceilings), settings.threads_asked, doubted)})
 
 
@@ -119,17 +102,7 @@ def _ceilings(devices: list[str], threads: int, doubted: bool = False) -> dict[s
 
 
 def read_provenance(csv: Path) -> Provenance:
-    """Read the environment file beside a CSV.
-
-    Args:
-        csv: The result file.
-
-    Returns:
-        Its description.
-
-    Raises:
-        BadInput: The file is missing, not JSON, or does not describe a run.
-    """
+    """Read the environment file beside a CSV."""
     path = csv.with_suffix(".environment.json")
     try:
         return Provenance.model_validate_json(path.read_text(encoding="utf-8"))

@@ -63,21 +63,12 @@ class Record:
     written: bool = False
 
     def close(self, status: str, reason: str | None = None) -> None:
-        """Settle the status, once, and let go of what the computation holds.
-
-        Args:
-            status: One of `rows.STATUSES`.
-            reason: Why it is not `ok`.
-        """
+        """Settle the status, once, and let go of what the computation holds."""
         if self.status is None:
             self.status, self.reason, self.trial = status, reason, None
 
     def row(self) -> Row:
-        """Make the row.
-
-        Returns:
-            The validated row; where what was measured makes no valid one, a row that says so.
-        """
+        """Make the row."""
         try:
             return self._row()
         except ValidationError as error:
@@ -113,14 +104,7 @@ class Session:
         self._records: dict[str, Record] = {}
 
     def record(self, case: Case) -> Record:
-        """Return the record of a case; entering another problem lets go of the last one's networks and results.
-
-        Args:
-            case: The case.
-
-        Returns:
-            Its record, new at its first block.
-        """
+        """Return the record of a case; entering another problem lets go of the last one's networks and results."""
         problem = case.key.rsplit("/", 1)[0]
         if problem != self._problem:
             self._problem = problem
@@ -132,21 +116,13 @@ class Session:
         return self._records[case.key]
 
     def wait_for_turn(self, turn: Turn) -> None:
-        """Announce a turn to the parent and wait until it is granted, so that no other process computes meanwhile.
-
-        Args:
-            turn: The turn.
-        """
+        """Announce a turn to the parent and wait until it is granted, so that no other process computes meanwhile."""
         self.tell({"event": "turn", "case": turn.case.key, "block": turn.block})
         if self.options.grant_fd is not None and os.read(self.options.grant_fd, 1) == b"":
             os._exit(LOST_PARENT)  # end of file: nobody is there to grant anything
 
     def tell(self, event: dict[str, object]) -> None:
-        """Send the parent an event, if there is one.
-
-        Args:
-            event: Its content.
-        """
+        """Send the parent an event, if there is one."""
         if self.options.events_fd is not None:
             try:
                 os.write(self.options.events_fd, json.dumps(event).encode() + b"\n")
@@ -155,17 +131,7 @@ class Session:
 
 
 def make_row(case: Case, status: str, reason: str | None = None, **measured: Any) -> Row:
-    """Make a row of a case: sizes, names, work and provenance are filled in.
-
-    Args:
-        case: The case.
-        status: One of `rows.STATUSES`.
-        reason: Why it is not `ok`.
-        **measured: The measured columns.
-
-    Returns:
-        The validated row.
-    """
+    """Make a row of a case: sizes, names, work and provenance are filled in."""
     p = case.problem
     method = find_method(case.method)
     work = cost(p, method.mode)
@@ -211,14 +177,7 @@ def _commit() -> str | None:
 
 
 def turns_of(options: Any) -> list[Turn]:
-    """List the turns that the command line selects: A…A B…B C…C A…A …, block by block within each problem.
-
-    Args:
-        options: Pytest's parsed options.
-
-    Returns:
-        Turns in measuring order, without the cases named in `--done` and without other runtimes than `--runtime`.
-    """
+    """List the turns that the command line selects: A…A B…B C…C A…A …, block by block within each problem."""
     devices = options.device or ",".join(environment.available_devices())
     sweep = find_sweep(options.sweep, load_sweeps(options.sweeps_file or SWEEPS_FILE))
     done = set(options.done.read_text(encoding="utf-8").splitlines()) if options.done else set()
@@ -231,14 +190,7 @@ def turns_of(options: Any) -> list[Turn]:
 
 
 def in_turn(cases: list[Case]) -> list[Turn]:
-    """Interleave the blocks of the cases of each problem.
-
-    Args:
-        cases: Cases, those of a problem next to each other.
-
-    Returns:
-        Their turns.
-    """
+    """Interleave the blocks of the cases of each problem."""
     by_problem: dict[str, list[Case]] = {}
     for case in cases:
         by_problem.setdefault(case.group, []).append(case)
@@ -246,39 +198,18 @@ def in_turn(cases: list[Case]) -> list[Turn]:
 
 
 def threads_of(options: Any) -> int:
-    """Return the number of threads to use.
-
-    Args:
-        options: Pytest's parsed options.
-
-    Returns:
-        `--threads`, or every core available.
-    """
+    """Return the number of threads to use."""
     return options.threads or clock.available_threads()
 
 
 def status_of(error: BaseException) -> tuple[str, str]:
-    """Name what an exception means for a case.
-
-    Args:
-        error: What was raised.
-
-    Returns:
-        The status, and the reason in one line.
-    """
+    """Name what an exception means for a case."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return "oom" if is_out_of_memory(error) else "crashed", f"{type(error).__name__}: {first}"[:300]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an allocation that failed from other errors; CPU torch and XLA raise no class of their own for it.
-
-    Args:
-        error: The exception.
-
-    Returns:
-        Whether memory ran out.
-    """
+    """Tell an allocation that failed from other errors; CPU torch and XLA raise no class of their own for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
@@ -286,12 +217,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def poisons_device(error: BaseException) -> bool:
-    """Tell an error after which a CUDA context answers every call with the same error.
-
-    Args:
-        error: The exception.
-
-    Returns:
-        Whether this process can no longer use its device.
-    """
+    """Tell an error after which a CUDA context answers every call with the same error."""
     return not is_out_of_memory(error) and ("CUDA error" in str(error) or "CUDA_ERROR" in str(error))

@@ -61,21 +61,7 @@ def run(
     report: Report = lambda progress: None,
     provenance: Callable[[str], object] = lambda text: None,
 ) -> Result:
-    """Run a sweep, writing `<sweep>.csv` and `<sweep>.environment.json` into `out`.
-
-    Args:
-        sweep: The sweep.
-        out: Output directory; created if missing.
-        settings: Devices, methods, limits.
-        report: Called when a case starts and when it ends.
-        provenance: Called with the environment file's text before the first case, for who keeps it of runs that are killed.
-
-    Returns:
-        The rows and where they are.
-
-    Raises:
-        BadInput: The directory cannot be written or has no space left, is locked by another run, or holds a journal that is not ours.
-    """
+    """Run a sweep, writing `<sweep>.csv` and `<sweep>.environment.json` into `out`."""
     check_writable(out)
     lock = Lock(out / f".{sweep.name}.lock", settings.looks_at_lock)
     start = time.monotonic()
@@ -243,15 +229,7 @@ def _alike(entry: Entry, settings: Settings) -> bool:
 
 
 def under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:
-    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start.
-
-    Args:
-        entry: The row.
-        rates: Device to ceilings.
-
-    Returns:
-        The row with its fraction of them, flagged where it is above.
-    """
+    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start."""
     row = entry.row
     if row.status != "ok" or row.device not in rates:
         return entry
@@ -279,14 +257,7 @@ def _write_results(csv: Path, entries: list[Entry], provenance: Provenance) -> N
 
 
 def check_writable(out: Path) -> None:
-    """Refuse an output directory that cannot take the results.
-
-    Args:
-        out: The directory; created if missing.
-
-    Raises:
-        BadInput: It cannot be written, or has no space left.
-    """
+    """Refuse an output directory that cannot take the results."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

@@ -129,11 +129,7 @@ class Worker:
         self._buffer = b""
 
     def grant(self) -> str:
-        """Let the announced turn begin.
-
-        Returns:
-            The key of its case.
-        """
+        """Let the announced turn begin."""
         assert self.turn is not None
         self.running, self.turn = self.turn[0], None
         self.deadline = now() + self._timeout_s
@@ -147,14 +143,7 @@ class Worker:
         return self.running or (self.turn[0] if self.turn else None)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Read what has arrived, keeping track of turns.
-
-        Yields:
-            Complete events.
-
-        Raises:
-            EOFError: The worker has closed its end: it is gone, or going.
-        """
+        """Read what has arrived, keeping track of turns."""
         chunk = os.read(self.events, 65536)
         if not chunk:
             raise EOFError
@@ -173,11 +162,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> tuple[str, str]:
-        """Wait for the end and clean up.
-
-        Returns:
-            What became of the case in flight: status and reason.
-        """
+        """Wait for the end and clean up."""
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:  # it has closed its pipe but lingers

@@ -87,14 +87,7 @@ class Grid(BaseModel):
         return self
 
     def problems(self, quantity: str = JACOBIAN) -> Iterator[dict[str, Any]]:
-        """Expand the product.
-
-        Args:
-            quantity: What is computed; a loss is `mse` where the quantity has one and the grid names none.
-
-        Yields:
-            Keyword arguments of `jacobians.Problem`, without the device.
-        """
+        """Expand the product."""
         common = {name: getattr(self, name) for name in ("activation", "output_activation", "bias", "dtype")}
         common |= {"quantity": quantity, "loss": self.loss or ("mse" if find_quantity(quantity).loss else None)}
         for N in _as_list(self.N):
@@ -138,14 +131,7 @@ class Sweep(BaseModel):
         return self
 
     def problems(self, grid: Grid) -> Iterator[dict[str, Any]]:
-        """Expand one of its grids.
-
-        Args:
-            grid: The grid.
-
-        Yields:
-            Keyword arguments of `jacobians.Problem`, without the device.
-        """
+        """Expand one of its grids."""
         yield from grid.problems(self.quantity)
 
 
@@ -184,17 +170,7 @@ class Case:
 
 
 def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
-    """Read and validate the sweeps.
-
-    Args:
-        path: A TOML file, one table per sweep.
-
-    Returns:
-        Sweeps by name, in the order of the file.
-
-    Raises:
-        BadInput: The file is missing, is not TOML, or a table does not describe a sweep.
-    """
+    """Read and validate the sweeps."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -246,18 +222,7 @@ EXPECTED = {
 
 
 def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
-    """Return the sweep called `name`.
-
-    Args:
-        name: Its name.
-        sweeps: Where to look; the project's own file by default.
-
-    Returns:
-        The sweep.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
+    """Return the sweep called `name`."""
     known = load_sweeps() if sweeps is None else sweeps
     if name not in known:
         raise BadInput(suggest("sweep", name, list(known)))
@@ -268,18 +233,6 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     """List the cases of a sweep: all methods of a problem next to each other, so that ratios between them hold.
 
     Kernels made for another type of device are left out.
-
-    Args:
-        sweep: The sweep.
-        devices: Torch device types.
-        patterns: Globs of method names; all methods when empty.
-        seed: Seed of weights and inputs.
-
-    Returns:
-        The cases, in measuring order.
-
-    Raises:
-        BadInput: A pattern matches no method.
     """
     chosen = select_methods(patterns, sweep.quantity)
     made_for = {method.name: method.device for method in jac.methods(quantity=sweep.quantity)}
@@ -299,18 +252,7 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
 
 
 def select_methods(patterns: Sequence[str], quantity: str = JACOBIAN) -> list[str]:
-    """Resolve method globs.
-
-    Args:
-        patterns: Globs of names, with or without the quantity in front; all methods when empty.
-        quantity: The quantity whose methods are meant.
-
-    Returns:
-        Names in the registry's order.
-
-    Raises:
-        BadInput: A pattern matches no method.
-    """
+    """Resolve method globs."""
     everything = jac.methods(quantity=quantity)
     if not patterns:
         return [method.name for method in everything]

@@ -17,17 +17,6 @@ def load_mlp(path: Path, activation: str = "tanh", output_activation: str = "ide
     """Read an MLP from a state dictionary: `….weight` matrices and `….bias` vectors, in the order of the layers.
 
     A `.pt` or `.pth` file is read with `weights_only=True`: a pickle that would run code is refused, not run.
-
-    Args:
-        path: A `.safetensors`, `.pt` or `.pth` file.
-        activation: Hidden activation, which a checkpoint does not record.
-        output_activation: Output activation.
-
-    Returns:
-        The network.
-
-    Raises:
-        BadInput: The file is missing, of another kind, not to be trusted, or does not hold an MLP.
     """
     state = _read(path)
     weights = {name.removesuffix("weight"): tensor for name, tensor in state.items() if name.endswith("weight")}

@@ -23,14 +23,6 @@ MODES = ("forward", "reverse", "mixed")
 def suggest(what: str, given: str, known: Sequence[str]) -> str:
     """Write what is wrong with an unknown name: what comes close, or everything there is.
 
-    Args:
-        what: Kind of name.
-        given: What was typed.
-        known: What there is.
-
-    Returns:
-        The message.
-
     Example:
         >>> print(suggest("sweep", "qick", ["quick", "depth"]))
         unknown sweep 'qick': did you mean 'quick'?
@@ -48,12 +40,6 @@ def suggest(what: str, given: str, known: Sequence[str]) -> str:
 def split(given: Iterable[str]) -> list[str]:
     """Take lists apart that were typed with commas.
 
-    Args:
-        given: Words.
-
-    Returns:
-        Their parts, each once.
-
     Example:
         >>> split(["quick,depth", "quick"])
         ['quick', 'depth']
@@ -62,18 +48,7 @@ def split(given: Iterable[str]) -> list[str]:
 
 
 def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
-    """Check the names of sweeps.
-
-    Args:
-        given: What was typed.
-        path: The TOML file.
-
-    Returns:
-        The names.
-
-    Raises:
-        BadInput: There is none of that name, or no such file.
-    """
+    """Check the names of sweeps."""
     try:
         known = list(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -88,17 +63,7 @@ def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
 
 
 def methods(given: Sequence[str]) -> tuple[str, ...]:
-    """Check patterns of method names. A bare mode means its readable implementation, as in the library.
-
-    Args:
-        given: Globs, modes, or lists of them.
-
-    Returns:
-        Globs of full names.
-
-    Raises:
-        BadInput: One matches no method.
-    """
+    """Check patterns of method names. A bare mode means its readable implementation, as in the library."""
     known = _registered() if "jacobians" in sys.modules else list(_first_arguments("jacobians", "register"))
     patterns = [f"{pattern}:eager" if pattern in MODES else pattern for pattern in split(given)]
     for pattern in patterns:
@@ -108,14 +73,7 @@ def methods(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def devices(given: str | None) -> None:
-    """Check a list of devices, without asking whether they are here.
-
-    Args:
-        given: E.g. `cpu,cuda`, or `None`.
-
-    Raises:
-        BadInput: One is no torch device, or the list is empty.
-    """
+    """Check a list of devices, without asking whether they are here."""
     if given is None:
         return
     names = split([given])
@@ -127,15 +85,8 @@ def devices(given: str | None) -> None:
 
 
 def activation(given: str) -> None:
-    """Check the name of an activation; its settings are checked later.
-
-    Args:
-        given: A name, or its text with settings.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
-    source = (ROOT / "jacobians" / "activations.py").read_text(encoding="utf-8")
+    """Check the name of an activation; its settings are checked later."""
+    source = (ROOT / "jacobians" / "network" / "activations.py").read_text(encoding="utf-8")
     known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
     for one in given.split(";"):
         if one.partition("(")[0] not in known:
@@ -143,30 +94,15 @@ def activation(given: str) -> None:
 
 
 def quantity(given: str, otherwise: str = "") -> None:
-    """Check the name of a quantity.
-
-    Args:
-        given: The name.
-        otherwise: What to say where there is none; by default which there are.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
+    """Check the name of a quantity."""
     known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _first_arguments("jacobians", "register") if "/" in name)]
     if given not in known:
         raise BadInput(otherwise or suggest("quantity", given, known))
 
 
 def loss(given: str) -> None:
-    """Check the name of a loss; its settings are checked later.
-
-    Args:
-        given: A name, or its text with reduction and scale.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
-    source = (ROOT / "jacobians" / "losses.py").read_text(encoding="utf-8")
+    """Check the name of a loss; its settings are checked later."""
+    source = (ROOT / "jacobians" / "network" / "losses.py").read_text(encoding="utf-8")
     known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
     if given.partition("(")[0] not in known:
         raise BadInput(suggest("loss", given.partition("(")[0], known))
@@ -174,15 +110,6 @@ def loss(given: str) -> None:
 
 def widths(given: str) -> tuple[int, ...]:
     """Read widths as people write them.
-
-    Args:
-        given: `784,50,10`, `784 50 10`, `784-50-10` or `[784, 50, 10]`.
-
-    Returns:
-        The widths.
-
-    Raises:
-        BadInput: They are no whole numbers, or fewer than two, or one is below 1.
 
     Example:
         >>> widths("[784, 50, 10]") == widths("784 50 10") == widths("784-50-10") == (784, 50, 10)
@@ -198,17 +125,7 @@ def widths(given: str) -> tuple[int, ...]:
 
 
 def results(given: Sequence[Path]) -> list[Path]:
-    """Check result files; a directory stands for the CSVs in it.
-
-    Args:
-        given: Paths.
-
-    Returns:
-        The files.
-
-    Raises:
-        BadInput: One does not exist, or a directory holds none.
-    """
+    """Check result files; a directory stands for the CSVs in it."""
     found: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -224,14 +141,7 @@ def results(given: Sequence[Path]) -> list[Path]:
 
 
 def studies(given: Sequence[str]) -> None:
-    """Check names of studies.
-
-    Args:
-        given: The names.
-
-    Raises:
-        BadInput: There is none of a name, or none is given.
-    """
+    """Check names of studies."""
     known = _first_arguments("studies", "Study")
     for one in given:
         if one not in known:
@@ -239,16 +149,7 @@ def studies(given: Sequence[str]) -> None:
 
 
 def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path | None) -> None:
-    """Check where a run is to take place.
-
-    Args:
-        given: Of `--on`.
-        others: Options that go with a scheduler alone, and their values.
-        out: Of `--out`.
-
-    Raises:
-        BadInput: There is no such scheduler, an option goes with another one, or no shared directory is named.
-    """
+    """Check where a run is to take place."""
     if given is None:
         if wrong := [name for name, value in others if value]:
             raise BadInput(f"{', '.join(wrong)} goes with --on slurm; leave it out, or add --on slurm")
@@ -260,28 +161,14 @@ def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path
 
 
 def data_set(given: str | None) -> None:
-    """Check the name of a data set.
-
-    Args:
-        given: The name, or `None`.
-
-    Raises:
-        BadInput: There is none of that name.
-    """
+    """Check the name of a data set."""
     known = _first_arguments("studies", "data_set")
     if given is not None and given not in known:
         raise BadInput(suggest("data set", given, known))
 
 
 def directory(given: Path | None) -> None:
-    """Check a directory that is to be read.
-
-    Args:
-        given: The directory, or `None`.
-
-    Raises:
-        BadInput: It is none.
-    """
+    """Check a directory that is to be read."""
     if given is not None and not given.is_dir():
         raise BadInput(f"{given}: no such directory; name the one that holds the files")
 

@@ -15,21 +15,7 @@ from jacobians.problem import Problem, uniform_widths
 
 
 def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, widths: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Read the widths of a network.
-
-    Args:
-        L: Hidden layers.
-        D: Input width.
-        K: Hidden width.
-        P: Output width.
-        widths: All widths instead.
-
-    Returns:
-        The widths, input first.
-
-    Raises:
-        BadInput: Neither widths nor all four sizes were given, or one of them is not a positive number.
-    """
+    """Read the widths of a network."""
     sizes = {"--L": L, "--D": D, "--K": K, "--P": P}
     given = [name for name, size in sizes.items() if size is not None]
     if widths is not None:
@@ -49,17 +35,7 @@ def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, width
 
 
 def from_module(name: str) -> jac.MLP:
-    """Import a network: this runs the module with the user's rights, so it must be one that the user trusts.
-
-    Args:
-        name: `package.module:attribute`, an `nn.Sequential`, an `MLP`, or a function that returns one.
-
-    Returns:
-        The network.
-
-    Raises:
-        BadInput: The name is malformed, nothing of that name can be imported, or it is no such network.
-    """
+    """Import a network: this runs the module with the user's rights, so it must be one that the user trusts."""
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise BadInput(f"--module takes package.module:attribute, got {name!r}")
@@ -78,17 +54,7 @@ def from_module(name: str) -> jac.MLP:
 
 
 def problem_of_network(mlp: jac.MLP, N: int, device: str, dtype: str | None) -> Problem:
-    """Describe a network as a problem.
-
-    Args:
-        mlp: The network.
-        N: Samples; 1 is a single x.
-        device: Torch device.
-        dtype: Floating-point type; the network's own by default.
-
-    Returns:
-        The problem.
-    """
+    """Describe a network as a problem."""
     return Problem(
         widths=mlp.widths,
         batch=None if N == 1 else N,

@@ -158,16 +158,7 @@ def _solve(
 
 
 def multiply_adds(tree: Split | None, widths: Sequence[int], *, scaled: bool = True) -> int:
-    """Count the operations of a tree, for one sample.
-
-    Args:
-        tree: The products.
-        widths: Widths of the whole chain.
-        scaled: Whether slopes stand between the weights.
-
-    Returns:
-        Multiply-adds of the products plus multiplications of the scalings.
-    """
+    """Count the operations of a tree, for one sample."""
     if tree is None:
         return 0
     rows, inner, columns = widths[tree.last], widths[tree.at], widths[tree.first - 1]

@@ -37,15 +37,6 @@ def working_bytes(problem: Problem, mode: str, samples: int, seeds: int) -> int:
     Forward mode holds two layers of values and of tangents, reverse mode the tape and two layers of cotangents; either also the piece
     of J it has computed.
 
-    Args:
-        problem: Sizes and dtype.
-        mode: `"forward"` or `"reverse"`.
-        samples: Samples at a time.
-        seeds: Columns or rows at a time.
-
-    Returns:
-        Bytes.
-
     Example:
         >>> p = Problem(widths=(1000, 1000, 10), batch=64)
         >>> working_bytes(p, "reverse", 64, 10) > 4 * 64 * 10 * 1000
@@ -61,19 +52,7 @@ def working_bytes(problem: Problem, mode: str, samples: int, seeds: int) -> int:
 
 
 def layout(problem: Problem, mode: str, most_bytes: int) -> Chunks:
-    """Find the largest chunks within a bound: samples are cut first, then columns or rows.
-
-    Args:
-        problem: The problem.
-        mode: `"forward"` or `"reverse"`.
-        most_bytes: The bound.
-
-    Returns:
-        The chunks.
-
-    Raises:
-        ValueError: Not even one column or row of one sample fits.
-    """
+    """Find the largest chunks within a bound: samples are cut first, then columns or rows."""
     seeds = problem.D if mode == "forward" else problem.P
     per_sample = working_bytes(problem, mode, 1, seeds) - LIBRARY_BYTES
     if LIBRARY_BYTES + per_sample <= most_bytes:
@@ -88,18 +67,7 @@ def layout(problem: Problem, mode: str, most_bytes: int) -> Chunks:
 
 
 def chunked(mlp: MLP, x: Tensor, problem: Problem, mode: str, most_bytes: int) -> Tensor:
-    """Compute J piece by piece.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        problem: Its description.
-        mode: `"forward"` or `"reverse"`.
-        most_bytes: Bound of the memory beyond J.
-
-    Returns:
-        J of shape (P, D) or (N, P, D).
-    """
+    """Compute J piece by piece."""
     chunks = layout(problem, mode, most_bytes)
     J = x.new_empty((problem.N, problem.P, problem.D))
     batch = x.reshape(-1, problem.D)

@@ -31,27 +31,13 @@ class FactoredJacobian:
         return (*self.A.shape[:-1], self.B.shape[-1])
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        """Push a tangent forward: `J v = A (B v)`.
-
-        Args:
-            v: Shape (..., D), or (..., D, m) for m of them where J itself has as many batch dimensions.
-
-        Returns:
-            Shape (..., P) or (..., P, m).
-        """
+        """Push a tangent forward: `J v = A (B v)`."""
         if v.ndim == self.B.ndim:
             return self.A @ (self.B @ v)
         return (self.A @ (self.B @ v[..., None])).squeeze(-1)
 
     def __rmatmul__(self, u: Tensor) -> Tensor:
-        """Pull a cotangent back: `u J = (u A) B`.
-
-        Args:
-            u: Shape (..., P), or (..., m, P) for m of them where J itself has as many batch dimensions.
-
-        Returns:
-            Shape (..., D) or (..., m, D).
-        """
+        """Pull a cotangent back: `u J = (u A) B`."""
         if u.ndim == self.A.ndim:
             return (u @ self.A) @ self.B
         return ((u[..., None, :] @ self.A) @ self.B).squeeze(-2)
@@ -70,16 +56,6 @@ class FactoredJacobian:
 
 def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
     """Compute the Jacobian as two factors through the narrowest hidden layer.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-
-    Returns:
-        The factors.
-
-    Raises:
-        ValueError: The network has no hidden layer.
 
     Example:
         >>> import torch

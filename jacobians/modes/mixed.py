@@ -58,15 +58,7 @@ def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, T
 
 
 def multiply(tree: Split, tape: Sequence[Layer]) -> Tensor:
-    """Carry out a tree of products.
-
-    Args:
-        tree: The order.
-        tape: Weights and slopes of all layers.
-
-    Returns:
-        The product of the segment, of shape (..., out, in), with a batch dimension wherever a slope has one.
-    """
+    """Carry out a tree of products."""
     left = tape[tree.last - 1].weight if tree.left is None else multiply(tree.left, tape)
     right = tape[tree.first - 1].weight if tree.right is None else multiply(tree.right, tape)
     s = tape[tree.at - 1].slope

@@ -9,15 +9,7 @@ from jacobians.planning import transforms
 
 
 def scale(M: Tensor, s: Tensor) -> Tensor:
-    """Multiply a matrix that the caller owns by broadcast slopes, in place where no graph has to remember it.
-
-    Args:
-        M: Freshly computed tangents or cotangents.
-        s: Slopes, broadcastable against `M`.
-
-    Returns:
-        `M * s`, of the broadcast shape.
-    """
+    """Multiply a matrix that the caller owns by broadcast slopes, in place where no graph has to remember it."""
     # In place saves a pass over memory, but a graph needs the old value, a broadcast a larger result, and a
     # trace must not depend on the grad mode.
     if torch.is_grad_enabled() or M.ndim < s.ndim or transforms.tracing():

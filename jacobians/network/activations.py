@@ -385,16 +385,6 @@ class Activation:
 def activation(given: str | Activation) -> Activation:
     """Return an activation from its name or its text.
 
-    Args:
-        given: `"relu"`, `"leaky_relu(negative_slope=0.2)"`, or an `Activation`, which is returned.
-
-    Returns:
-        The activation.
-
-    Raises:
-        TypeError: It is neither a string nor an `Activation`.
-        ValueError: It names no activation, or a setting that there is none of.
-
     Example:
         >>> tanh = activation("tanh")
         >>> z = torch.tensor([0.0, 100.0])
@@ -453,17 +443,6 @@ SEPARATOR = ";"
 def per_layer(given: str | Activation | Sequence[str | Activation], layers: int) -> tuple[Activation, ...]:
     """Return one activation per hidden layer.
 
-    Args:
-        given: One for all layers, one per layer, or the text that `text_of` makes of these.
-        layers: Number of hidden layers.
-
-    Returns:
-        The activations.
-
-    Raises:
-        TypeError: An element is neither a name nor an `Activation`.
-        ValueError: A name is unknown, or the number of activations is not that of the hidden layers.
-
     Example:
         >>> per_layer(["relu", Activation("elu", alpha=0.5)], 2)
         (Activation('relu'), Activation('elu', alpha=0.5))
@@ -488,15 +467,7 @@ def _hidden(given: str | Activation) -> Activation:
 
 
 def text_of(activations: Sequence[Activation], otherwise: str = "tanh") -> str:
-    """Write activations as one text: the name of the one that all share, or all of them.
-
-    Args:
-        activations: One per hidden layer.
-        otherwise: What to write where there is no hidden layer.
-
-    Returns:
-        Text that `per_layer` reads back.
-    """
+    """Write activations as one text: the name of the one that all share, or all of them."""
     if not activations:
         return otherwise
     return str(activations[0]) if len(set(activations)) == 1 else SEPARATOR.join(map(str, activations))

@@ -111,14 +111,7 @@ class Chain:
         self.output = last or Activation("identity")
 
     def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        """Return weights and biases as they are now.
-
-        Returns:
-            Both tuples.
-
-        Raises:
-            ValueError: The module has changed since it was wrapped.
-        """
+        """Return weights and biases as they are now."""
         for container, children in self._containers:
             if list(container._modules.values()) != children:
                 raise ValueError(f"the layers of the {type(container).__name__} have changed since it was wrapped; {_WRAP_AGAIN}")
@@ -255,15 +248,7 @@ class Chain:
 
 
 def compare(mlp: MLP, module: nn.Module) -> None:
-    """Evaluate both at two inputs, so that what we did not foresee is refused and not computed wrong.
-
-    Args:
-        mlp: The network.
-        module: The module that it was made from.
-
-    Raises:
-        ValueError: They differ.
-    """
+    """Evaluate both at two inputs, so that what we did not foresee is refused and not computed wrong."""
     x = torch.randn(2, mlp.D, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype=mlp.dtype, device=mlp.device)
     with torch.no_grad():
         ours, theirs = mlp(x), module(x)

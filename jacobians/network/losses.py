@@ -282,16 +282,6 @@ class Loss:
 def loss_of(given: str | Loss) -> Loss:
     """Return a loss from its name, or from the text of one.
 
-    Args:
-        given: A name, with torch's defaults, optionally with reduction and scale in brackets; or a `Loss`, which is returned.
-
-    Returns:
-        The loss.
-
-    Raises:
-        TypeError: It is neither.
-        ValueError: The name, a setting or its value is unknown.
-
     Example:
         >>> loss_of("l1"), loss_of("mse(reduction=sum, scale=0.5)")
         (Loss('l1', reduction='mean', scale=1), Loss('mse', reduction='sum', scale=0.5))

@@ -283,14 +283,7 @@ class MLP:
         return MLP(weights, biases, self.activation, self.output_activation)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Evaluate `y = f(x)`.
-
-        Args:
-            x: Input of shape (D,) or (N, D).
-
-        Returns:
-            Output of shape (P,) or (N, P).
-        """
+        """Evaluate `y = f(x)`."""
         h = x
         for W, b, rule in zip(*self.parameter_tuples(), self.activations, strict=True):
             h = rule.value(F.linear(h, W, b))

@@ -17,11 +17,5 @@ def one_sample(mlp: MLP) -> Callable[[Tensor], Tensor]:
 
     The same numbers, and what the libraries do best: torch differentiates matrix products faster than matrix-vector
     ones (by 10 to 25 % on small networks), and `autograd.functional` in forward mode fails on the latter without bias.
-
-    Args:
-        mlp: The network.
-
-    Returns:
-        A function from shape (D,) to shape (P,).
     """
     return lambda x: mlp(x[None]).squeeze(0)

@@ -22,14 +22,7 @@ INSTALL = "JAX is not installed; install it with: pip install 'jacobians[jax]'"
 
 
 def why_not(problem: Problem) -> str | None:
-    """Say why this library cannot serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where it can.
-    """
+    """Say why this library cannot serve a problem."""
     if importlib.util.find_spec("jax") is None:
         return INSTALL
     if problem.dtype == "bfloat16":
@@ -49,14 +42,7 @@ def why_not(problem: Problem) -> str | None:
 
 
 def evaluate_one(problem: Problem) -> Callable[..., Any]:
-    """Build f(parameters, x) for one sample, from JAX's own functions.
-
-    Args:
-        problem: Activations and precision.
-
-    Returns:
-        The function to differentiate.
-    """
+    """Build f(parameters, x) for one sample, from JAX's own functions."""
     import jax
     import jax.numpy as jnp
 

@@ -19,14 +19,7 @@ from jacobians.problem import Problem
 
 
 def why_not(problem: Problem) -> str | None:
-    """Say why this library cannot serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where it can.
-    """
+    """Say why this library cannot serve a problem."""
     if problem.N == 0:
         return "vmap refuses an empty batch"
     if problem.device == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):

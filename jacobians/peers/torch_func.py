@@ -17,17 +17,7 @@ from jacobians.problem import Problem
 def jacobian_function(
     transform: Callable[..., Callable[..., object]], mlp: MLP, problem: Problem, request: Request
 ) -> Callable[..., object]:
-    """Compose the transform with `vmap` for a batch; with a value, the evaluation is shared as the auxiliary output.
-
-    Args:
-        transform: `jacrev` or `jacfwd`.
-        mlp: The network.
-        problem: Its shape.
-        request: What is wanted besides J.
-
-    Returns:
-        A function of x that returns J, or `(J, y)`.
-    """
+    """Compose the transform with `vmap` for a batch; with a value, the evaluation is shared as the auxiliary output."""
     f = one_sample(mlp) if problem.batch is None else mlp
     if request.value:
 

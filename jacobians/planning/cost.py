@@ -33,13 +33,6 @@ def cost(problem: Problem, mode: str) -> Cost:
 def memory_bytes(problem: Problem, mode: str) -> int:
     """Bound from below the memory that any method of a mode needs at its peak.
 
-    Args:
-        problem: Quantity, sizes, batch and dtype.
-        mode: One of its modes.
-
-    Returns:
-        Bytes.
-
     Example:
         >>> memory_bytes(Problem(widths=(1000, 1000, 1)), "forward") >= 4 * 1000 * 1000
         True

@@ -43,18 +43,7 @@ EAGER_EFFICIENCY = 0.6  # where every product is a call, and every scaling a pas
 
 
 def estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:
-    """Predict the time of a method.
-
-    Args:
-        problem: The problem.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        implementation: `"native"`, `"cuda-graph"`, or `"eager"`, as which any other counts.
-        ceilings: Rates of the device, with that many threads.
-        threads: Threads it may use; torch's number by default.
-
-    Returns:
-        Seconds.
-    """
+    """Predict the time of a method."""
     return _estimate(problem, mode, implementation, ceilings, threads or torch.get_num_threads())
 
 
@@ -114,17 +103,7 @@ def _layers(problem: Problem, mode: str, ceilings: Ceilings) -> float:
 
 
 def estimate_back(problem: Problem, implementation: str, ceilings: Ceilings, threads: int | None = None) -> float:
-    """Predict the way back through a Jacobian or a Laplacian, of one that is to be differentiated.
-
-    Args:
-        problem: The problem.
-        implementation: `"native"`, or anything that autograd records.
-        ceilings: Rates of the device, with that many threads.
-        threads: Threads it may use; torch's number by default.
-
-    Returns:
-        Seconds beyond `estimate`; 0 where nothing is known of it.
-    """
+    """Predict the way back through a Jacobian or a Laplacian, of one that is to be differentiated."""
     through = {JACOBIAN: ("jacobian_gradient", "fused"), "laplacian": ("laplacian_gradient", "forward")}.get(problem.quantity)
     if through is None:
         return 0.0

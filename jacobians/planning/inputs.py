@@ -9,19 +9,7 @@ from jacobians.problem import Problem
 
 
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
-    """Describe a network and an input, refusing an input that does not fit.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-
-    Returns:
-        The problem.
-
-    Raises:
-        TypeError: `mlp` is not an `MLP`, `x` is not a floating-point tensor, or their dtypes differ.
-        ValueError: The shape or device of `x` does not fit the network.
-    """
+    """Describe a network and an input, refusing an input that does not fit."""
     if not isinstance(mlp, MLP):
         raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
     if not isinstance(x, Tensor):

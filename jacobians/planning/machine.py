@@ -50,24 +50,11 @@ class Ceilings:
     measured: bool = False
 
     def peak(self, itemsize: int) -> float:
-        """Return the rate of arithmetic for numbers of a size.
-
-        Args:
-            itemsize: Bytes of a number.
-
-        Returns:
-            Operations per second; that of float32 for smaller numbers.
-        """
+        """Return the rate of arithmetic for numbers of a size."""
         return self.flops64 if itemsize == 8 else self.flops
 
     def bandwidth(self, working_set: float) -> float:
         """Return the read rate at a working set, between the measured ones on logarithmic scales.
-
-        Args:
-            working_set: Bytes that are read again and again.
-
-        Returns:
-            Bytes per second.
 
         Example:
             >>> c = Ceilings(read=((10**6, 100e9), (10**8, 25e9)), flops=2e11, flops64=1e11, gemm=1e11, call_s=1e-6)
@@ -91,14 +78,7 @@ ASSUMED = {
 
 
 def fingerprint(device: str) -> str:
-    """Name this machine, library and number of threads by a hash; what was measured under another name does not count.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        Sixteen hexadecimal digits.
-    """
+    """Name this machine, library and number of threads by a hash; what was measured under another name does not count."""
     return _fingerprint(device, torch.get_num_threads())
 
 
@@ -110,14 +90,7 @@ def _fingerprint(device: str, threads: int) -> str:
 
 
 def ceilings(device: str) -> Ceilings:
-    """Return the ceilings of a device: those measured here, by `benchmarks.ceilings`, else assumed ones.
-
-    Args:
-        device: Torch device.
-
-    Returns:
-        The ceilings.
-    """
+    """Return the ceilings of a device: those measured here, by `benchmarks.ceilings`, else assumed ones."""
     return _ceilings(device, torch.get_num_threads())
 
 
@@ -141,37 +114,18 @@ def _assumed(device: str) -> Ceilings:
 
 
 def remember_ceilings(device: str, measured: Ceilings) -> None:
-    """Keep what was measured, for the planner of later processes.
-
-    Args:
-        device: Torch device.
-        measured: Its ceilings.
-    """
+    """Keep what was measured, for the planner of later processes."""
     _write(f"ceilings-{fingerprint(device)}.json", asdict(measured))
     _ceilings.cache_clear()
 
 
 def known_times(device: str, key: str) -> dict[str, float]:
-    """Return what methods took on a shape on this machine.
-
-    Args:
-        device: Torch device.
-        key: The shape, and what was wanted of it.
-
-    Returns:
-        Method to seconds; empty where nothing was measured.
-    """
+    """Return what methods took on a shape on this machine."""
     return dict(_times(fingerprint(device)).get(key, {}))
 
 
 def remember_times(device: str, key: str, times: dict[str, float]) -> None:
-    """Keep what methods took.
-
-    Args:
-        device: Torch device.
-        key: The shape.
-        times: Method to seconds.
-    """
+    """Keep what methods took."""
     mark = fingerprint(device)
     _times.cache_clear()  # another process may have added to it
     _write(f"times-{mark}.json", {**_times(mark), key: {**known_times(device, key), **times}})
@@ -192,15 +146,7 @@ def _times(mark: str) -> dict[str, dict[str, float]]:
 
 
 def time_in_turn(calls: dict[str, Callable[[], object]], seconds: float = 0.05) -> dict[str, float]:
-    """Time callables against each other, in blocks and in turn.
-
-    Args:
-        calls: Name to callable.
-        seconds: Time for each.
-
-    Returns:
-        Name to the smallest of the block medians: what disturbs a block only makes it slower.
-    """
+    """Time callables against each other, in blocks and in turn."""
     blocks: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(BLOCKS):
         for name, call in calls.items():

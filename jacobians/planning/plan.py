@@ -58,20 +58,7 @@ class Plan:
         return self.choice.method.name
 
     def __call__(self, x: Tensor, *others: Tensor) -> Any:
-        """Compute at `x`.
-
-        Args:
-            x: Input of the planned shape, dtype and device.
-            *others: What the quantity takes besides, e.g. the target of a gradient, as planned.
-
-        Returns:
-            J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`; or `(y, J)` where the plan was asked for values. Of any other
-            quantity the tuple of its tensors.
-
-        Raises:
-            TypeError: `x` has another dtype than planned.
-            ValueError: `x` has another shape or device than planned.
-        """
+        """Compute at `x`."""
         if transforms.tracing():
             return self._in_torch((x, *others))
         if tuple(map(look, (x, *others))) != self.expects:
@@ -186,22 +173,7 @@ def plan(
 def make_plan(
     mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
 ) -> Plan:
-    """Prepare a method for a problem that is described already.
-
-    Args:
-        mlp: The network.
-        inputs: x, and examples of what the quantity takes besides.
-        problem: The problem.
-        request: What is wanted besides.
-        method: `"auto"`, a mode, or a full method name.
-        effort: As for `plan`.
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: The effort is unknown, or the method is unknown or does not support the problem.
-    """
+    """Prepare a method for a problem that is described already."""
     if effort not in EFFORTS:
         raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
     if find_quantity(problem.quantity).batched and problem.batch is None:
@@ -221,18 +193,7 @@ def make_plan(
 
 
 def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
-    """Write a loss as a problem holds it.
-
-    Args:
-        quantity: What is computed.
-        loss: What was given.
-
-    Returns:
-        Its text; `None` for a quantity without a loss.
-
-    Raises:
-        ValueError: The loss is unknown, or given to a quantity that has none.
-    """
+    """Write a loss as a problem holds it."""
     if find_quantity(quantity).loss:
         return str(loss_of("mse" if loss is None else loss))
     if loss is not None:
@@ -241,14 +202,7 @@ def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
 
 
 def look(t: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
-    """Return what a plan goes by: shape, dtype and device.
-
-    Args:
-        t: Anything; what is no tensor gives `None`s.
-
-    Returns:
-        The three.
-    """
+    """Return what a plan goes by: shape, dtype and device."""
     return getattr(t, "shape", None), getattr(t, "dtype", None), getattr(t, "device", None)  # pyright: ignore[reportReturnType]
 
 
@@ -395,21 +349,7 @@ def compute_cached(
     check: Callable[[str | None], object] = lambda loss: None,
     raw: bool = False,
 ) -> Any:
-    """Compute a quantity by a plan that is kept with the network.
-
-    Args:
-        mlp: The network.
-        quantity: What to compute.
-        inputs: x, and what the quantity takes besides.
-        method: `"auto"`, a mode, or a full method name.
-        request: What is wanted besides.
-        loss: The loss, of quantities that have one.
-        check: Refuses inputs that do not fit; called with the text of the loss where there is no plan yet.
-        raw: Whether to leave the result as the method made it.
-
-    Returns:
-        The tensors of the quantity.
-    """
+    """Compute a quantity by a plan that is kept with the network."""
     transformed = transforms.active()
     key = (quantity, method, loss, request, *map(look, inputs))
     cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]

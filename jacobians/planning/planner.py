@@ -45,17 +45,7 @@ def candidates(
     ceilings: machine.Ceilings | None = None,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """Predict every hand-written method that can serve a problem.
-
-    Args:
-        problem: The problem.
-        request: What is wanted besides J.
-        ceilings: Rates of the device; what is known of this machine by default.
-        threads: Threads that may be used; torch's number by default.
-
-    Returns:
-        Method name to predicted seconds, fastest first.
-    """
+    """Predict every hand-written method that can serve a problem."""
     known = methods(quantity=problem.quantity)
     able = [method for method in known if method.hand_written and method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
@@ -68,16 +58,6 @@ def candidates(
 
 def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B008 - frozen
     """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
-
-    Args:
-        problem: The problem.
-        request: What is wanted besides J.
-
-    Returns:
-        The choice.
-
-    Raises:
-        ValueError: None of ours can serve; the text says why.
 
     Example:
         >>> choose(Problem(widths=(1000, 1000, 1000, 1), dtype="bfloat16")).method.name
@@ -102,15 +82,7 @@ def _some(problem: Problem, request: Request) -> dict[str, float]:
 
 
 def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Choice:
-    """Name the winner of predictions and measurements.
-
-    Args:
-        predicted: Method name to predicted seconds, fastest first.
-        measured: Method name to measured seconds; may be empty.
-
-    Returns:
-        The fastest measured method, else the one with the shortest prediction.
-    """
+    """Name the winner of predictions and measurements."""
     if measured:
         winner = min(measured, key=lambda name: measured[name])
         reason = f"the fastest of {len(measured)} measured on this machine"
@@ -122,15 +94,7 @@ def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Cho
 
 
 def key_of(problem: Problem, request: Request) -> str:
-    """Name what times depend on: shape, activations, dtype, and whether y is wanted.
-
-    Args:
-        problem: The problem.
-        request: What is wanted besides J.
-
-    Returns:
-        A key for `machine.known_times`.
-    """
+    """Name what times depend on: shape, activations, dtype, and whether y is wanted."""
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
     if problem.quantity != JACOBIAN:
@@ -146,19 +110,7 @@ def measure(
     names: Sequence[str] | None = None,
     seconds: float = 0.05,
 ) -> Choice:
-    """Time candidates against each other now, remember what ours took, and choose.
-
-    Args:
-        mlp: The network.
-        inputs: x, and what the quantity takes besides.
-        problem: Their description.
-        request: What is wanted besides J.
-        names: The methods to time; the likeliest few of ours by default, and only those that were never timed here.
-        seconds: Time for each.
-
-    Returns:
-        The choice among ours; `measured` holds the time of every method.
-    """
+    """Time candidates against each other now, remember what ours took, and choose."""
     predicted = _some(problem, request)
     key = key_of(problem, request)
     known = machine.known_times(problem.device, key)

@@ -178,6 +178,11 @@ def register_quantity(quantity: Quantity) -> Quantity:
 
     Raises:
         ValueError: The name is taken.
+
+    Example:
+        >>> register_quantity(find_quantity("jacobian"))
+        Traceback (most recent call last):
+        ValueError: quantity 'jacobian' is already registered; choose another name
     """
     if quantity.name in _QUANTITIES:
         raise ValueError(f"quantity {quantity.name!r} is already registered; choose another name")
@@ -199,17 +204,7 @@ def quantities() -> tuple[Quantity, ...]:
 
 
 def find_quantity(name: str) -> Quantity:
-    """Return the quantity called `name`.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The quantity.
-
-    Raises:
-        ValueError: There is none of that name.
-    """
+    """Return the quantity called `name`."""
     if name not in _QUANTITIES:
         raise ValueError(f"unknown quantity {name!r}; choose from {', '.join(quantity.name for quantity in quantities())}")
     return _QUANTITIES[name]
@@ -266,22 +261,12 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Remove a method, e.g. a toy one after a test.
-
-    Args:
-        name: Its full name; unknown names are ignored.
-    """
+    """Remove a method, e.g. a toy one after a test."""
     _METHODS.pop(name, None)
 
 
 def split(name: str) -> tuple[str, str]:
     """Take the name of a method apart.
-
-    Args:
-        name: `mode:implementation`, or `quantity/mode:implementation`.
-
-    Returns:
-        Quantity, and `mode:implementation`.
 
     Example:
         >>> split("gradient/reverse:native"), split("reverse:native")
@@ -328,6 +313,10 @@ def find_method(name: str, quantity: str = JACOBIAN) -> Method:
     Raises:
         TypeError: `name` is not a string.
         ValueError: No method has that name.
+
+    Example:
+        >>> find_method("reverse").name
+        'reverse:eager'
     """
     if not isinstance(name, str):
         raise TypeError(f"method must be a name, got {type(name).__name__}; choose 'auto' or one of {', '.join(_METHODS)}")
@@ -340,13 +329,6 @@ def find_method(name: str, quantity: str = JACOBIAN) -> Method:
 
 def find_readable(mode: str, quantity: str) -> Method:
     """Return the readable method of a quantity in a mode, or in its first mode that has one.
-
-    Args:
-        mode: The mode.
-        quantity: The quantity.
-
-    Returns:
-        The method, in torch.
 
     Example:
         >>> find_readable("reverse", "jacobian").name, find_readable("fused", "jacobian_gradient").name

@@ -16,16 +16,6 @@ from jacobians.quantities.pullback import pull, split_parameters, tape_of
 def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tuple[Tensor, ...]:
     """Compute `G v = Fᵀ (∇²_y L) F v` with the parameter Jacobian F, which is not formed.
 
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        target: As the loss takes it.
-        v: All parameters' tangent in one vector.
-        loss: The loss.
-
-    Returns:
-        `(W_1, b_1, W_2, …)`, of the shapes of the parameters.
-
     Source:
         Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002); Martens & Sutskever (2012).
     """

@@ -104,16 +104,6 @@ class Gradient:
 def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = False) -> tuple[Tensor, ...]:
     """Compute the gradient of a loss by hand: `∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]`, `∂L/∂b_l = Σ_n C_l[n]`.
 
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        target: As the loss takes it.
-        loss: The loss.
-        inputs: Whether to return `∂L/∂x` too.
-
-    Returns:
-        `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it is wanted.
-
     Source:
         Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323 (1986).
     """
@@ -132,23 +122,7 @@ def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = 
 def gradient_in_pieces(
     mlp: MLP, x: Tensor, target: Tensor, loss: Loss, problem: Problem, inputs: bool, most_bytes: int
 ) -> tuple[Tensor, ...]:
-    """Compute the gradient of a loss a few samples at a time: the sum over all samples is that of the pieces' sums.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        target: As the loss takes it.
-        loss: The loss, reduced by `mean` or `sum`.
-        problem: The problem.
-        inputs: Whether to return `∂L/∂x` too.
-        most_bytes: Bound of the memory beyond the result.
-
-    Returns:
-        As `gradient_of`.
-
-    Raises:
-        ValueError: Not even one sample at a time fits.
-    """
+    """Compute the gradient of a loss a few samples at a time: the sum over all samples is that of the pieces' sums."""
     widths = problem.widths
     each = int(ALLOCATOR * problem.itemsize * (3 * sum(widths) + 4 * max(widths)))  # values, slopes, and two cotangents of a sample
     fixed = LIBRARY_BYTES + int(ALLOCATOR * problem.itemsize * sizes(problem).parameters)  # the derivatives of a piece

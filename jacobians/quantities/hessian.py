@@ -34,15 +34,7 @@ def _tape(mlp: MLP, x: Tensor, tangents: Tensor | None = None) -> list[_Layer]:
 
 
 def symmetric(mlp: MLP, x: Tensor) -> Tensor:
-    """Compute `H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l` with `U_l = ∂z_l/∂x` pushed and `A_l[p] = ∂y_p/∂h_l` pulled.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-
-    Returns:
-        H of shape (N, P, D, D).
-    """
+    """Compute `H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l` with `U_l = ∂z_l/∂x` pushed and `A_l[p] = ∂y_p/∂h_l` pulled."""
     tape = _tape(mlp, x)
     A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)  # (N, P, out)
     H = x.new_zeros(len(x), mlp.P, mlp.D, mlp.D) + (x - x).sum(-1)[:, None, None, None]
@@ -57,15 +49,6 @@ def symmetric(mlp: MLP, x: Tensor) -> Tensor:
 
 def forward_over_reverse(mlp: MLP, x: Tensor, tangents: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
     """Compute the derivatives of J along tangents: each pushed through the pullback of every output.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-        tangents: (N, R, D); all coordinates by default.
-        seeds: Cotangents of y, (N, m, P); those of each output by default.
-
-    Returns:
-        `H[n, p, :, :] v_r` of shape (N, P, R, D), or (N, m, R, D) with seeds.
 
     Source:
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).

@@ -19,16 +19,6 @@ def cost(problem: Problem, mode: str) -> Cost:
     The evaluation is shared by all modes: `2 N Σ_{l≤L} in_l out_l`. Forward mode then pushes D tangents through
     `W_2 … W_{L+1}`, reverse mode pulls P cotangents through `W_L … W_1`; slopes scale one vector per neuron each. Mixed mode
     takes the order of `optimal_bracketing`.
-
-    Args:
-        problem: Sizes, batch and dtype.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-
-    Returns:
-        Operations and compulsory bytes.
-
-    Raises:
-        ValueError: The mode has no operation count.
     """
     widths = problem.widths
     layers = list(pairwise(widths))  # (in, out) of W_1 … W_{L+1}
@@ -52,15 +42,7 @@ def cost(problem: Problem, mode: str) -> Cost:
 
 
 def memory_bytes(problem: Problem, mode: str) -> int:
-    """Bound the memory: the Jacobian, the parameters, and the two largest consecutive tangents or cotangents are there at the same time.
-
-    Args:
-        problem: Sizes, batch and dtype.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-
-    Returns:
-        Bytes.
-    """
+    """Bound the memory: the Jacobian, the parameters, and the two largest consecutive tangents or cotangents are there at the same time."""
     seeds = {"forward": problem.D, "reverse": problem.P}.get(mode, 0)  # what mixed mode carries depends on its order
     widths = problem.widths[1:] if mode == "forward" else problem.widths[:-1]
     carried = problem.N * seeds * max((a + b for a, b in pairwise(widths)), default=0)
@@ -73,14 +55,6 @@ def exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tenso
     """Differentiate with autograd.
 
     Samples do not meet in an MLP, so the gradient of `f(x).sum(0)` with respect to sample n is that sample's own.
-
-    Args:
-        mlp: The network.
-        problem: Its description.
-        inputs: x of shape (D,) or (N, D).
-
-    Returns:
-        J of shape (P, D) or (N, P, D).
     """
     (x,) = inputs
     if x.ndim == 1:

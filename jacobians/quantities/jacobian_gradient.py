@@ -14,12 +14,6 @@ from jacobians.quantities.parameters import leaves_of, sizes
 def penalty(J: Tensor) -> Tensor:
     """Return the mean of the squared entries: the regulariser of contractive networks, but for a factor.
 
-    Args:
-        J: (P, D) or (N, P, D).
-
-    Returns:
-        A scalar.
-
     Source:
         Rifai et al., Contractive auto-encoders (2011); Hoffman, Roberts & Yaida, arXiv 1908.02729 (2019).
     """
@@ -27,30 +21,14 @@ def penalty(J: Tensor) -> Tensor:
 
 
 def gradients(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
-    """Return a loss and its derivatives by autograd, zero where there is no path.
-
-    Args:
-        loss: A recorded scalar.
-        parameters: What it is differentiated by.
-
-    Returns:
-        `(loss, W_1, b_1, …)`.
-    """
+    """Return a loss and its derivatives by autograd, zero where there is no path."""
     if not loss.requires_grad:  # a constant, e.g. the Laplacian of a network without curvature
         return (loss, *(torch.zeros_like(p) for p in parameters))
     return (loss.detach(), *torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
 def through(mode: str, implementation: str) -> Prepare:
-    """Make a method that back-propagates through a Jacobian of ours.
-
-    Args:
-        mode: Mode of the Jacobian.
-        implementation: Its implementation.
-
-    Returns:
-        A preparation.
-    """
+    """Make a method that back-propagates through a Jacobian of ours."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         network, parameters = leaves_of(mlp)
@@ -93,14 +71,7 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
 
 
 def not_empty(problem: Problem) -> str | None:
-    """Say why there is no gradient.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason for an empty batch, else `None`.
-    """
+    """Say why there is no gradient."""
     return None if problem.N else "has nothing to do for an empty batch"
 
 

@@ -19,14 +19,6 @@ def laplacian_of(mlp: MLP, x: Tensor, directions: Tensor) -> tuple[Tensor, Tenso
 
         U = W T,  r = W q;    T ← φ'(z) U,  q ← φ''(z) Σ_d w_d (U^d)² + φ'(z) r
 
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        directions: Weights of the second derivatives, (M, D): a row of ones is the Laplacian.
-
-    Returns:
-        y (N, P), J (N, P, D), and the Laplacians (N, P, M); without N for a single x.
-
     Example:
         >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
         >>> laplacian_of(mlp, torch.zeros(2), torch.ones(1, 2))[2]  # exp(2 a + b) has second derivatives 4 and 1 at 0
@@ -70,17 +62,7 @@ def _memory_bytes(problem: Problem, mode: str) -> int:
 
 
 def second_by_autograd(y: Tensor, x: Tensor, directions: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """Differentiate twice as codes for differential equations do: a gradient of each output, and of each of its entries again.
-
-    Args:
-        y: Outputs (N, P), recorded.
-        x: Inputs (N, D).
-        directions: (M, D).
-        create_graph: Whether what is returned is differentiated again.
-
-    Returns:
-        J (N, P, D), and the Laplacians (N, P, M).
-    """
+    """Differentiate twice as codes for differential equations do: a gradient of each output, and of each of its entries again."""
     rows, laplacians = [], []
     for p in range(y.shape[1]):
         (g,) = torch.autograd.grad(y[:, p].sum(), x, create_graph=True)
@@ -108,27 +90,12 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
 
 
 def ones(problem: Problem, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Return the directions of the Laplacian itself.
-
-    Args:
-        problem: The problem.
-        generator: Not used.
-
-    Returns:
-        A row of ones, (1, D).
-    """
+    """Return the directions of the Laplacian itself."""
     return (torch.ones(1, problem.D, dtype=torch.float64),)
 
 
 def bends(problem: Problem) -> str | None:
-    """Say why a network has no second derivatives by this formula.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where it has.
-    """
+    """Say why a network has no second derivatives by this formula."""
     psi = problem.activations[-1]
     return f"has no second derivative of {psi.name}; leave out the output activation" if psi.coupled else None
 

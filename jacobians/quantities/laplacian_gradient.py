@@ -16,12 +16,6 @@ from jacobians.quantities.parameters import leaves_of, sizes
 def residual(lap: Tensor) -> Tensor:
     """Return the mean square of Laplacians: the loss of Laplace's equation at sampled points.
 
-    Args:
-        lap: Any shape.
-
-    Returns:
-        A scalar.
-
     Source:
         Raissi, Perdikaris & Karniadakis, Physics-informed neural networks (2019).
     """
@@ -29,15 +23,7 @@ def residual(lap: Tensor) -> Tensor:
 
 
 def through(mode: str, implementation: str) -> Prepare:
-    """Make a method that back-propagates through a Laplacian of ours.
-
-    Args:
-        mode: Mode of the Laplacian.
-        implementation: Its implementation.
-
-    Returns:
-        A preparation.
-    """
+    """Make a method that back-propagates through a Laplacian of ours."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         network, parameters = leaves_of(mlp)

@@ -17,16 +17,6 @@ TILE_BYTES = 2**24  # of the result, that are computed at a time: what is added 
 def kernel_of(mlp: MLP, x1: Tensor, x2: Tensor | None = None, trace: bool = False, tile_bytes: int = TILE_BYTES) -> Tensor:
     """Compute `Θ(x, x') = Σ_l (C_l C_l'ᵀ) (h_{l-1} · h'_{l-1} + 1)`, the 1 where a layer has a bias, some rows at a time.
 
-    Args:
-        mlp: The network.
-        x1: Inputs (N1, D).
-        x2: Inputs (N2, D); x1 by default.
-        trace: Whether to sum over equal outputs.
-        tile_bytes: How much of the result is computed at a time, at most; one sample of x1 at least.
-
-    Returns:
-        (N1, N2, P, P), or (N1, N2) with `trace`.
-
     Source:
         Jacot, Gabriel & Hongler (2018); by structure: Novak, Sohl-Dickstein & Schoenholz, Fast Finite Width NTK (2022).
     """

@@ -53,14 +53,7 @@ class ParameterJacobian:
         yield from zip(self.cotangents, self.entering, strict=True)
 
     def __matmul__(self, v: Sequence[Tensor] | Tensor) -> Tensor:
-        """Push a tangent of the parameters forward: `(F v)[n, p] = Σ_l C_l[n, p] · (V_l h_{l-1}[n] + v_l)`.
-
-        Args:
-            v: One tensor per parameter, in the order of `mlp.parameters()`, or all of them in one vector.
-
-        Returns:
-            (N, P).
-        """
+        """Push a tangent of the parameters forward: `(F v)[n, p] = Σ_l C_l[n, p] · (V_l h_{l-1}[n] + v_l)`."""
         total: Tensor | None = None
         for (V, v_b), C, h in zip(self._split(v), self.cotangents, self.entering, strict=True):
             z = h @ V.mT if v_b is None else h @ V.mT + v_b  # (N, out)
@@ -118,17 +111,7 @@ class _Transposed:
     of: ParameterJacobian
 
     def __matmul__(self, u: Tensor) -> tuple[Tensor, ...]:
-        """Pull back: `Σ_n Σ_p u[n, p] ∂y_p/∂θ`.
-
-        Args:
-            u: (N, P).
-
-        Returns:
-            One tensor per parameter, in the order of `mlp.parameters()`.
-
-        Raises:
-            ValueError: u has another shape.
-        """
+        """Pull back: `Σ_n Σ_p u[n, p] ∂y_p/∂θ`."""
         if tuple(u.shape) != self.of.shape[:2]:
             raise ValueError(f"u must have shape {self.of.shape[:2]}, got {tuple(u.shape)}")
         found: list[Tensor] = []
@@ -140,15 +123,7 @@ class _Transposed:
 
 
 def factors_of(mlp: MLP, x: Tensor) -> ParameterJacobian:
-    """Compute the Jacobian with respect to the parameters, as its factors.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-
-    Returns:
-        The factors: `N Σ (P out_l + in_l)` numbers instead of `N P Σ out_l in_l`.
-    """
+    """Compute the Jacobian with respect to the parameters, as its factors."""
     y, steps = tape_of(mlp, x)
     seeds = torch.eye(mlp.P, dtype=y.dtype, device=y.device).expand(len(x), -1, -1)
     cotangents: list[Tensor] = [seeds] * len(steps)

@@ -41,14 +41,7 @@ class Sizes(NamedTuple):
 
 
 def sizes(problem: Problem) -> Sizes:
-    """Count the parameters and neurons of a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The counts.
-    """
+    """Count the parameters and neurons of a problem."""
     widths = problem.widths
     weights = sum(i * o for i, o in pairwise(widths))
     neurons = sum(widths[1:])
@@ -56,41 +49,18 @@ def sizes(problem: Problem) -> Sizes:
 
 
 def loss_in(problem: Problem) -> Loss:
-    """Return the loss of a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        Its loss; `mse` where it names none.
-    """
+    """Return the loss of a problem."""
     return loss_of(problem.loss or "mse")
 
 
 def torch_loss(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
-    """Evaluate a loss by torch's own function, for autograd to differentiate.
-
-    Args:
-        loss: The loss.
-        y: Outputs.
-        target: Targets.
-
-    Returns:
-        The loss; the sum of all values with reduction `none`, for that is what is differentiated.
-    """
+    """Evaluate a loss by torch's own function, for autograd to differentiate."""
     value = loss.scale * TORCH[loss.name](y, target, reduction="sum" if loss.reduction == "none" else loss.reduction)
     return value
 
 
 def leaves_of(mlp: MLP) -> tuple[MLP, list[Tensor]]:
-    """Return the network on parameters that autograd follows, and these parameters.
-
-    Args:
-        mlp: The network.
-
-    Returns:
-        A network that shares the numbers, and `W_1, b_1, W_2, …`.
-    """
+    """Return the network on parameters that autograd follows, and these parameters."""
     weights = [W.detach().requires_grad_() for W in mlp.weights]
     biases = [None if b is None else b.detach().requires_grad_() for b in mlp.biases]
     copy = MLP(weights, biases, mlp.activations[:-1], mlp.activations[-1])
@@ -98,15 +68,7 @@ def leaves_of(mlp: MLP) -> tuple[MLP, list[Tensor]]:
 
 
 def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
-    """Draw a target for the loss of a problem.
-
-    Args:
-        problem: The problem.
-        generator: Source of randomness.
-
-    Returns:
-        Class indices for `cross_entropy`, probabilities for the binary ones, normal numbers otherwise.
-    """
+    """Draw a target for the loss of a problem."""
     loss = loss_in(problem)
     shape = (problem.P,) if problem.batch is None else (problem.N, problem.P)
     if loss.classes:
@@ -117,15 +79,7 @@ def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
 
 
 def each_layer(mlp: MLP, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Evaluate with autograd's record, yielding what enters each layer and the values before its activation.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-
-    Yields:
-        `(h_{l-1}, z_l)`; the last one is followed by the output, as h of a pair of twice the same.
-    """
+    """Evaluate with autograd's record, yielding what enters each layer and the values before its activation."""
     h = x
     for W, b, rule in zip(mlp.weights, mlp.biases, mlp.activations, strict=True):
         z = F.linear(h, W, b)

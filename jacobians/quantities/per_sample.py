@@ -29,17 +29,7 @@ class PerSampleGradients:
 
 
 def gradients_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> PerSampleGradients:
-    """Compute `C_l[n] ⊗ h_{l-1}[n]`, the gradient of every sample's own loss as if it were a batch of one.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-        target: As the loss takes it.
-        loss: The loss.
-
-    Returns:
-        The gradients.
-    """
+    """Compute `C_l[n] ⊗ h_{l-1}[n]`, the gradient of every sample's own loss as if it were a batch of one."""
     y, steps = tape_of(mlp, x)
     weights: list[Tensor] = [y] * len(steps)
     biases: list[Tensor | None] = [None] * len(steps)
@@ -51,15 +41,6 @@ def gradients_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> PerSam
 
 def norms_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
     """Compute the norms of every sample's own gradient: `‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)`, the 1 where a layer has a bias.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-        target: As the loss takes it.
-        loss: The loss.
-
-    Returns:
-        (N,).
 
     Source:
         Goodfellow, Efficient per-example gradient computations, arXiv 1510.01799 (2015).
@@ -73,28 +54,13 @@ def norms_of_each(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> Tensor:
 
 
 def sum_of_own_losses(loss: Loss, outputs: int) -> Loss:
-    """Return the loss of a batch that is the sum of every sample's own: a mean over elements is one over a sample's outputs.
-
-    Args:
-        loss: The loss.
-        outputs: P.
-
-    Returns:
-        The loss, reduced by `sum`.
-    """
+    """Return the loss of a batch that is the sum of every sample's own: a mean over elements is one over a sample's outputs."""
     each = outputs if loss.reduction == "mean" and not loss.per_sample else 1
     return Loss(loss.name, "sum", loss.scale / each)
 
 
 def own_loss(loss: Loss) -> Loss:
-    """Return the loss whose sum over samples has every sample's own gradient: a mean over elements is one over a sample's.
-
-    Args:
-        loss: The loss.
-
-    Returns:
-        The loss, to be evaluated one sample at a time.
-    """
+    """Return the loss whose sum over samples has every sample's own gradient: a mean over elements is one over a sample's."""
     return Loss(loss.name, "sum" if loss.reduction == "none" else loss.reduction, loss.scale)
 
 

@@ -10,16 +10,7 @@ from jacobians.quantities.pullback import pull, tape_of
 
 
 def pushforward(mlp: MLP, x: Tensor, v: Tensor) -> Tensor:
-    """Compute `J v`: `t_0 = v`, `t_l = S_l W_l t_{l-1}`.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        v: Tangent of the shape of x.
-
-    Returns:
-        Of the shape of y.
-    """
+    """Compute `J v`: `t_0 = v`, `t_l = S_l W_l t_{l-1}`."""
     t, h = v, x
     for W, h, s in mlp.layers(x, value=True):  # noqa: B007 - the last value is y
         t = F.linear(t, W)
@@ -32,16 +23,7 @@ def pushforward(mlp: MLP, x: Tensor, v: Tensor) -> Tensor:
 
 
 def pullback(mlp: MLP, x: Tensor, u: Tensor) -> Tensor:
-    """Compute `Jᵀ u`: `c_{L+1} = S_{L+1} u`, `c_{l-1} = S_{l-1} W_lᵀ c_l`.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (D,) or (N, D).
-        u: Cotangent of the shape of y.
-
-    Returns:
-        Of the shape of x.
-    """
+    """Compute `Jᵀ u`: `c_{L+1} = S_{L+1} u`, `c_{l-1} = S_{l-1} W_lᵀ c_l`."""
     _, steps = tape_of(mlp, x.reshape(-1, mlp.D))
     *_, (_, _, at_x) = pull(steps, u.reshape(-1, mlp.P))
     return at_x.reshape(x.shape)

@@ -38,15 +38,7 @@ class Step(NamedTuple):
 
 
 def tape_of(mlp: MLP, x: Tensor) -> tuple[Tensor, list[Step]]:
-    """Evaluate the network, keeping what the pullback needs.
-
-    Args:
-        mlp: The network.
-        x: Input of shape (N, D).
-
-    Returns:
-        y of shape (N, P), and one step per layer, first to last.
-    """
+    """Evaluate the network, keeping what the pullback needs."""
     steps: list[Step] = []
     h = x
     for W, value, slope in mlp.layers(x, value=True):
@@ -60,15 +52,7 @@ def tape_of(mlp: MLP, x: Tensor) -> tuple[Tensor, list[Step]]:
 
 
 def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Pull cotangents of y back: `C_l ← C_l S_l`, and `C_{l-1} = C_l W_l`.
-
-    Args:
-        steps: The tape.
-        C: Cotangents of y, (N, P), or (N, m, P) for m of them.
-
-    Yields:
-        Index of a layer, last to first; its cotangents (…, out) with respect to `z_l`; and those of the value that enters it, (…, in).
-    """
+    """Pull cotangents of y back: `C_l ← C_l S_l`, and `C_{l-1} = C_l W_l`."""
     for index in range(len(steps) - 1, -1, -1):
         C = steps[index].pull(C)
         entering = C @ steps[index].weight
@@ -77,18 +61,7 @@ def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 def split_parameters(mlp: MLP, v: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-    """Take a vector of all parameters apart.
-
-    Args:
-        mlp: The network.
-        v: As many numbers as it has parameters, in the order of `mlp.parameters()`.
-
-    Returns:
-        Per layer what belongs to its weight, (out, in), and to its bias, (out,) or `None`.
-
-    Raises:
-        ValueError: v has another shape.
-    """
+    """Take a vector of all parameters apart."""
     parts: list[tuple[Tensor, Tensor | None]] = []
     count = sum(p.numel() for p in mlp.parameters())
     if v.shape != (count,):

@@ -15,14 +15,7 @@ RATE = 1e-3  # so small that parameters keep their size over the thousands of st
 
 
 def own_copy(mlp: MLP) -> MLP:
-    """Copy a network: a method that trains changes its own parameters, not the caller's.
-
-    Args:
-        mlp: The network.
-
-    Returns:
-        A network with copies of the parameters.
-    """
+    """Copy a network: a method that trains changes its own parameters, not the caller's."""
     whole = torch.contiguous_format  # a kernel writes where the numbers stand one behind the other
     weights = [W.detach().clone(memory_format=whole) for W in mlp.weights]
     biases = [None if b is None else b.detach().clone(memory_format=whole) for b in mlp.biases]
@@ -30,12 +23,7 @@ def own_copy(mlp: MLP) -> MLP:
 
 
 def put_back(copy: MLP, original: MLP) -> None:
-    """Write the parameters of a network into those of another one.
-
-    Args:
-        copy: Where to.
-        original: Where from.
-    """
+    """Write the parameters of a network into those of another one."""
     with torch.no_grad():
         for to, of in zip(copy.parameters(), original.parameters(), strict=True):
             to.copy_(of)

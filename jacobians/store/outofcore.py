@@ -84,17 +84,19 @@ class Stored:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no output of `compute`.
+        ValueError: It is no output of `compute_to_disk`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         zarr = _zarr()
         self.path = Path(path)
         if not (self.path / "zarr.json").exists():
-            raise FileNotFoundError(f"{self.path}: no Zarr group there; give the path that jac.compute(..., out=...) wrote to")
+            raise FileNotFoundError(f"{self.path}: no Zarr group there; give the path that jac.compute_to_disk(..., out=...) wrote to")
         group = zarr.open_group(str(self.path), mode="r")
         if DESCRIPTION not in group.attrs or DONE not in group:
-            raise ValueError(f"{self.path}: a Zarr group that jac.compute did not write, or whose making was interrupted; remove it")
+            raise ValueError(
+                f"{self.path}: a Zarr group that jac.compute_to_disk did not write, or whose making was interrupted; remove it"
+            )
         self.description: dict[str, Any] = dict(group.attrs[DESCRIPTION])
         self.arrays: dict[str, Any] = {name: array for name, array in group.arrays() if name != DONE}
         self._done = group[DONE]
@@ -128,8 +130,8 @@ class Stored:
         return f"Stored({str(self.path)!r}, {self.description['quantity']}, N={len(self)}, {self.fraction_done:.0%} done)"
 
 
-def open(path: str | os.PathLike[str]) -> Stored:
-    """Open what `compute` wrote, or is writing.
+def open_stored(path: str | os.PathLike[str]) -> Stored:
+    """Open what `compute_to_disk` wrote, or is writing.
 
     Args:
         path: The Zarr group.
@@ -140,17 +142,22 @@ def open(path: str | os.PathLike[str]) -> Stored:
     Raises:
         FileNotFoundError: There is none.
         ModuleNotFoundError: Zarr is not installed.
-        ValueError: It is no output of `compute`.
+        ValueError: It is no output of `compute_to_disk`.
+
+    Example:
+        >>> open_stored("nowhere.zarr")
+        Traceback (most recent call last):
+        FileNotFoundError: nowhere.zarr: no Zarr group there; give the path that jac.compute_to_disk(..., out=...) wrote to
     """
     return Stored(path)
 
 
-def compute(
+def compute_to_disk(
     mlp: MLP,
     x: Source,
     out: str | os.PathLike[str],
     quantity: str = "jacobian",
-    chunk: int = 4096,
+    samples_per_chunk: int = 4096,
     *,
     target: Source | None = None,
     loss: str | Loss = "mse",
@@ -169,7 +176,7 @@ def compute(
         out: Directory of the group; made where there is none.
         quantity: `jacobian` (N, P, D), `laplacian` (N, P), `hessian` (N, P, D, D), `ntk` (N, N, P, P), `parameter_jacobian` (the factors
             `C_l` (N, P, out) and `h_l` (N, in)), or `per_sample_gradients` (`weights_l` (N, out, in), `biases_l` (N, out)).
-        chunk: Samples at a time; a tile of `ntk` is chunk × chunk.
+        samples_per_chunk: Samples at a time; a tile of `ntk` is square in them.
         target: Of per-sample gradients: as x, of the shape of y, or class indices (N,).
         loss: Of per-sample gradients.
         method: Of the Jacobian and the tangent kernel.
@@ -178,7 +185,7 @@ def compute(
         report: Called with the share of this part that is done.
 
     Returns:
-        The output, as `jac.open` gives it.
+        The output, as `jac.open_stored` gives it.
 
     Raises:
         ModuleNotFoundError: Zarr is not installed.
@@ -190,13 +197,13 @@ def compute(
     Example:
         >>> import tempfile
         >>> mlp, x = MLP.random(L=2, D=3, K=8, P=2), torch.randn(10, 3)
-        >>> stored = compute(mlp, x, tempfile.mkdtemp() + "/J.zarr", chunk=4)
+        >>> stored = compute_to_disk(mlp, x, tempfile.mkdtemp() + "/J.zarr", samples_per_chunk=4)
         >>> stored.fraction_done, torch.equal(stored[4:8], jacobian(mlp, x[4:8]))
         (1.0, True)
     """
     if part is not None and not (len(part) == 2 and all(map(is_integer, part)) and 0 <= part[0] < part[1]):
         raise ValueError(f"part must be (k, n) with 0 ≤ k < n, got {part!r}")
-    work, path = _work(mlp, x, quantity, chunk, target, loss, method), Path(out)
+    work, path = _work(mlp, x, quantity, samples_per_chunk, target, loss, method), Path(out)
     with _locked(path, part):
         with _making(path):
             group = _group(path, work, compression)
@@ -206,24 +213,7 @@ def compute(
 
 
 def prepare(mlp: MLP, x: Source, out: str | os.PathLike[str], compression: str | None = None, **work: Any) -> Stored:
-    """Make the group of an output, or check that it is of the same work, and compute nothing. Before tasks that share it are started.
-
-    Args:
-        mlp: The network.
-        x: Inputs.
-        out: Directory of the group.
-        compression: As for `compute`.
-        **work: `quantity`, `chunk`, `target`, `loss`, `method`, as for `compute`.
-
-    Returns:
-        The output.
-
-    Raises:
-        ModuleNotFoundError: Zarr is not installed.
-        TypeError: An argument has the wrong type.
-        ValueError: An argument does not fit, or the output is of something else.
-        BlockingIOError: Another run works on the output.
-    """
+    """Make the group of an output, or check that it is of the same work, and compute nothing. Before tasks that share it are started."""
     wanted = _work(mlp, x, **work)
     with _locked(Path(out), None):
         _group(Path(out), wanted, compression)
@@ -234,7 +224,7 @@ def _work(
     mlp: MLP,
     x: Source,
     quantity: str = "jacobian",
-    chunk: int = 4096,
+    samples_per_chunk: int = 4096,
     target: Source | None = None,
     loss: str | Loss = "mse",
     method: str = "auto",
@@ -244,8 +234,8 @@ def _work(
         raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
     if quantity not in KINDS:
         raise ValueError(f"cannot store the quantity {quantity!r}; choose from {', '.join(KINDS)}")
-    if not is_integer(chunk) or chunk < 1:
-        raise ValueError(f"chunk must be a positive number of samples, got {chunk!r}; pass e.g. chunk=4096")
+    if not is_integer(samples_per_chunk) or samples_per_chunk < 1:
+        raise ValueError(f"samples_per_chunk must be a positive integer, got {samples_per_chunk!r}; pass e.g. samples_per_chunk=4096")
     if KINDS[quantity].targets != (target is not None):
         raise ValueError(
             f"{quantity} {'needs' if target is None else 'takes no'} target; {'pass' if target is None else 'leave out'} target="
@@ -253,7 +243,7 @@ def _work(
     samples, targets = _Samples(x, "x"), None if target is None else _Samples(target, "target")
     if targets is not None and len(targets) != len(samples):
         raise ValueError(f"x has {len(samples)} samples and target {len(targets)}; they must belong together")
-    return _Work(mlp, samples, targets, quantity, int(chunk), loss_of(loss), method)
+    return _Work(mlp, samples, targets, quantity, int(samples_per_chunk), loss_of(loss), method)
 
 
 class _Samples:
@@ -401,9 +391,9 @@ def _group(path: Path, work: _Work, compression: str | None) -> Any:
             _check_same(path, dict(group.attrs[DESCRIPTION]), wanted)
             return group
         if {name for name, _ in group.members()} - {DONE, *_example(work)}:
-            raise ValueError(f"{path}: a Zarr group that jac.compute did not write; give another path")
+            raise ValueError(f"{path}: a Zarr group that jac.compute_to_disk did not write; give another path")
     elif path.exists() and any(path.iterdir()):
-        raise ValueError(f"{path}: a directory that is no output of jac.compute; give another path")
+        raise ValueError(f"{path}: a directory that is no output of jac.compute_to_disk; give another path")
     codec, example = _codec(compression), _example(work)
     group = zarr.create_group(str(path), overwrite=False) if not (path / "zarr.json").exists() else zarr.open_group(str(path), mode="r+")
     for name, like in example.items():
@@ -479,9 +469,6 @@ def _put(path: Path, array: Any, job: tuple[int, ...], values: np.ndarray) -> No
     """Write a chunk: a file of plain numbers as Zarr has it, beside and then renamed; by Zarr itself where they are compressed.
 
     Zarr's own way took 5 ms for a chunk of 5 MB where this takes 1.2, most of them with the interpreter's lock, and 1.2 ms for a mark.
-
-    Raises:
-        OSError: The disk is full, or cannot be written.
     """
     if array.compressors or sys.byteorder != "little":
         array[tuple(slice(n * size, n * size + len_) for n, size, len_ in zip(job, array.chunks, values.shape, strict=False))] = values
@@ -513,14 +500,7 @@ def _mark_there(path: Path, job: tuple[int, ...]) -> int:
 
 
 def beside(path: str | os.PathLike[str]) -> Path:
-    """Return the directory beside an output that holds its locks and, on a cluster, its tasks; Zarr takes no other files in a group.
-
-    Args:
-        path: The output.
-
-    Returns:
-        `<out>.run`.
-    """
+    """Return the directory beside an output that holds its locks and, on a cluster, its tasks; Zarr takes no other files in a group."""
     return Path(path).with_name(f"{Path(path).name}.run")
 
 

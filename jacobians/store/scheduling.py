@@ -55,34 +55,19 @@ class Jobs:
     handles: list[Any] = field(default_factory=list, repr=False, compare=False)  # of processes that are this one's children
 
     def save(self, folder: Path) -> None:
-        """Write them, beside and then renamed.
-
-        Args:
-            folder: The directory.
-        """
+        """Write them, beside and then renamed."""
         beside = folder / f".{JOBS}.{os.getpid()}"
         beside.write_text(json.dumps({"on": self.on, "ids": self.ids}, indent=1) + "\n", encoding="utf-8")
         beside.replace(folder / JOBS)
 
     @staticmethod
     def load(folder: Path) -> Jobs | None:
-        """Read them.
-
-        Args:
-            folder: The directory.
-
-        Returns:
-            The jobs; `None` where nothing was submitted.
-        """
+        """Read them."""
         path = folder / JOBS
         return Jobs(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def states(self) -> dict[str, str]:
-        """Ask the scheduler.
-
-        Returns:
-            Task to `pending`, `running` or `ended`.
-        """
+        """Ask the scheduler."""
         for handle in self.handles:
             handle.done()  # takes notice of the end of a child
         alive = _alive_of_slurm(self.ids.values()) if self.on == "slurm" else _alive_here(self.ids.values())
@@ -90,16 +75,7 @@ class Jobs:
 
 
 def check(resources: Resources) -> None:
-    """Refuse what the scheduler cannot do, before anything is submitted.
-
-    Args:
-        resources: What is asked for.
-
-    Raises:
-        ModuleNotFoundError: submitit is not installed.
-        ValueError: There is no such scheduler, partition or feature.
-        RuntimeError: There is no SLURM here, or it does not answer.
-    """
+    """Refuse what the scheduler cannot do, before anything is submitted."""
     if resources.on not in SCHEDULERS:
         raise ValueError(f"unknown scheduler {resources.on!r}; choose from {', '.join(SCHEDULERS)}")
     _submitit()
@@ -127,21 +103,7 @@ def check(resources: Resources) -> None:
 def submit(
     function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], names: Sequence[Sequence[str]], folder: Path, resources: Resources
 ) -> Jobs:
-    """Submit jobs, as one array.
-
-    Args:
-        function: A function of an importable module.
-        arguments: Of each job.
-        names: Of the tasks that each job does.
-        folder: Directory that every node sees; logs go there too.
-        resources: The request to the scheduler.
-
-    Returns:
-        The jobs, which are also written to the directory.
-
-    Raises:
-        RuntimeError: The scheduler refused.
-    """
+    """Submit jobs, as one array."""
     submitit = _submitit()
     executor = submitit.AutoExecutor(folder=str(folder / "logs"), cluster=resources.on)
     options: dict[str, Any] = {"timeout_min": resources.minutes, "name": "jacobians"}
@@ -182,16 +144,7 @@ def _importable(function: Callable[..., Any]) -> Iterator[None]:
 
 
 def probe(folder: Path, resources: Resources, wait: Callable[[float], object]) -> None:
-    """See whether a file that a task writes is seen here.
-
-    Args:
-        folder: The directory that is meant to be shared.
-        resources: The request to the scheduler.
-        wait: Called between two looks, with the seconds.
-
-    Raises:
-        RuntimeError: No file came.
-    """
+    """See whether a file that a task writes is seen here."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / f".probe-{os.getpid()}"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as scratch:
@@ -209,35 +162,18 @@ def probe(folder: Path, resources: Resources, wait: Callable[[float], object]) -
 
 
 def write_probe(path: str) -> None:
-    """Write the file that shows that a directory is shared.
-
-    Args:
-        path: Its path.
-    """
+    """Write the file that shows that a directory is shared."""
     Path(path).write_text("seen\n", encoding="utf-8")
 
 
 def cancel_command(jobs: Jobs) -> str:
-    """Say how to cancel what was submitted.
-
-    Args:
-        jobs: The jobs.
-
-    Returns:
-        A command line.
-    """
+    """Say how to cancel what was submitted."""
     ids = sorted({job.partition("_")[0] for job in jobs.ids.values()})
     return f"scancel {' '.join(ids)}" if jobs.on == "slurm" else f"kill {' '.join(ids)}"
 
 
 def counted(states: Sequence[str]) -> str:
     """Write how many tasks are in which state.
-
-    Args:
-        states: One per task.
-
-    Returns:
-        A line.
 
     Example:
         >>> counted(["done", "running", "done"])
@@ -247,11 +183,7 @@ def counted(states: Sequence[str]) -> str:
 
 
 def share_cores(tasks: int) -> None:
-    """Limit torch to this process's share of the cores that it may use.
-
-    Args:
-        tasks: Processes that share them.
-    """
+    """Limit torch to this process's share of the cores that it may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     torch.set_num_threads(max(1, cores // max(1, min(tasks, cores))))
 

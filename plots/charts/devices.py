@@ -23,15 +23,7 @@ def devices(results: Results) -> Iterator[Exhibit]:
 
 
 def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
-    """Chart the devices of one sweep, best against best, whatever the methods.
-
-    Args:
-        rows: Valid rows of several devices or numbers of threads.
-        stem: Start of the file names.
-
-    Returns:
-        One chart per size that alone varies.
-    """
+    """Chart the devices of one sweep, best against best, whatever the methods."""
     found: list[LineChart] = []
     for variable, label in VARIABLES.items():
         alike = [row.model_copy(update={"threads": None}) for row in rows]  # what is compared must not tell families apart

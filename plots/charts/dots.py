@@ -52,15 +52,7 @@ def _on(label: str, rows: Sequence[Row], row: Row) -> bool:
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> DotChart:
-    """Make the chart.
-
-    Args:
-        rows: Valid rows of a few problems.
-        stem: File name.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     keys = list(dict.fromkeys(key_of(row) for row in rows))
     points: dict[str, list[tuple[float, float, float, float]]] = {}
     for group in groups(rows):

@@ -12,14 +12,7 @@ from studies.study import column
 
 @study_figure(86, "from-scratch")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows, seconds = tables["from-scratch"], tables["from-scratch-times"]
     one, batched = (recipe.name for recipe in from_scratch.RECIPES)
 

@@ -26,14 +26,7 @@ class ImagesChart(Chart):
 
 @study_figure(88, "image-ascent")
 def images(tables: StudyTables) -> ImagesChart:
-    """Make the chart of the images.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart of the images."""
     found = tables["image-ascent"]
     classes = list(dict.fromkeys(str(row["class"]) for row in found))
     kinds = list(dict.fromkeys((str(row["network"]), str(row["regulariser"])) for row in found))
@@ -57,14 +50,7 @@ def images(tables: StudyTables) -> ImagesChart:
 
 @study_figure(88, "image-ascent")
 def probabilities(tables: StudyTables) -> PanelsChart:
-    """Make the chart of probabilities by step.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart of probabilities by step."""
     found = tables["image-ascent-curves"]
     networks, kinds = (list(dict.fromkeys(str(row[name]) for row in found)) for name in ("network", "regulariser"))
 

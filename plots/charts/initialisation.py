@@ -11,14 +11,7 @@ LEAST = 1e-12  # of a logarithmic axis
 
 @study_figure(84, "initialisation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     layers, curves, ends = (tables[f"initialisation{part}"] for part in ("-layers", "-training", ""))
 
     def lines(name: str, least: float = LEAST) -> tuple[Series, ...]:

@@ -12,14 +12,7 @@ FLOOR = 1e-6  # of the largest singular value: below, rounding in float32
 
 @study_figure(83, "isometry")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows, spectra = tables["isometry"], tables["isometry-spectra"]
     gains = sorted({float(row["gain"]) for row in rows})
     kinds = list(dict.fromkeys(str(row["weights"]) for row in rows))

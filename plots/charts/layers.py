@@ -9,14 +9,7 @@ from studies import Row, find_study
 
 @study_figure(87, "layers")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows, curves = tables["layers"], tables["layers-training"]
 
     def label(row: Row) -> str:

@@ -10,14 +10,7 @@ from studies.study import column
 
 @study_figure(82, "least-squares")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows, curves = tables["least-squares"], tables["least-squares-curves"]
 
     def line(label: str, loss: str, share: float) -> Series:

@@ -49,15 +49,7 @@ def growth(results: Results) -> Iterator[Exhibit]:
 
 
 def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
-    """Make the charts of one sweep.
-
-    Args:
-        rows: Its valid rows, of one device.
-        stem: Start of the file names.
-
-    Returns:
-        One chart per size that alone varies; where input and hidden layers grow together, one against their width.
-    """
+    """Make the charts of one sweep."""
     found: list[LineChart] = []
     for variable, label in VARIABLES.items():
         for family in families(rows, variable):
@@ -69,14 +61,7 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
 
 
 def look_of(name: str) -> tuple[str, str]:
-    """Return the look and the label of a mode of ours, or of the best library.
-
-    Args:
-        name: A mode, or `library`.
-
-    Returns:
-        What `style.of_trace` takes, and what the legend says.
-    """
+    """Return the look and the label of a mode of ours, or of the best library."""
     return (f"{name}:native", f"{name}, ours") if name in MODES else ("library:best", "best library")
 
 
@@ -92,14 +77,6 @@ def _square(rows: Sequence[Row]) -> list[Row]:
 
 def exponent(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Fit `y ∝ x^e` by least squares on logarithms.
-
-    Args:
-        x: Positive positions.
-        y: Positive values there.
-        confidence: Coverage of the interval.
-
-    Returns:
-        e and the half-width of its interval; `None` for fewer than three points.
 
     Example:
         >>> e, half = exponent([1, 2, 4, 8], [3, 12, 48, 192])

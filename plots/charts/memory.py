@@ -27,30 +27,14 @@ def memory(results: Results) -> Iterator[Exhibit]:
 
 
 def beyond_output(row: Row) -> float:
-    """Return the peak memory of a call beyond the J that it returned, with what a kernel keeps between calls.
-
-    Args:
-        row: A row with `peak_bytes`.
-
-    Returns:
-        Bytes, one page at least.
-    """
+    """Return the peak memory of a call beyond the J that it returned, with what a kernel keeps between calls."""
     problem = problem_of(row)
     kept = program.working_bytes(row.mode, problem) if row.implementation == "native" and runner.available() else 0
     return max(PAGE, kept + (row.peak_bytes or 0) - problem.itemsize * problem.N * problem.P * problem.D)
 
 
 def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
-    """Make the chart: forward and reverse mode of ours in C and in torch, and the leanest library.
-
-    Args:
-        family: Rows whose problems differ in one size.
-        variable: Which.
-        stem: File name.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart: forward and reverse mode of ours in C and in torch, and the leanest library."""
     points: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
     least: dict[int, float] = {}
     for row in family:

@@ -36,15 +36,7 @@ def mixed_gain(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> GainChart | None:
-    """Make the chart.
-
-    Args:
-        rows: Valid rows of one device.
-        stem: File name.
-
-    Returns:
-        The chart; `None` where the three modes were never measured together.
-    """
+    """Make the chart."""
     measured: dict[float, list[float]] = {}
     counted: dict[float, float] = {}
     peak = (0.0, "")

@@ -35,14 +35,7 @@ class FieldsChart(Chart):
 
 @study_figure(80, "pinn")
 def curves(tables: StudyTables) -> CurvesChart:
-    """Make the chart of losses and times.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart of losses and times."""
     equations = [equation.name for equation in pinn.EQUATIONS]
     lines = [(name, way, tuple(_losses(tables["pinn"], name, way))) for name in equations for way in pinn.WAYS]
     found = [(name, dtype, pinn.ratios(tables["pinn-times"], name, dtype)) for name in equations for dtype in DTYPES]
@@ -66,14 +59,7 @@ def _losses(rows: Sequence[Row], equation: str, way: str) -> list[float]:
 
 @study_figure(80, "pinn")
 def fields(tables: StudyTables) -> FieldsChart:
-    """Make the chart of solutions.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart of solutions."""
     shown, errors = [], []
     for equation in pinn.EQUATIONS:
         rows = [row for row in tables["pinn-fields"] if row["equation"] == equation.name]

@@ -38,19 +38,7 @@ def notebook(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | None:
-    """Set published times beside ours, over depth.
-
-    Args:
-        rows: Valid rows of our own measurement.
-        stem: File name of the figure.
-        published: CSV of published times.
-
-    Returns:
-        The chart, or `None` where our rows do not vary in depth, or not at the published sizes.
-
-    Raises:
-        BadInput: The CSV is not a table of published times.
-    """
+    """Set published times beside ours, over depth."""
     family = next(iter(families(rows, "L")), None)
     if family is None or not published.exists():
         return None

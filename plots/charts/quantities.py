@@ -41,15 +41,7 @@ def quantities(results: Results) -> Iterator[Exhibit]:
 
 
 def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
-    """Set the best of ours beside the best library against every size that alone varies.
-
-    Args:
-        rows: Valid rows of one sweep and device.
-        stem: File name.
-
-    Returns:
-        The chart; `None` where no size varies, or no library was measured.
-    """
+    """Set the best of ours beside the best library against every size that alone varies."""
     panels: list[tuple[str, tuple[Trace, ...]]] = []
     leads: list[float] = []
     for variable, label in VARIABLES.items():

@@ -12,14 +12,7 @@ from studies.study import column
 
 @study_figure(85, "regression")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     curves, (end,) = tables["regression-curves"], tables["regression"]
     epochs = tuple(column(curves, "epoch"))
     published = float(end["published"])

@@ -39,16 +39,7 @@ def regret(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> RegretChart | None:
-    """Make the chart.
-
-    Args:
-        rows: Valid rows of one device.
-        stem: File name.
-        rates: Device to ceilings that the planner goes by.
-
-    Returns:
-        The chart; `None` where no problem has two measured methods of ours.
-    """
+    """Make the chart."""
     if not any(sum(is_ours(row) for row in group) >= 2 for group in groups(rows)):
         return None
     found = regrets(rows, rates=rates)

@@ -10,14 +10,7 @@ from studies.study import column
 
 @study_figure(81, "representation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows = tables["representation"]
     panels = []
     for row in rows:

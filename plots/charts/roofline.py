@@ -37,16 +37,7 @@ def roofline(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: list[Row], stem: str, rates: Ceilings) -> Roofline:
-    """Put the best methods of every problem under the ceilings: one point for ours, one for the libraries.
-
-    Args:
-        rows: Valid float32 rows of one device.
-        stem: File name.
-        rates: The ceilings.
-
-    Returns:
-        The chart.
-    """
+    """Put the best methods of every problem under the ceilings: one point for ours, one for the libraries."""
     ours = [row for group in groups(rows) if (row := best_of_ours(group))]
     theirs = [row for group in groups(rows) if (row := best_baseline(group))]
     points: dict[str, list[tuple[float, float, float, float]]] = {}

@@ -9,14 +9,7 @@ from studies import find_study, saturation
 
 @study_figure(79, "saturation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart.
-
-    Args:
-        tables: Of the study.
-
-    Returns:
-        The chart.
-    """
+    """Make the chart."""
     rows = tables["saturation"]
 
     def lines(name: str) -> tuple[Series, ...]:

@@ -52,17 +52,7 @@ def speedups(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantity: str = JACOBIAN) -> SpeedupChart | None:
-    """Compare the best of ours with every library on each problem.
-
-    Args:
-        rows: Valid rows of one sweep and device.
-        stem: File name.
-        sweep: Where the problems have their names.
-        quantity: What was computed; of any but the Jacobian only problems with a name are shown.
-
-    Returns:
-        The chart, the largest lead over the best library on top; `None` where ours and libraries never meet.
-    """
+    """Compare the best of ours with every library on each problem."""
     names = names_of(sweep)
     scored: list[tuple[float, str, dict[str, tuple[float, float, float]]]] = []
     for group in groups(rows):

@@ -49,16 +49,7 @@ def winners(results: Results) -> Iterator[Exhibit]:
 
 
 def maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> list[WinnerMap]:
-    """Map the fastest method over D × P, one map per hidden width.
-
-    Args:
-        rows: Valid rows of one sweep and device.
-        stem: Start of the file names.
-        rates: Device to ceilings, for the predicted crossover.
-
-    Returns:
-        The maps.
-    """
+    """Map the fastest method over D × P, one map per hidden width."""
     found: list[WinnerMap] = []
     for grid in grids(rows):
         D, P = sorted({row.D for row in grid}), sorted({row.P for row in grid})

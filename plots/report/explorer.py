@@ -41,24 +41,13 @@ CONSTANTS: dict[str, Any] = {
 
 
 def model() -> str:
-    """Return the script of the cost model, with Python's own constants written in.
-
-    Returns:
-        JavaScript that defines `Model`.
-    """
+    """Return the script of the cost model, with Python's own constants written in."""
     script = Path(__file__).with_name("templates") / "model.js"
     return f"const CONSTANTS = {json.dumps(CONSTANTS)};\n" + script.read_text(encoding="utf-8")
 
 
 def machines(loaded: Sequence[tuple[Sequence[Row], Provenance]]) -> list[dict[str, Any]]:
-    """Collect per machine and device its ceilings, and the measured times of each problem.
-
-    Args:
-        loaded: Rows and provenance of each result.
-
-    Returns:
-        One record per device that has ceilings, in the form that `model.js` takes.
-    """
+    """Collect per machine and device its ceilings, and the measured times of each problem."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for rows, origin in loaded:
         for device, rates in origin.rates.items():

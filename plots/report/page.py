@@ -36,18 +36,7 @@ class _Loaded:
 
 
 def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Path:
-    """Write the report.
-
-    Args:
-        results: Result CSVs; all committed ones by default.
-        out: The HTML file; `report.html` here by default.
-
-    Returns:
-        The file.
-
-    Raises:
-        BadInput: There are no results, one of them is bad, none has a measured case, or the file cannot be written.
-    """
+    """Write the report."""
     target = out or Path("report.html")
     page = render(list(results) if results else result_files())
     try:
@@ -58,17 +47,7 @@ def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Pat
 
 
 def render(paths: Sequence[Path]) -> str:
-    """Make the page; the same results give the same bytes.
-
-    Args:
-        paths: Result CSVs, of one or more machines.
-
-    Returns:
-        HTML.
-
-    Raises:
-        BadInput: There are no results, one of them is bad, or none has a measured case.
-    """
+    """Make the page; the same results give the same bytes."""
     if not paths:
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     loaded = [_Loaded(path, read_csv(path), read_provenance(path)) for path in paths]

@@ -11,14 +11,7 @@ from benchmarks.records.rows import Row, ok_rows
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """Summarise results.
-
-    Args:
-        rows: Rows of any sweeps, with at least one that is ok.
-
-    Returns:
-        What was checked; how ours stand to the best library; where forward and reverse mode win; how many times were disturbed.
-    """
+    """Summarise results."""
     valid = ok_rows(rows)
     wrong = sum(row.status == "invalid" for row in rows)
     measured = groups(rows)

@@ -226,11 +226,12 @@ def test_jacobians_larger_than_memory(slurm, tmp_path):
     x = np.random.default_rng(0).standard_normal((6000, 3), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
     command = [sys.executable, "-m", "jacobians", "compute", "--module", "net_of_a_user:model", "--inputs", "x.npy", "--out", "J.zarr"]
-    command += ["--chunk", "10", "--on", "slurm", "--tasks", "2"]
+    command += ["--samples-per-chunk", "10", "--on", "slurm", "--tasks", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out = tmp_path / "J.zarr"
     slurm.wait(
-        lambda: process.poll() is not None or ((out / "zarr.json").exists() and jac.open(out).fraction_done > 0.01), "the first chunks"
+        lambda: process.poll() is not None or ((out / "zarr.json").exists() and jac.open_stored(out).fraction_done > 0.01),
+        "the first chunks",
     )
     jobs = scheduling.Jobs.load(outofcore.beside(out))
     first, second = jobs.ids.values()
@@ -239,7 +240,7 @@ def test_jacobians_larger_than_memory(slurm, tmp_path):
     process.communicate()
     if process.returncode == 1:
         assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
-    stored = jac.open(out)
+    stored = jac.open_stored(out)
     assert stored.fraction_done == 1
     mlp = jac.MLP.random(widths=[3, 64, 64, 2])
     for start in range(0, 6000, 10):

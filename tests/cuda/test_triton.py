@@ -81,7 +81,7 @@ def check(method, mlp, x):
     known = jac.find_method(method)
     problem = problem_of(mlp, x).with_(quantity=known.quantity)
     inputs = (x, *[t.float() for t in find_quantity(known.quantity).draw(problem, torch.Generator())])
-    found = jac.registry.find_method(method).prepare(mlp, problem, Request()).run(inputs[0] if len(inputs) == 1 else inputs)[1]
+    found = jac.planning.registry.find_method(method).prepare(mlp, problem, Request()).run(inputs[0] if len(inputs) == 1 else inputs)[1]
     exact = find_quantity(known.quantity).exact(mlp.to(dtype=torch.float64), problem, tuple(t.double() for t in inputs))
     for one, other in zip(found if isinstance(found, tuple) else (found,), exact, strict=True):
         assert one.shape == other.shape

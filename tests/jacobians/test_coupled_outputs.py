@@ -29,7 +29,7 @@ def test_every_peer(method, output, batch):
 
 def check_jacobian(method, output, widths, batch):
     mlp, x = network(widths, batch=batch, bias=True, output_activation=output)
-    reason = jac.find_method(method).unsupported(jac.plans.problem_of(mlp, x))
+    reason = jac.find_method(method).unsupported(jac.planning.plan.problem_of(mlp, x))
     if reason is not None:
         assert method in PEERS
         pytest.skip(reason)

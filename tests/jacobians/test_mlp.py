@@ -98,7 +98,7 @@ class TestToTorch:
         x = torch.randn(5, 3, dtype=torch.float64)
         J = torch.autograd.functional.jacobian(lambda x: mlp.to_torch()(x).sum(0), x).movedim(0, 1)
         for method in jac.methods():
-            if method.unsupported(jac.plans.problem_of(mlp, x)) is None and method.implementation != "torch.compile":
+            if method.unsupported(jac.planning.plan.problem_of(mlp, x)) is None and method.implementation != "torch.compile":
                 torch.testing.assert_close(jac.jacobian(mlp, x, method.name), J, rtol=1e-10, atol=1e-12)
 
 

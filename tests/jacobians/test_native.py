@@ -148,7 +148,7 @@ def test_parameters_that_became_others_are_noticed():
 
 def test_an_unknown_code_is_an_error_and_never_the_identity():
     mlp, x = network((5, 8, 3), dtype=torch.float32)
-    kernel = runner.Runner(mlp, "reverse", jac.plans.problem_of(mlp, x), value=False)
+    kernel = runner.Runner(mlp, "reverse", jac.planning.plan.problem_of(mlp, x), value=False)
     kernel._kernel.program.activation[0].code = 99
     with pytest.raises(RuntimeError, match="does not know an activation or a loss of this plan"):
         kernel(x)
@@ -163,7 +163,7 @@ def test_an_unknown_code_is_an_error_and_never_the_identity():
 @pytest.mark.parametrize("batch", [None, 5])
 def test_the_lean_technique_takes_any_number_of_seeds(mode, widths, batch):
     mlp, x = network(widths, batch=batch, bias=True, output_activation="sigmoid")
-    problem = jac.plans.problem_of(mlp, x)
+    problem = jac.planning.plan.problem_of(mlp, x)
     _, J = runner.Runner(mlp, mode, problem, value=False, lean=True)(x)
     assert oracles.relative_error(J, oracles.autograd(mlp, x)) < 1e-12
     assert program.working_bytes(mode, problem, lean=True) < program.working_bytes(mode, problem)

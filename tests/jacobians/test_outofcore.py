@@ -40,12 +40,12 @@ def pieces(chunk, count=11):
 )
 def test_chunks_are_those_in_memory_bit_for_bit(tmp_path, quantity, one, chunk):
     mlp = network()
-    stored = jac.compute(mlp, X, tmp_path / "out", quantity, chunk)
+    stored = jac.compute_to_disk(mlp, X, tmp_path / "out", quantity, chunk)
     assert stored.fraction_done == 1
     expected = torch.cat([one(mlp, X[piece]) for piece in pieces(chunk)])
     assert stored.array.shape == expected.shape
     assert torch.equal(stored[:], expected)
-    assert torch.equal(jac.open(tmp_path / "out")[3:5], expected[3:5])
+    assert torch.equal(jac.open_stored(tmp_path / "out")[3:5], expected[3:5])
     assert len(stored) == 11
 
 
@@ -55,7 +55,7 @@ def test_a_kernel_in_tiles_is_the_kernel(tmp_path, chunk, monkeypatch):
     asked = []
     ntk = outofcore.ntk
     monkeypatch.setattr(outofcore, "ntk", lambda *given, **options: (asked.append(1), ntk(*given, **options))[1])
-    stored = jac.compute(mlp, X, tmp_path / "out", "ntk", chunk)
+    stored = jac.compute_to_disk(mlp, X, tmp_path / "out", "ntk", chunk)
     rows = len(pieces(chunk))
     assert len(asked) == rows * (rows + 1) // 2 + 1, "half the tiles, and one sample to see the shapes"
     torch.testing.assert_close(stored[:], jac.ntk(mlp, X), rtol=1e-5, atol=1e-6)
@@ -68,7 +68,7 @@ def test_a_kernel_in_tiles_is_the_kernel(tmp_path, chunk, monkeypatch):
 
 def test_factors_and_gradients_have_an_array_each(tmp_path):
     mlp = network()
-    factors = jac.compute(mlp, X, tmp_path / "F", "parameter_jacobian", 4)
+    factors = jac.compute_to_disk(mlp, X, tmp_path / "F", "parameter_jacobian", 4)
     for number in range(3):
         C, h = jac.parameter_jacobian(mlp, X[4:8]).layer(number)
         assert np.array_equal(factors.arrays[f"C_{number + 1}"][4:8], C.numpy())
@@ -76,7 +76,7 @@ def test_factors_and_gradients_have_an_array_each(tmp_path):
     with pytest.raises(ValueError, match=r"parameter_jacobian has several arrays: use \.arrays with one of C_1, C_2"):
         factors[0]
     for loss, target in (("mse", TARGET), ("cross_entropy", torch.arange(11) % 2)):
-        found = jac.compute(mlp, X, tmp_path / loss, "per_sample_gradients", 4, target=target, loss=loss)
+        found = jac.compute_to_disk(mlp, X, tmp_path / loss, "per_sample_gradients", 4, target=target, loss=loss)
         part = jac.per_sample_gradients(mlp, X[4:8], target[4:8], loss)
         assert np.array_equal(found.arrays["weights_2"][4:8], part.weights[1].numpy())
         assert np.array_equal(found.arrays["biases_3"][4:8], part.biases[2].numpy())
@@ -86,11 +86,13 @@ def test_inputs_from_files_and_other_zarr_arrays(tmp_path):
     mlp = network()
     np.save(tmp_path / "x.npy", X.numpy())
     array = zarr.create_array(str(tmp_path / "x.zarr"), data=X.numpy(), chunks=(5, 3))
-    expected = jac.compute(mlp, X, tmp_path / "0", chunk=4)[:]
+    expected = jac.compute_to_disk(mlp, X, tmp_path / "0", samples_per_chunk=4)[:]
     for number, source in enumerate((X.numpy(), tmp_path / "x.npy", str(tmp_path / "x.zarr"), array), 1):
-        assert torch.equal(jac.compute(mlp, source, tmp_path / str(number), chunk=4)[:], expected)
-    again = jac.compute(
-        jac.MLP.random(widths=[2, 3, 1]), jac.compute(network(P=2), X, tmp_path / "y", chunk=4)[:, 0, :2].clone(), tmp_path / "z"
+        assert torch.equal(jac.compute_to_disk(mlp, source, tmp_path / str(number), samples_per_chunk=4)[:], expected)
+    again = jac.compute_to_disk(
+        jac.MLP.random(widths=[2, 3, 1]),
+        jac.compute_to_disk(network(P=2), X, tmp_path / "y", samples_per_chunk=4)[:, 0, :2].clone(),
+        tmp_path / "z",
     )
     assert len(again) == 11
 
@@ -105,14 +107,14 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jac.compute(mlp, X, tmp_path / "out", chunk=2, report=stop)
-    stored = jac.open(tmp_path / "out")
+        jac.compute_to_disk(mlp, X, tmp_path / "out", samples_per_chunk=2, report=stop)
+    stored = jac.open_stored(tmp_path / "out")
     assert stored.fraction_done == pytest.approx(2 / 6)
     assert torch.isnan(stored[4:]).all()
     computed = []
     one = outofcore.jacobian
     monkeypatch.setattr(outofcore, "jacobian", lambda mlp, x, method: (computed.append(len(x)), one(mlp, x, method))[1])
-    jac.compute(mlp, X, tmp_path / "out", chunk=2)
+    jac.compute_to_disk(mlp, X, tmp_path / "out", samples_per_chunk=2)
     assert computed == [2, 2, 2, 1]
     assert torch.equal(stored[:], torch.cat([one(mlp, X[piece]) for piece in pieces(2)]))
     assert stored.fraction_done == 1, "what is open sees what is done"
@@ -132,60 +134,60 @@ def test_a_mark_is_written_after_its_data(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(outofcore, "_put", torn)
         with pytest.raises(OSError, match="No space left"):
-            jac.compute(network(), X, tmp_path / "out", chunk=4)
-    assert jac.open(tmp_path / "out").fraction_done == pytest.approx(1 / 3)
-    assert jac.compute(network(), X, tmp_path / "out", chunk=4).fraction_done == 1
+            jac.compute_to_disk(network(), X, tmp_path / "out", samples_per_chunk=4)
+    assert jac.open_stored(tmp_path / "out").fraction_done == pytest.approx(1 / 3)
+    assert jac.compute_to_disk(network(), X, tmp_path / "out", samples_per_chunk=4).fraction_done == 1
 
 
 def test_something_else_is_refused_with_the_difference(tmp_path):
     mlp = network()
-    jac.compute(mlp, X, tmp_path / "out", chunk=4)
+    jac.compute_to_disk(mlp, X, tmp_path / "out", samples_per_chunk=4)
     with pytest.raises(ValueError, match=r"holds something else: chunk 4 there, 5 asked for\. Give another path"):
-        jac.compute(mlp, X, tmp_path / "out", chunk=5)
+        jac.compute_to_disk(mlp, X, tmp_path / "out", samples_per_chunk=5)
     with pytest.raises(ValueError, match="samples 11 there, 7 asked for"):
-        jac.compute(mlp, X[:7], tmp_path / "out", chunk=4)
+        jac.compute_to_disk(mlp, X[:7], tmp_path / "out", samples_per_chunk=4)
     with pytest.raises(ValueError, match='quantity "jacobian" there, "hessian" asked for'):
-        jac.compute(mlp, X, tmp_path / "out", "hessian", 4)
+        jac.compute_to_disk(mlp, X, tmp_path / "out", "hessian", 4)
     other = X.clone()
     other[9, 1] += 1
     with pytest.raises(ValueError, match=r"the inputs of samples 8 to 10 have changed"):
-        jac.compute(mlp, other, tmp_path / "out", chunk=4)
+        jac.compute_to_disk(mlp, other, tmp_path / "out", samples_per_chunk=4)
     mlp.weights[1][0, 0] += 1e-3
     with pytest.raises(ValueError, match=r'parameters "[0-9a-f]+" there, "[0-9a-f]+" asked for'):
-        jac.compute(mlp, X, tmp_path / "out", chunk=4)
+        jac.compute_to_disk(mlp, X, tmp_path / "out", samples_per_chunk=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"a directory that is no output of jac\.compute"):
-        jac.compute(mlp, X, tmp_path / "mine")
+        jac.compute_to_disk(mlp, X, tmp_path / "mine")
     zarr.create_group(str(tmp_path / "group")).create_array("a", shape=(1,), dtype="int8")
-    with pytest.raises(ValueError, match=r"a Zarr group that jac\.compute did not write"):
-        jac.compute(mlp, X, tmp_path / "group")
+    with pytest.raises(ValueError, match=r"a Zarr group that jac\.compute_to_disk did not write"):
+        jac.compute_to_disk(mlp, X, tmp_path / "group")
 
 
 def test_two_runs_on_one_output_are_refused(tmp_path):
     mlp, out = network(), tmp_path / "out"
-    jac.compute(mlp, X, out, chunk=4, part=(0, 2))
+    jac.compute_to_disk(mlp, X, out, samples_per_chunk=4, part=(0, 2))
     refusals = []
 
     def meanwhile(share):
         for part in (None, (1, 2)):
             with pytest.raises(BlockingIOError, match="another run is writing to it"):
-                jac.compute(mlp, X, out, chunk=4, part=part)
+                jac.compute_to_disk(mlp, X, out, samples_per_chunk=4, part=part)
             refusals.append(part)
-        jac.compute(mlp, X, out, chunk=4, part=(0, 2))  # another part may
+        jac.compute_to_disk(mlp, X, out, samples_per_chunk=4, part=(0, 2))  # another part may
 
-    jac.compute(mlp, X, out, chunk=4, part=(1, 2), report=meanwhile)
+    jac.compute_to_disk(mlp, X, out, samples_per_chunk=4, part=(1, 2), report=meanwhile)
     assert refusals
-    assert jac.open(out).fraction_done == 1
+    assert jac.open_stored(out).fraction_done == 1
 
 
 @pytest.mark.parametrize("quantity", ["jacobian", "ntk"])
 def test_parts_make_a_whole(tmp_path, quantity):
     mlp = network()
     for k in (2, 0, 1):
-        jac.compute(mlp, X, tmp_path / "out", quantity, 3, part=(k, 3))
-    whole = jac.compute(mlp, X, tmp_path / "whole", quantity, 3)
-    stored = jac.open(tmp_path / "out")
+        jac.compute_to_disk(mlp, X, tmp_path / "out", quantity, 3, part=(k, 3))
+    whole = jac.compute_to_disk(mlp, X, tmp_path / "whole", quantity, 3)
+    stored = jac.open_stored(tmp_path / "out")
     assert stored.fraction_done == 1
     assert torch.equal(stored[:], whole[:])
 
@@ -194,7 +196,7 @@ def test_parts_make_a_whole(tmp_path, quantity):
     ("change", "error", "message"),
     [
         ({"quantity": "gradient"}, ValueError, "cannot store the quantity 'gradient'; choose from jacobian"),
-        ({"chunk": 0}, ValueError, "chunk must be a positive number of samples, got 0"),
+        ({"samples_per_chunk": 0}, ValueError, "samples_per_chunk must be a positive integer, got 0"),
         ({"target": X}, ValueError, "jacobian takes no target"),
         ({"quantity": "per_sample_gradients"}, ValueError, "per_sample_gradients needs target"),
         ({"quantity": "per_sample_gradients", "target": TARGET[:5]}, ValueError, "x has 11 samples and target 5"),
@@ -213,27 +215,29 @@ def test_parts_make_a_whole(tmp_path, quantity):
 def test_bad_input_leaves_nothing(tmp_path, change, error, message):
     given = {"mlp": network(), "x": X, "out": tmp_path / "out", **change}
     with pytest.raises(error, match=message):
-        jac.compute(**given)
+        jac.compute_to_disk(**given)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_output_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no Zarr group there"):
-        jac.open(tmp_path / "none")
+        jac.open_stored(tmp_path / "none")
     zarr.create_group(str(tmp_path / "group"))
     with pytest.raises(ValueError, match=r"did not write"):
-        jac.open(tmp_path / "group")
+        jac.open_stored(tmp_path / "group")
     (tmp_path / "x.npy").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"x\.npy: no \.npy file of numbers"):
-        jac.compute(network(), tmp_path / "x.npy", tmp_path / "out")
+        jac.compute_to_disk(network(), tmp_path / "x.npy", tmp_path / "out")
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs Zarr.*jacobians\[store\]"):
-        jac.compute(network(), X, tmp_path / "out")
+        jac.compute_to_disk(network(), X, tmp_path / "out")
 
 
 def test_compression_by_name(tmp_path):
     x = torch.zeros(4000, 3)
-    plain, small = (jac.compute(network(), x, tmp_path / str(name), compression=name, chunk=1000) for name in (None, "zstd"))
+    plain, small = (
+        jac.compute_to_disk(network(), x, tmp_path / str(name), compression=name, samples_per_chunk=1000) for name in (None, "zstd")
+    )
     assert torch.equal(plain[:], small[:])
 
     def size(stored):
@@ -248,13 +252,13 @@ import json, os, sys, threading
 import numpy as np, torch, jacobians as jac
 mlp = jac.MLP.random(widths=[4, 16, 16, 2])
 found = []
-jac.compute(mlp, sys.argv[1], sys.argv[3] + "/warm", chunk=512)
+jac.compute_to_disk(mlp, sys.argv[1], sys.argv[3] + "/warm", samples_per_chunk=512)
 for number, source in enumerate(sys.argv[1:3]):
     most = [0]
     def look(share):
         with open("/proc/self/statm") as file:
             most[0] = max(most[0], int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE"))
-    jac.compute(mlp, source, f"{sys.argv[3]}/{number}", chunk=512, report=look)
+    jac.compute_to_disk(mlp, source, f"{sys.argv[3]}/{number}", samples_per_chunk=512, report=look)
     found.append(most[0])
 print(json.dumps(found))
 """
@@ -279,7 +283,8 @@ def test_killed_at_random_it_loses_nothing(tmp_path):
         "import os, signal, sys, numpy as np, jacobians as jac\n"
         "def report(share):\n    report.left -= 1\n    if report.left == 0:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "report.left = int(sys.argv[1])\n"
-        "jac.compute(jac.MLP.random(widths=[3, 8, 6, 2], bias=True), sys.argv[2], sys.argv[3], chunk=1, report=report)\n"
+        "mlp = jac.MLP.random(widths=[3, 8, 6, 2], bias=True)\n"
+        "jac.compute_to_disk(mlp, sys.argv[2], sys.argv[3], samples_per_chunk=1, report=report)\n"
     )
     np.save(tmp_path / "x.npy", X.numpy())
     for after in (3, 2, 100):
@@ -287,7 +292,7 @@ def test_killed_at_random_it_loses_nothing(tmp_path):
             [sys.executable, "-c", code, str(after), str(tmp_path / "x.npy"), str(tmp_path / "out")], cwd=ROOT, check=False
         )
     assert done.returncode == 0
-    stored = jac.open(tmp_path / "out")
+    stored = jac.open_stored(tmp_path / "out")
     assert stored.fraction_done == 1
     assert torch.equal(stored[:], torch.cat([jac.jacobian(network(), X[piece]) for piece in pieces(1)]))
 
@@ -308,16 +313,16 @@ class TestCommandLine:
         return command_line.main(["compute", "--module", "net_of_a_user:model", "--inputs", "x.npy", "--out", "out", *arguments])
 
     def test_compute_and_status(self, files, capsys):
-        assert self.run("--chunk", "4") == 0
-        assert torch.equal(jac.open("out")[8:], jac.jacobian(network(), X[8:]))
+        assert self.run("--samples-per-chunk", "4") == 0
+        assert torch.equal(jac.open_stored("out")[8:], jac.jacobian(network(), X[8:]))
         assert command_line.main(["status", "out"]) == 0
         assert "jacobian, N=11, 100% done" in capsys.readouterr().out
 
     @pytest.mark.long
     def test_tasks_here(self, files, capsys):
         pytest.importorskip("submitit")
-        assert self.run("--chunk", "2", "--on", "local", "--tasks", "3") == 0
-        assert torch.equal(jac.open("out")[:], torch.cat([jac.jacobian(network(), X[piece]) for piece in pieces(2)]))
+        assert self.run("--samples-per-chunk", "2", "--on", "local", "--tasks", "3") == 0
+        assert torch.equal(jac.open_stored("out")[:], torch.cat([jac.jacobian(network(), X[piece]) for piece in pieces(2)]))
         printed = capsys.readouterr()
         assert "submitted 3 tasks" in printed.out
         assert command_line.main(["status", "out"]) == 0
@@ -331,7 +336,7 @@ class TestCommandLine:
             (("--module", "no_such_package:x"), "No module named 'no_such_package'"),
             (("--module", "net_of_a_user:thing"), "is a int; expected an MLP"),
             (("--inputs", "y.npy"), "no such file"),
-            (("--chunk", "0"), "chunk must be"),
+            (("--samples-per-chunk", "0"), "samples_per_chunk must be"),
             (("--on", "local", "--tasks", "0"), "--tasks must be at least 1"),
             (("--on", "local", "--partition", "gpu"), "partitions and constraints are SLURM's"),
             (("--on", "local", "--time", "0"), "at least a minute"),
@@ -353,13 +358,15 @@ class TestCommandLine:
             if len(tries) < 3:
                 raise BlockingIOError("another run is writing to it")
 
-        monkeypatch.setattr(command_line.outofcore, "compute", busy)
+        monkeypatch.setattr(command_line.outofcore, "compute_to_disk", busy)
         options = dict.fromkeys(command_line.CHOSEN) | {"module": "net_of_a_user:model", "inputs": "x.npy", "out": "out", "directory": "."}
         command_line.run_part(options, (1, 2), 1)
         assert (tries, waited) == ([(1, 2)] * 3, [1.0, 1.0])
         monkeypatch.setattr(command_line, "DYING_S", 2)
         tries[:] = []
-        monkeypatch.setattr(command_line.outofcore, "compute", lambda *given, **options: (_ for _ in ()).throw(BlockingIOError("busy")))
+        monkeypatch.setattr(
+            command_line.outofcore, "compute_to_disk", lambda *given, **options: (_ for _ in ()).throw(BlockingIOError("busy"))
+        )
         with pytest.raises(BlockingIOError, match="busy"):
             command_line.run_part(options, (1, 2), 1)
 

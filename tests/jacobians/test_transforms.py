@@ -54,8 +54,8 @@ def test_a_bound_of_memory_on_a_tensor_that_is_not_plain(case):
     from torch.testing._internal.two_tensor import TwoTensor
 
     mlp, x = case
-    lean = min(program.working_bytes(mode, jac.plans.problem_of(mlp, x), lean=True) for mode in ("forward", "reverse"))
-    assert lean < program.working_bytes("forward", jac.plans.problem_of(mlp, x))
+    lean = min(program.working_bytes(mode, jac.planning.plan.problem_of(mlp, x), lean=True) for mode in ("forward", "reverse"))
+    assert lean < program.working_bytes("forward", jac.planning.plan.problem_of(mlp, x))
     with pytest.raises(ValueError, match="is too little for"):
         jac.jacobian(mlp, TwoTensor(x, x), chunk=lean)
     torch.testing.assert_close(jac.jacobian(mlp, torch._neg_view(-x), chunk=2**25), exact(mlp, x))

@@ -38,12 +38,6 @@ def interpreted() -> bool:
 def power_of_two(least: int) -> int:
     """Return the smallest power of two that is no less.
 
-    Args:
-        least: At least 1.
-
-    Returns:
-        The power.
-
     Example:
         >>> power_of_two(1), power_of_two(50), power_of_two(64)
         (1, 64, 64)
@@ -69,14 +63,6 @@ class Blocks:
 def blocks_for(problem: Problem, streams: int, least_samples: int) -> Blocks:
     """Cut a problem into blocks of some rows, fewer where all multiprocessors would not get one.
 
-    Args:
-        problem: The problem.
-        streams: Rows of a sample that are needed.
-        least_samples: Fewest samples of a block.
-
-    Returns:
-        The sizes.
-
     Example:
         >>> blocks_for(Problem(widths=(3, 64, 64, 1), batch=4096), 4, 1)
         Blocks(neurons=64, streams=4, samples=8)
@@ -89,14 +75,7 @@ def blocks_for(problem: Problem, streams: int, least_samples: int) -> Blocks:
 
 
 def setting(rule: Activation) -> tuple[int, float, float, float]:
-    """Translate an activation for the kernels.
-
-    Args:
-        rule: The activation.
-
-    Returns:
-        Its code, two settings and its scale.
-    """
+    """Translate an activation for the kernels."""
     from jacobians.kernels.cuda.elementary import CODES
 
     values = [float(value != "none") if isinstance(value, str) else value for value in rule.settings.values()]
@@ -105,18 +84,7 @@ def setting(rule: Activation) -> tuple[int, float, float, float]:
 
 
 def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, unpadded: bool) -> dict[str, Any]:
-    """Return what a kernel is compiled for, but the codes of the activations.
-
-    Args:
-        problem: The problem.
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-        cut: How it is cut.
-        value: Whether y is written.
-        unpadded: Whether weights between hidden layers are read without masks, four numbers at once.
-
-    Returns:
-        Name to constant.
-    """
+    """Return what a kernel is compiled for, but the codes of the activations."""
     if kind == "jacobian_gradient":
         tiles = {"S": cut.streams, "TP": 16 if problem.P <= 16 else 32}
         return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples, **tiles}
@@ -143,13 +111,6 @@ def options_for(problem: Problem, kind: str) -> dict[str, Any]:
 
     Derivatives of a weight stand in registers beside the rest, and get twice as many warps; tiles are loaded as many ahead as the
     registers leave room for, by the compiler's own report. Products and sums are fused, which a later Triton no longer does by default.
-
-    Args:
-        problem: The problem.
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-
-    Returns:
-        Triton's options.
     """
     stages = 1 if kind in SUMMED or (kind == "reverse" and problem.P > 1) else 3
     return {"num_warps": 2 * WARPS if kind in SUMMED else WARPS, "num_stages": stages, "enable_fp_fusion": True}
@@ -160,14 +121,6 @@ def unpadded(problem: Problem, kind: str, cut: Blocks) -> bool:
 
     That takes up to 37 % of the registers off; but for the gradient of a loss, where an A100 would spill.
 
-    Args:
-        problem: The problem.
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-        cut: How it is cut.
-
-    Returns:
-        Whether they are, if they begin where four numbers can be read at once.
-
     Example:
         >>> cut = Blocks(neurons=64, streams=4, samples=8)
         >>> [unpadded(Problem(widths=(3, K, K, 1), batch=4096), "forward", cut) for K in (50, 64)]
@@ -177,15 +130,7 @@ def unpadded(problem: Problem, kind: str, cut: Blocks) -> bool:
 
 
 def cut_for(problem: Problem, kind: str) -> Blocks:
-    """Cut a problem for one of the kernels.
-
-    Args:
-        problem: The problem.
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-
-    Returns:
-        The sizes.
-    """
+    """Cut a problem for one of the kernels."""
     if kind == "reverse":
         cut = blocks_for(problem, min(2, problem.P), 16)
         # One cotangent of 32 samples fits the registers only where weights are read without masks.
@@ -230,12 +175,7 @@ class Launcher:
         self.codes = {"CODE": hidden[0], "CODE_OUT": out[0]}
 
     def look_up(self) -> None:
-        """Send the addresses of the parameters where the kernel reads them, if they are others than in the last call.
-
-        Raises:
-            NotPlain: A parameter's numbers do not stand in memory as they are.
-            ValueError: The network has other widths than the problem.
-        """
+        """Send the addresses of the parameters where the kernel reads them, if they are others than in the last call."""
         weights, biases = self._mlp.parameter_tuples()
         tensors = [*weights, *biases]
         found = places(tensors, "a parameter")
@@ -274,19 +214,7 @@ class Chain(Launcher):
         self._value = value
 
     def __call__(self, x: Tensor, weights: Tensor | None = None) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Compute.
-
-        Args:
-            x: Input of shape (D,) or (N, D).
-            weights: w of the Laplacian, (D,).
-
-        Returns:
-            y or `None`, J, and the Laplacian or `None`; for a single x with a batch of one.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-            ValueError: The network has changed.
-        """
+        """Compute."""
         places((x,), "x")
         self.look_up()
         chains: Any = importlib.import_module("jacobians.kernels.cuda.chains")  # needs Triton
@@ -313,14 +241,7 @@ class Chain(Launcher):
 
 
 def unsupported_device(problem: Problem) -> str | None:
-    """Say why no kernel in Triton can serve a problem, whatever its sizes.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say why no kernel in Triton can serve a problem, whatever its sizes."""
     if not problem.device.startswith("cuda") and not interpreted():
         return f"runs on CUDA, not on {problem.device}"
     if importlib.util.find_spec("triton") is None:
@@ -331,14 +252,7 @@ def unsupported_device(problem: Problem) -> str | None:
 
 
 def unsupported_activations(problem: Problem) -> str | None:
-    """Say which activation the kernels in Triton lack.
-
-    Args:
-        problem: The problem, of a device that they run on.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say which activation the kernels in Triton lack."""
     if any(rule.coupled for rule in problem.activations):
         return f"has no {problem.activations[-1].name}"
     from jacobians.kernels.cuda.elementary import CODES
@@ -348,16 +262,7 @@ def unsupported_activations(problem: Problem) -> str | None:
 
 
 def unsupported(problem: Problem, streams: int, kept: int = 0) -> str | None:
-    """Say why the kernels cannot serve a problem.
-
-    Args:
-        problem: The problem.
-        streams: Rows of a sample that it takes.
-        kept: Numbers of a hidden neuron that are kept for the way back.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say why the kernels cannot serve a problem."""
     reason = unsupported_device(problem)
     if reason is not None:
         return reason

@@ -36,18 +36,7 @@ PLAIN = {Tensor, nn.Parameter}
 
 
 def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]]:
-    """Return where tensors stand, and whether their numbers follow each other: by that a graph or a kernel reads them.
-
-    Args:
-        tensors: Inputs or parameters; `None` for a bias that is not there.
-        what: What they are, for the message.
-
-    Returns:
-        Address, 0 for `None`, and contiguity of each.
-
-    Raises:
-        NotPlain: The numbers of one do not stand in memory as they are.
-    """
+    """Return where tensors stand, and whether their numbers follow each other: by that a graph or a kernel reads them."""
     found: list[tuple[int, bool]] = []
     for t in tensors:
         if t is None:
@@ -64,12 +53,6 @@ Capture = Callable[[Callable[[], Tensors]], tuple[Graph, Tensors]]
 
 def capture(compute: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
     """Record a computation on the current CUDA device.
-
-    Args:
-        compute: The computation; every tensor it uses must stay alive.
-
-    Returns:
-        The graph, and the tensors that each replay fills again.
 
     Source:
         https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
@@ -101,17 +84,7 @@ class Replay:
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> Tensors:
-        """Compute at the inputs, in tensors of their own.
-
-        Args:
-            *inputs: Of the shapes, dtypes and device of the first call.
-
-        Returns:
-            The tensors.
-
-        Raises:
-            NotPlain: An input is a tensor of another kind than those a graph reads.
-        """
+        """Compute at the inputs, in tensors of their own."""
         places(inputs, "an input")
         with self._lock:
             weights, biases = self._mlp.parameter_tuples()
@@ -159,14 +132,7 @@ def _prepare(mode: Callable[..., tuple[Tensor | None, Tensor]]) -> Prepare:
 
 
 def recorded(readable: str) -> Prepare:
-    """Make a method that records a readable method of another quantity than the Jacobian.
-
-    Args:
-        readable: Its name.
-
-    Returns:
-        A preparation.
-    """
+    """Make a method that records a readable method of another quantity than the Jacobian."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         def build() -> Callable[..., Tensors]:

@@ -49,19 +49,7 @@ class Sums(Launcher):
         self._offsets = torch.tensor([*places[0], *places[1]], dtype=torch.int64, device=problem.device)
 
     def __call__(self, x: Tensor, *target: Tensor) -> Parts:
-        """Compute.
-
-        Args:
-            x: Input of shape (D,) or (N, D).
-            *target: As the loss takes it, where the quantity has one.
-
-        Returns:
-            The derivatives by the parameters and the loss.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-            ValueError: The network has changed.
-        """
+        """Compute."""
         places((x, *target), "an input")
         self.look_up()
         problem, cut = self.problem, self.cut

@@ -26,12 +26,6 @@ MOST_PARTS = 16  # of a sum over the neurons of a layer
 def blocks_of_pushed(rows: int) -> tuple[int, int]:
     """Return how many neurons a block computes, and how many it reads at once.
 
-    Args:
-        rows: Rows of all samples, a power of two.
-
-    Returns:
-        Two powers of two.
-
     Example:
         >>> blocks_of_pushed(2), blocks_of_pushed(16)
         ((8, 512), (8, 64))
@@ -41,14 +35,6 @@ def blocks_of_pushed(rows: int) -> tuple[int, int]:
 
 def blocks_of_pulled(n_out: int, n_in: int, rows: int) -> tuple[int, int, int]:
     """Cut a layer that cotangents are pulled through into as many blocks as there are multiprocessors, twice over.
-
-    Args:
-        n_out: Neurons of the layer.
-        n_in: Neurons before it.
-        rows: Cotangents of all samples.
-
-    Returns:
-        Neurons read at once, parts of the sum over them, and neurons of a part.
 
     Example:
         >>> blocks_of_pulled(1000, 1000, 1)
@@ -75,25 +61,11 @@ class Wide:
         self._settings = [setting(rule) for rule in problem.activations]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Push the value and all tangents.
-
-        Args:
-            x: Input of shape (N, D).
-
-        Returns:
-            y and J.
-        """
+        """Push the value and all tangents."""
         return self._pushed(x, self._problem.D, None)
 
     def reverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate, and pull all cotangents back.
-
-        Args:
-            x: Input of shape (N, D).
-
-        Returns:
-            y and J.
-        """
+        """Evaluate, and pull all cotangents back."""
         kernels, widths, (N, P) = self._kernels(), self._problem.widths, (self._problem.N, self._problem.P)
         slopes = [x.new_empty(N, width) for width in widths[1:]]
         y, _ = self._pushed(x, 0, slopes)

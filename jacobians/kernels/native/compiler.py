@@ -32,11 +32,7 @@ class CompilerError(RuntimeError):
 
 
 def cache_directory() -> Path:
-    """Return the cache directory: compiled kernels, and what was measured on this machine.
-
-    Returns:
-        `$JACOBIANS_CACHE`, or `jacobians` in the user's cache directory.
-    """
+    """Return the cache directory: compiled kernels, and what was measured on this machine."""
     given = os.environ.get("JACOBIANS_CACHE")
     if given:
         return Path(given)
@@ -60,14 +56,7 @@ def processor() -> str:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Load the compiled library, compiling it where that has not happened for this source, compiler and processor.
-
-    Returns:
-        The library.
-
-    Raises:
-        CompilerError: No compiler is found, or it fails, or the library cannot be loaded.
-    """
+    """Load the compiled library, compiling it where that has not happened for this source, compiler and processor."""
     command = compiler()
     if command is None:
         raise CompilerError("needs a C compiler and found none; install gcc or clang, or set CC")

@@ -107,21 +107,7 @@ class Derivative:
         return self.like[0].element_size() * (self._chain.work + threads * self._chain.work_of_thread)
 
     def __call__(self, x: Tensor, target: Tensor, v: Tensor | None = None) -> Parts | Tensor:
-        """Compute.
-
-        Args:
-            x: Input of the planned shape, dtype and device.
-            target: The target, checked by the loss.
-            v: All parameters' tangent in one vector, of a Gauss-Newton product.
-
-        Returns:
-            A gradient as one vector with its loss; a product as one vector; the norms (N,).
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-            ValueError: A class index is out of range, or a parameter is no longer what it was.
-            MemoryError: There is no memory for the working set.
-        """
+        """Compute."""
         weights, biases, alive = self._addresses.now()
         x, target = plain("x", x), plain("target", target)
         out = x.new_empty(self._result)
@@ -137,23 +123,7 @@ class Derivative:
         return Parts(out, self.like, gx)
 
     def update(self, x: Tensor, target: Tensor, rate: float, momentum: float, decay: float, velocity: Tensor | None) -> Tensor:
-        """Compute the gradient and take a step of gradient descent with it, in one call; the gradient itself is not kept.
-
-        Args:
-            x: Input.
-            target: Target.
-            rate: Learning rate, not 0.
-            momentum: Momentum.
-            decay: Weight decay.
-            velocity: As many numbers as there are parameters, updated in place; `None` without momentum.
-
-        Returns:
-            The loss before the step.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-            ValueError: A class index is out of range, or a parameter is no longer what it was.
-        """
+        """Compute the gradient and take a step of gradient descent with it, in one call; the gradient itself is not kept."""
         if self._rates != (rate, momentum, decay):
             self._rates = self._chain.rate, self._chain.momentum, self._chain.decay = rate, momentum, decay
         weights, biases, alive = self._addresses.now()
@@ -174,15 +144,7 @@ class Derivative:
 
 
 def chain_of(mlp: MLP, problem: Problem) -> tuple[Chain, tuple[Any, ...]]:
-    """Describe a network for the C functions: widths, activations, and where each parameter begins in a vector of all.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-
-    Returns:
-        The description, what is computed left open, and the memory that it points to.
-    """
+    """Describe a network for the C functions: widths, activations, and where each parameter begins in a vector of all."""
     widths, layers = problem.widths, problem.L + 1
     biased = [b is not None for b in mlp.biases]
     sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
@@ -196,14 +158,7 @@ def chain_of(mlp: MLP, problem: Problem) -> tuple[Chain, tuple[Any, ...]]:
 
 
 def is_worth_threads(problem: Problem) -> bool:
-    """Say whether a gradient is large enough to be shared between threads.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        Whether it is.
-    """
+    """Say whether a gradient is large enough to be shared between threads."""
     weights = sum(i * o for i, o in pairwise(problem.widths))
     if problem.N == 1:
         return weights * problem.itemsize >= FEWEST_BYTES
@@ -211,14 +166,7 @@ def is_worth_threads(problem: Problem) -> bool:
 
 
 def why_not(problem: Problem) -> str | None:
-    """Say why the kernels cannot compute a derivative of a loss.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where they can.
-    """
+    """Say why the kernels cannot compute a derivative of a loss."""
     reason = supports(problem) or _coupled(problem)
     if reason is not None:
         return reason

@@ -121,22 +121,7 @@ class InputDerivatives:
         results: Sequence[Tensor | None],
         loss: Tensor | None = None,
     ) -> None:
-        """Compute.
-
-        Args:
-            weights: Addresses of the weights.
-            biases: Addresses of the biases.
-            x: Input.
-            given: Directions (one row of weights of `∂²/∂x_d²` for each Laplacian), cotangents of y, J and Laplacians, and the target of
-                J, each or `None`.
-            results: y, J, Laplacians, Hessian, derivatives by the parameters (one behind the other) and by x to write, and what is kept,
-                each or `None`.
-            loss: A scalar to write the loss of J to.
-
-        Raises:
-            MemoryError: There is no memory for the working set.
-            RuntimeError: The library does not know an activation.
-        """
+        """Compute."""
         threads = min(self._most_threads, torch.get_num_threads())
         at_loss = None if loss is None else loss.data_ptr()
         status = self._function(self._at, weights, biases, x.data_ptr(), addresses_of(given), addresses_of(results), at_loss, threads)
@@ -145,12 +130,5 @@ class InputDerivatives:
 
 
 def along_tangents(problem: Problem) -> bool:
-    """Say along what a Jacobian is pulled back: the fewer of its columns and rows, whatever it was computed along.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        Whether along its columns.
-    """
+    """Say along what a Jacobian is pulled back: the fewer of its columns and rows, whatever it was computed along."""
     return problem.L == 0 or problem.D <= problem.P

@@ -135,17 +135,7 @@ def _tree(mode: str, problem: Problem) -> tuple[str, Split | None]:
 
 
 def setting(activation: Activation) -> Setting:
-    """Translate an activation for the C library.
-
-    Args:
-        activation: The activation.
-
-    Returns:
-        Its code, settings and scale.
-
-    Raises:
-        ValueError: The library has none of that name.
-    """
+    """Translate an activation for the C library."""
     code = library().activation_code(activation.name.encode())
     if code < 0:
         raise ValueError(f"the C kernels have no activation {activation.name!r}; add it to csrc/activations.h")
@@ -207,14 +197,6 @@ class Work:
 def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
     """Describe what the C function will do for a mode on a problem.
 
-    Args:
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        problem: The problem.
-        threads: Threads it may use; torch's number by default.
-
-    Returns:
-        What would be done.
-
     Example:
         >>> work_of("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
         1
@@ -240,16 +222,7 @@ def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
 
 
 def working_bytes(mode: str, problem: Problem, lean: bool = False) -> int:
-    """Return the memory a call uses beyond J.
-
-    Args:
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        problem: The problem.
-        lean: Whether by the technique with the least memory, on one thread.
-
-    Returns:
-        Bytes; it stays with the thread that called, for its next call.
-    """
+    """Return the memory a call uses beyond J."""
     kernel = assemble(mode, problem, lean)
     threads = torch.get_num_threads() if kernel.threaded else 1
     return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
@@ -265,16 +238,7 @@ def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) 
 
 
 def assemble(mode: str, problem: Problem, lean: bool = False) -> Kernel:
-    """Lay out a call.
-
-    Args:
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
-        problem: The problem.
-        lean: Whether to use the technique with the least memory, on one thread.
-
-    Returns:
-        The program for the C function.
-    """
+    """Lay out a call."""
     if problem.activations[-1].coupled:  # whose slopes torch multiplies in, behind the kernel
         problem = problem.with_(output_activation="identity")
     mode, tree = _tree(mode, problem)

@@ -55,20 +55,7 @@ class Pullback:
         wants_x: bool,
         wants_parameters: bool,
     ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
-        """Pull back.
-
-        Args:
-            x: Input.
-            parameters: `W_1, b_1, W_2, …`, without the biases that there are none of.
-            directions: As they were pushed, (M, D).
-            kept: What the push has left.
-            cotangents: Of y, J and the Laplacians; `None` for what nothing depends on.
-            wants_x: Whether `∂L/∂x` is wanted.
-            wants_parameters: Whether any `∂L/∂θ` is wanted.
-
-        Returns:
-            `∂L/∂x` or `None`, and one derivative per parameter, or `None`s.
-        """
+        """Pull back."""
         weights, biases, alive = self.addresses(parameters)
         three = [*(None if t is None else plain("a cotangent", t) for t in cotangents), None][:3]
         out = x.new_empty(self.call.parameters) if wants_parameters else None
@@ -78,29 +65,14 @@ class Pullback:
         return gx, [None] * len(parameters) if out is None else unflatten(out, parameters)
 
     def addresses(self, parameters: Sequence[Tensor]) -> tuple[Any, Any, object]:
-        """Return where parameters stand in memory.
-
-        Args:
-            parameters: `W_1, b_1, W_2, …`.
-
-        Returns:
-            Addresses of weights and of biases, and what must live until the call is over.
-        """
+        """Return where parameters stand in memory."""
         rest = iter([t if t.is_contiguous() else t.contiguous() for t in parameters])
         pairs = [(next(rest), next(rest) if b else None) for b in self._biased]
         return addresses_of([W for W, _ in pairs]), addresses_of([b for _, b in pairs]), pairs
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Take a vector of all parameters apart, without a copy.
-
-    Args:
-        vector: All numbers.
-        like: A tensor of each shape.
-
-    Returns:
-        Views of these shapes.
-    """
+    """Take a vector of all parameters apart, without a copy."""
     return list(torch._C._nn.unflatten_dense_tensors(vector, list(like)))  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -128,15 +100,7 @@ class _Differentiable(Function):
 
 
 def scaled(t: Tensor, factor: float) -> Tensor:
-    """Multiply by a number, on one thread.
-
-    Args:
-        t: A contiguous tensor.
-        factor: The number.
-
-    Returns:
-        A tensor of its own.
-    """
+    """Multiply by a number, on one thread."""
     out = torch.empty_like(t)
     function = getattr(library(), f"scaled_{str(t.dtype).removeprefix('torch.')}")
     function.argtypes = [ctypes.c_void_p, ctypes.c_double, ctypes.c_void_p, ctypes.c_int64]
@@ -146,15 +110,7 @@ def scaled(t: Tensor, factor: float) -> Tensor:
 
 
 def refusing(gradients: Sequence[Tensor | None], of: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """Let whoever differentiates derivatives of ours again hear that they cannot.
-
-    Args:
-        gradients: What was pulled back.
-        of: What it depends on.
-
-    Returns:
-        The same numbers; where a graph of them is being recorded, with a record that raises.
-    """
+    """Let whoever differentiates derivatives of ours again hear that they cannot."""
     if not torch.is_grad_enabled():
         return gradients
     anchors = [t for t in of if t is not None and t.requires_grad]
@@ -177,32 +133,12 @@ class _Refusal(Function):
 
 
 def differentiable(compute: Any, pull: Pullback, x: Tensor, parameters: Sequence[Tensor], directions: Tensor | None = None) -> Any:
-    """Compute so that autograd can pull back.
-
-    Args:
-        compute: `x -> (y or None, J, …), what is kept or None`.
-        pull: The way back.
-        x: Input.
-        parameters: All parameters that `compute` uses.
-        directions: Of Laplacians, (M, D).
-
-    Returns:
-        The results of `compute`, in autograd's record.
-    """
+    """Compute so that autograd can pull back."""
     with torch.enable_grad():
         return _Differentiable.apply(compute, pull, directions, x, *parameters)
 
 
 def keeps_for(problem: Problem, biased: Sequence[bool], laplacians: int) -> bool:
-    """Say whether a push through a Laplacian leaves what the way back needs, or that is computed again.
-
-    Args:
-        problem: The problem.
-        biased: Whether each layer has a bias.
-        laplacians: M.
-
-    Returns:
-        Whether it is kept.
-    """
+    """Say whether a push through a Laplacian leaves what the way back needs, or that is computed again."""
     call = InputDerivatives(problem, biased, PUSH, laplacians, keeps=True)
     return call.kept_numbers * problem.itemsize <= KEPT_BYTES

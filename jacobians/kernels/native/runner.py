@@ -37,15 +37,7 @@ class Addresses:
         self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
 
     def now(self) -> tuple[Any, Any, object]:
-        """Look the parameters up.
-
-        Returns:
-            Addresses of the weights and of the biases, and what must live until the call is over.
-
-        Raises:
-            NotPlain: A parameter is no plain tensor, whose numbers stand in memory as they are.
-            ValueError: A parameter is no longer what it was when this was prepared.
-        """
+        """Look the parameters up."""
         # The fixed tuple of a network is the same object each time; that of a module is new.
         current = self._mlp.parameter_tuples()
         seen, parameters, addresses, weights, biases = self._known
@@ -81,19 +73,7 @@ class Addresses:
 
 
 def plain(name: str, t: Tensor) -> Tensor:
-    """Return a tensor that a C function may read, one number behind the other.
-
-    Args:
-        name: What it is, for the message.
-        t: The tensor.
-
-    Returns:
-        The tensor, or a contiguous copy.
-
-    Raises:
-        NotPlain: Its numbers do not stand in memory as they are.
-        ValueError: Its memory was freed.
-    """
+    """Return a tensor that a C function may read, one number behind the other."""
     if type(t) not in _PLAIN or t.is_neg():
         raise NotPlain(f"{name} is a {type(t).__name__} whose numbers do not stand in memory as they are")
     if not t.is_contiguous():
@@ -104,16 +84,7 @@ def plain(name: str, t: Tensor) -> Tensor:
 
 
 def done(status: int, result: str) -> None:
-    """Raise what the status of a C function means.
-
-    Args:
-        status: What it returned.
-        result: What was computed, for the message.
-
-    Raises:
-        MemoryError: There is no memory for the working set.
-        RuntimeError: The library does not know an activation or a loss.
-    """
+    """Raise what the status of a C function means."""
     if status == NO_MEMORY:
         raise MemoryError(f"no memory for the working set of {result}; use a smaller batch")
     if status == UNKNOWN_FUNCTION:
@@ -140,20 +111,7 @@ class Runner:
         self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Compute `(y or None, J)` at x.
-
-        Args:
-            x: Input of the planned shape, dtype and device.
-
-        Returns:
-            y or `None`, and J.
-
-        Raises:
-            NotPlain: x or a parameter is no plain tensor, whose numbers stand in memory as they are.
-            ValueError: A parameter is no longer what it was when this was planned.
-            MemoryError: There is no memory for the working set.
-            RuntimeError: The library does not know an activation of the plan.
-        """
+        """Compute `(y or None, J)` at x."""
         weights, biases, alive = self._addresses.now()
         x = plain("x", x)
         J = x.new_empty(self._shape)
@@ -167,32 +125,14 @@ class Runner:
 
 
 def read_all(data: Tensor, passes: int, threads: int) -> float:
-    """Read memory as fast as our kernels could, to measure the ceiling of it.
-
-    Args:
-        data: Contiguous float32 numbers on the CPU.
-        passes: How often to read them.
-        threads: Threads, each of which reads a share.
-
-    Returns:
-        Their sum, `passes` times: so that nothing is left out.
-    """
+    """Read memory as fast as our kernels could, to measure the ceiling of it."""
     function = library().read_all_float32
     function.restype = ctypes.c_float
     return function(ctypes.c_void_p(data.data_ptr()), ctypes.c_int64(data.numel()), ctypes.c_int64(passes), ctypes.c_int(threads))
 
 
 def multiply_add(dtype: str, passes: int, threads: int) -> int:
-    """Multiply and add in registers alone, as fast as the processor can, to measure the ceiling of it.
-
-    Args:
-        dtype: `"float32"` or `"float64"`.
-        passes: How often each thread goes through its loop.
-        threads: Threads.
-
-    Returns:
-        Floating-point operations done, a multiply-add counted as two.
-    """
+    """Multiply and add in registers alone, as fast as the processor can, to measure the ceiling of it."""
     function = getattr(library(), f"multiply_add_{dtype}")
     function.restype = ctypes.c_int64
     return function(ctypes.c_int64(passes), ctypes.c_int(threads))
@@ -204,14 +144,7 @@ def _has_memory(name: str, t: Tensor) -> None:
 
 
 def addresses_of(tensors: Sequence[Tensor | None]) -> Any:
-    """Return where tensors stand in memory, as a C array.
-
-    Args:
-        tensors: Tensors that the caller keeps alive, or `None`s.
-
-    Returns:
-        The addresses, null for `None`.
-    """
+    """Return where tensors stand in memory, as a C array."""
     return (ctypes.c_void_p * len(tensors))(*[None if t is None else t.data_ptr() for t in tensors])
 
 
@@ -230,14 +163,7 @@ def available() -> bool:
 
 
 def supports(problem: Problem) -> str | None:
-    """Say why the kernels cannot serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where they can.
-    """
+    """Say why the kernels cannot serve a problem."""
     if problem.device != "cpu":
         return f"runs on the CPU, not on {problem.device}"
     if problem.dtype not in DTYPES:

@@ -57,19 +57,7 @@ class JacobianLoss:
         self._call = InputDerivatives(problem, biased, kind, penalty=1.0 / numbers)
 
     def __call__(self, x: Tensor, parameters: Sequence[Tensor], target: Tensor | None) -> Tensor:
-        """Compute, in autograd's record.
-
-        Args:
-            x: Input.
-            parameters: All parameters.
-            target: Of the shape of J, or `None` for zeros.
-
-        Returns:
-            The loss.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-        """
+        """Compute, in autograd's record."""
         for t in (x, *parameters):
             plain("x or a parameter", t)
         at = None if target is None else plain("the target", target)
@@ -103,18 +91,7 @@ class Laplacians:
         self._shapes = (*batch, problem.P), problem.jacobian_shape, (*batch, problem.P, laplacians)
 
     def __call__(self, x: Tensor, directions: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
-        """Compute.
-
-        Args:
-            x: Input.
-            directions: (M, D).
-
-        Returns:
-            y, J, and Laplacians of shape (P, M) or (N, P, M); and what is kept.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-        """
+        """Compute."""
         weights, biases, alive = self._addresses.now()
         x, directions = plain("x", x), plain("weights", directions)
         y, J, laplacians = (x.new_empty(shape) for shape in self._shapes)
@@ -151,14 +128,7 @@ def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computat
 
 
 def loss_reason(problem: Problem) -> str | None:
-    """Say why the loss of a Jacobian cannot be computed in one pass.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None` where it can.
-    """
+    """Say why the loss of a Jacobian cannot be computed in one pass."""
     psi = problem.activations[-1]
     if psi.coupled:
         return f"has no {psi.name} in C, through which rows of J are not computed by themselves"

@@ -42,20 +42,7 @@ class TangentKernel:
         self._function.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int]
 
     def __call__(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
-        """Compute.
-
-        Args:
-            x1: Inputs (N1, D).
-            x2: Inputs (N2, D); x1 by default.
-
-        Returns:
-            (N1, N2, P, P), or (N1, N2) of a trace.
-
-        Raises:
-            NotPlain: A tensor's numbers do not stand in memory as they are.
-            ValueError: A parameter is no longer what it was when this was prepared.
-            MemoryError: There is no memory for the factors.
-        """
+        """Compute."""
         weights, biases, alive = self._addresses.now()
         x1 = plain("x1", x1)
         x2 = None if x2 is None else plain("x2", x2)

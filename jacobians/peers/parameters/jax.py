@@ -24,18 +24,7 @@ Compute = Callable[..., Any]
 def evaluate(
     jax: Any, problem: Problem, parameters: list[tuple[Any, Any]], x: Any, shifts: list[Any] | None = None
 ) -> tuple[Any, list[Any]]:
-    """Evaluate a batch by JAX's own functions.
-
-    Args:
-        jax: The imported library.
-        problem: Activations.
-        parameters: `(W, b or None)` per layer.
-        x: (N, D).
-        shifts: Zeros added to the values before each activation, by which the derivatives are the cotangents there.
-
-    Returns:
-        y, and what enters each layer.
-    """
+    """Evaluate a batch by JAX's own functions."""
     h, entering = x, []
     for index, ((W, b), rule) in enumerate(zip(parameters, problem.activations, strict=True)):
         entering.append(h)
@@ -54,17 +43,7 @@ def _supports(problem: Problem) -> str | None:
 
 
 def value_of(jax: Any, loss: Loss, y: Any, target: Any) -> Any:
-    """Evaluate a loss by JAX's own functions.
-
-    Args:
-        jax: The imported library.
-        loss: The loss.
-        y: Outputs (N, P).
-        target: As torch takes it.
-
-    Returns:
-        The loss; summed where nothing is reduced.
-    """
+    """Evaluate a loss by JAX's own functions."""
     np = jax.numpy
     if loss.name == "cross_entropy":
         logs = jax.nn.log_softmax(y)

@@ -20,14 +20,7 @@ Parameters = tuple[Tensor, ...]
 
 
 def functional(mlp: MLP) -> tuple[Callable[[Parameters, Tensor], Tensor], Parameters]:
-    """Return the network as a function of its parameters, as `torch.func.functional_call` gives it, and the parameters.
-
-    Args:
-        mlp: The network.
-
-    Returns:
-        `(parameters, x) -> y`, and `W_1, b_1, W_2, …`.
-    """
+    """Return the network as a function of its parameters, as `torch.func.functional_call` gives it, and the parameters."""
     biased = [b is not None for b in mlp.biases]
 
     def f(parameters: Parameters, x: Tensor) -> Tensor:

@@ -60,14 +60,7 @@ def _hessian(problem: Problem, others: list[Tensor], x: Tensor, y: Tensor, param
 
 
 def bent(problem: Problem) -> str | None:
-    """Say why the loops of gradients of gradients do not serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say why the loops of gradients of gradients do not serve a problem."""
     # A gradient of a piecewise linear network has no record to differentiate again.
     straight = not any(rule.name not in {"relu", "leaky_relu", "identity"} for rule in problem.activations)
     return not_empty(problem) or ("a gradient without curvature has no record to differentiate again" if straight else None)

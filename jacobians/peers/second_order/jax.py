@@ -15,14 +15,7 @@ Seconds = Callable[..., tuple[Any, Any, Any]]  # (parameters, x, directions) of 
 
 
 def supports(problem: Problem) -> str | None:
-    """Say why the JAX code here does not serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say why the JAX code here does not serve a problem."""
     return why_not(problem) or batches(problem)
 
 
@@ -81,15 +74,7 @@ def _jet(jax: Any, problem: Problem) -> Seconds:
 
 
 def formula(jax: Any, problem: Problem) -> Compute:
-    """Write the forward Laplacian of a batch in JAX; the derivatives of an activation are JAX's own, by jvp.
-
-    Args:
-        jax: The imported library.
-        problem: The problem.
-
-    Returns:
-        `(parameters, x, directions) -> y, J, Laplacians`.
-    """
+    """Write the forward Laplacian of a batch in JAX; the derivatives of an activation are JAX's own, by jvp."""
     np, highest = jax.numpy, jax.lax.Precision.HIGHEST
 
     def compute(parameters: Any, x: Any, directions: Any) -> tuple[Any, Any, Any]:
@@ -114,26 +99,12 @@ def formula(jax: Any, problem: Problem) -> Compute:
 
 
 def batched(build: Callable[[Any, Problem], Seconds]) -> Callable[[Any, Problem], Compute]:
-    """Put a computation of one sample under `vmap`.
-
-    Args:
-        build: `(jax, problem) -> ((parameters, x, directions) -> y, J, Laplacians)`.
-
-    Returns:
-        The same for a batch.
-    """
+    """Put a computation of one sample under `vmap`."""
     return lambda jax, problem: jax.vmap(build(jax, problem), in_axes=(None, 0, None))
 
 
 def trained(build: Callable[[Any, Problem], Compute]) -> Callable[[Any, Problem], Compute]:
-    """Make the gradient of the mean squared Laplacian of a computation of Laplacians.
-
-    Args:
-        build: `(jax, problem) -> ((parameters, x, directions) -> y, J, Laplacians)` of a batch.
-
-    Returns:
-        `(jax, problem) -> ((parameters, x, directions) -> loss, derivatives)`.
-    """
+    """Make the gradient of the mean squared Laplacian of a computation of Laplacians."""
 
     def of(jax: Any, problem: Problem) -> Compute:
         compute = build(jax, problem)

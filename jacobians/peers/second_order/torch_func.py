@@ -20,14 +20,7 @@ Network = Callable[[Parameters, Tensor], Tensor]
 
 
 def seconds(f: Network) -> Callable[[Parameters, Tensor], tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """Return `(parameters, x) -> (H, (J, y))` of a batch, the evaluation and J shared as auxiliary outputs.
-
-    Args:
-        f: `(parameters, x) -> y`.
-
-    Returns:
-        The function.
-    """
+    """Return `(parameters, x) -> (H, (J, y))` of a batch, the evaluation and J shared as auxiliary outputs."""
 
     def with_value(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tensor]:
         y = f(parameters, x)
@@ -41,42 +34,18 @@ def seconds(f: Network) -> Callable[[Parameters, Tensor], tuple[Tensor, tuple[Te
 
 
 def laplacians(f: Network, parameters: Parameters, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the weighted traces of Hessians.
-
-    Args:
-        f: `(parameters, x) -> y`.
-        parameters: Its parameters.
-        x: (N, D).
-        directions: (M, D).
-
-    Returns:
-        y, J, and (N, P, M).
-    """
+    """Take the weighted traces of Hessians."""
     H, (J, y) = seconds(f)(parameters, x)
     return y, J, H.diagonal(dim1=-2, dim2=-1) @ directions.mT
 
 
 def laplacian_loss(f: Network) -> Callable[..., Tensor]:
-    """Return the loss of a training step through Laplacians.
-
-    Args:
-        f: `(parameters, x) -> y`.
-
-    Returns:
-        `(parameters, x, directions) -> loss`.
-    """
+    """Return the loss of a training step through Laplacians."""
     return lambda parameters, x, directions: residual(laplacians(f, parameters, x, directions)[2])
 
 
 def jacobian_loss(f: Network) -> Callable[..., Tensor]:
-    """Return the loss of a training step through Jacobians.
-
-    Args:
-        f: `(parameters, x) -> y`.
-
-    Returns:
-        `(parameters, x) -> loss`.
-    """
+    """Return the loss of a training step through Jacobians."""
     return lambda parameters, x: penalty(vmap(jacrev(f, argnums=1), in_dims=(None, 0))(parameters, x))
 
 
@@ -84,15 +53,7 @@ Compute = Callable[..., tuple[Tensor, ...]]
 
 
 def prepare_with(build: Callable[[Network, Problem], Compute], wrap: Callable[[Compute], Compute] = lambda f: f) -> Prepare:
-    """Make a method of `(f, problem) -> ((parameters, x, *others) -> tensors of a batch)`.
-
-    Args:
-        build: Composes the transforms.
-        wrap: What is made of the composed function, e.g. by a compiler.
-
-    Returns:
-        A preparation.
-    """
+    """Make a method of `(f, problem) -> ((parameters, x, *others) -> tensors of a batch)`."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         f, parameters = functional(mlp)
@@ -110,14 +71,7 @@ def prepare_with(build: Callable[[Network, Problem], Compute], wrap: Callable[[C
 
 
 def batches(problem: Problem) -> str | None:
-    """Say why transforms under `vmap` do not serve a problem.
-
-    Args:
-        problem: The problem.
-
-    Returns:
-        The reason, or `None`.
-    """
+    """Say why transforms under `vmap` do not serve a problem."""
     return not_empty(problem) or ("is written for a batch; pass x[None]" if problem.batch is None else bends(problem))
 
 
