@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.errors import BadInput
+from benchmarks.workloads import names
+
 if TYPE_CHECKING:
     from benchmarks.run.session import Record
 
 # Kernels in Triton's language can be imported only where Triton is.
 TRITON = ["chains.py", "elementary.py", "layers.py"]
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else [f"jacobians/kernels/cuda/{name}" for name in TRITON]
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 _JOURNAL = pytest.StashKey[Any]()
 PR_SET_PDEATHSIG = 1  # of prctl.h
 EXIT_POISONED = 70  # the device answers nothing but errors: the parent starts another worker
@@ -53,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.lifeline_fd is not None:
         _end_with_parent()
         threading.Thread(target=_die_with_parent, args=(options.lifeline_fd,), daemon=True).start()
+    if options.benchmark_only:
+        options.doctestmodules = False
     if options.threads:
         from benchmarks.measure.clock import limit_threads
 
@@ -63,9 +69,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_JOURNAL] = Journal(options.journal)
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Refuse names that there are none of, when plugins have registered their methods."""
+    options: Any = session.config.option
+    try:
+        names.sweeps([options.sweep], options.sweeps_file or names.SWEEPS_FILE)
+        names.devices(options.device)
+        options.method = names.methods(options.method)
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Set up the session where there is anything to measure in it."""
-    if any("turn" in getattr(item, "fixturenames", ()) for item in session.items):
+    if any(
+        {"turn", "case"} & set(getattr(item, "fixturenames", ())) and Path(item.path).is_relative_to(BENCHMARKS) for item in session.items
+    ):
         from benchmarks.run.session import SESSION, Session
 
         session.config.stash[SESSION] = Session(session.config.option)

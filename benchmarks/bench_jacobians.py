@@ -1,122 +1,58 @@
-"""Every case of a sweep, one block of rounds per test: prepare and verdict in the first, then warm up and measure in turn.
+"""Every case of a sweep as a benchmark of pytest-benchmark: `pytest benchmarks --sweep quick --device cpu --benchmark-only`.
 
-Run it through `python bench.py run SWEEP`, or plainly: `pytest benchmarks --sweep quick --device cpu`.
+All switches of pytest-benchmark apply. `python bench.py run SWEEP` measures the same cases block by block in turn instead, and each library
+in a process of its own.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any
 
 import pytest
 import torch
 
-import jacobians as jac
-from benchmarks.measure import clock, conditions, memory, oracle
-from benchmarks.measure.honesty import Dishonest, Trial
-from benchmarks.run.session import RECORD, SESSION, Record, Turn, turns_of
-from jacobians.planning.cost import memory_bytes
-from jacobians.planning.plan import make_plan
-from jacobians.planning.registry import Request
+from benchmarks.measure import clock
+from benchmarks.run.blocks import prepare
+from benchmarks.run.session import SESSION, cases_of
+from benchmarks.workloads.cases import Case
+from jacobians.planning.registry import find_method
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test of each turn."""
+    """Make one benchmark of each case."""
     params = []
-    for turn in turns_of(metafunc.config.option):
+    for case in cases_of(metafunc.config.option):
         # Markers do not merge: all options must stand in the one marker nearest to the test, or they are ignored.
-        device = turn.case.problem.device
-        options = pytest.mark.benchmark(group=turn.case.key.split("/")[0], timer=clock.timer_for(device), disable_gc=True)
-        params.append(pytest.param(turn, id=turn.id, marks=options))
-    metafunc.parametrize("turn", params)
+        options = pytest.mark.benchmark(group=case.group, timer=clock.timer_for(case.problem.device), disable_gc=True)
+        params.append(pytest.param(case, id=case.id, marks=options))
+    metafunc.parametrize("case", params)
 
 
-def test_jacobian(turn: Turn, request: pytest.FixtureRequest) -> None:
-    """Measure one block of one method on one problem."""
-    session = request.config.stash[SESSION]
-    record = session.record(turn.case)
-    if record.status is not None:
-        pytest.skip(f"{record.status} already")
-    request.node.stash[RECORD] = record
-    session.wait_for_turn(turn)
+def test_jacobian(case: Case, benchmark: Any, request: pytest.FixtureRequest) -> None:
+    """Check a case against the oracle, time it as pytest-benchmark lays it out, and check the last timed result."""
+    record = request.config.stash[SESSION].record(case)
     with torch.no_grad():
-        if turn.block == 0:
-            _prepare(record)
-        _measure(record, request)
-
-
-def _prepare(record: Record) -> None:
-    """Make the computation ready and judge its result."""
-    case, problem = record.case, record.case.problem
-    reason = jac.find_method(case.method).unsupported(problem)
-    if reason is not None:
-        record.close("unsupported", reason)
-        pytest.skip(reason)
-    needed, free = memory_bytes(problem, jac.find_method(case.method).mode), memory.free_bytes(problem.device)
-    if needed > free:
-        reason = f"not started: it needs at least {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
-        record.close("oom", reason)
-        pytest.skip(reason)
-
-    ref = oracle.reference(problem, case.init, case.seed)
-    timer = clock.timer_for(problem.device)
-    clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
-    start = timer()
-    computation = make_plan(ref.mlp, ref.inputs, problem, Request(), case.method).computation
-    trial = Trial(computation, ref, timer)
-    try:
-        result = trial.check_first()
-    except Dishonest as error:
-        _reject(record, str(error))
-    record.prepare_s = timer() - start
-    record.verdict = oracle.check(case, result)
-    if record.verdict.reason is not None:
-        _reject(record, record.verdict.reason)
-    record.trial = trial
-
-
-def _measure(record: Record, request: pytest.FixtureRequest) -> None:
-    """Measure a block; after the last one judge its last result and settle the case."""
-    trial, measurement, device = record.trial, record.measurement, record.case.problem.device
-    assert trial is not None
-    try:
-        trial.new_inputs(len(measurement.blocks) + 1)
-    except Dishonest as error:
-        _reject(record, str(error))
-    # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
-    benchmark = request.getfixturevalue("benchmark")
-    timer = clock.timer_for(device)
-    rule = measurement.rule
-    call_s, busy_s = clock.settle_and_warm(trial.calls(0), timer, seconds=rule.block_seconds / 4)
-    measurement.busy_s += busy_s
-    if not measurement.blocks:
-        # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
-        measurement.rounds, measurement.iterations = clock.rounds_and_iterations(call_s, rule.block_seconds, timer)
-    before = conditions.snapshot()
-    if record.cache == "cold":
-        flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
-        measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
-        call = trial.calls(measurement.rounds)
-        benchmark.pedantic(call, setup=lambda: memory.flush_caches(device), rounds=measurement.rounds, iterations=1)
-    else:
-        call = trial.calls(measurement.rounds * measurement.iterations)
-        benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
-    after = conditions.snapshot()
-    record.conditions = record.conditions or after
-    measurement.add(benchmark.stats.stats.data)
-    measurement.device_times += clock.device_seconds(call, device)
-    noticed = conditions.notices(before, after, record.conditions, record.threads)
-    if device == "cuda":
-        noticed += conditions.notices_of_gpu(str(torch.cuda.get_device_properties(device).uuid))
-    measurement.notices += set(noticed)
-    if measurement.stop is not None:
+        trial = prepare(record)
+        trial.new_inputs(1)
+        call = trial.calls()
+        if benchmark.enabled:
+            clock.settle_and_warm(call, clock.timer_for(case.problem.device), seconds=0.0)
+        benchmark(call)
         reason = trial.verdict()
-        if reason is not None:
-            _reject(record, reason)
-        record.peak_bytes = memory.peak_bytes(trial.calls(0), device)
-        record.close("ok")
-
-
-def _reject(record: Record, reason: str) -> NoReturn:
-    record.close("invalid", reason)
-    oracle.reference.cache_clear()
-    pytest.fail(reason, pytrace=False)
+    record.close("ok" if reason is None else "invalid", reason)
+    problem, method = case.problem, find_method(case.method)
+    sizes = {"L": problem.L, "D": problem.D, "K": problem.K, "P": problem.P, "N": problem.N, "widths": list(problem.widths)}
+    assert record.verdict is not None
+    benchmark.extra_info.update(
+        sizes,
+        sweep=case.sweep,
+        quantity=problem.quantity,
+        mode=method.mode,
+        implementation=method.implementation,
+        device=problem.device,
+        dtype=problem.dtype,
+        rel_error=record.verdict.rel_error,
+        tolerance=record.verdict.tolerance,
+    )
+    if reason is not None:
+        pytest.fail(reason, pytrace=False)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from benchmarks.run.environment import ROOT
 
 DESCRIPTORS = ("--events-fd", "--grant-fd", "--lifeline-fd")
-PRELOAD = ["torch.fx.experimental.symbolic_shapes", "pytest", "pytest_benchmark.plugin", "benchmarks.bench_jacobians"]
+PRELOAD = ["torch.fx.experimental.symbolic_shapes", "pytest", "pytest_benchmark.plugin", "benchmarks.run.blocks"]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)
 

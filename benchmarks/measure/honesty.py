@@ -87,14 +87,14 @@ class Trial:
         self._native = [self._watched("convert", self._computation.convert, _given(inputs)) for inputs in self._inputs]
         self._reset()
 
-    def calls(self, count: int) -> Callable[[], None]:
-        """Return the function to time; of its `count` calls the last result is kept, for `verdict`."""
+    def calls(self, count: int | None = None) -> Callable[[], None]:
+        """Return the function to time; of its `count` calls, of any number by default, the last result is kept for `verdict`."""
         run, native, number, last = self._computation.run, self._native, itertools.count(1).__next__, count
 
         def call() -> None:
             n = number()
             result = run(native[n % INPUTS])
-            if n == last:
+            if last is None or n == last:
                 self._kept = (n % INPUTS, result)
 
         return call

@@ -176,17 +176,16 @@ def _commit() -> str | None:
     return environment.commit()  # asked once: it takes longer than writing a row
 
 
-def turns_of(options: Any) -> list[Turn]:
-    """List the turns that the command line selects: A…A B…B C…C A…A …, block by block within each problem."""
+def cases_of(options: Any) -> list[Case]:
+    """List the cases that the command line selects."""
     devices = options.device or ",".join(environment.available_devices())
     sweep = find_sweep(options.sweep, load_sweeps(options.sweeps_file or SWEEPS_FILE))
     done = set(options.done.read_text(encoding="utf-8").splitlines()) if options.done else set()
-    cases = [
+    return [
         case
         for case in expand(sweep, devices.split(","), options.method, options.seed)
         if case.key not in done and options.runtime in {None, find_method(case.method).runtime}
     ]
-    return in_turn(cases)
 
 
 def in_turn(cases: list[Case]) -> list[Turn]:

@@ -20,7 +20,7 @@ from benchmarks.measure.clock import available_threads
 from benchmarks.run import environment
 from benchmarks.workloads.cases import SWEEPS_FILE
 
-MODULE = environment.ROOT / "benchmarks" / "bench_jacobians.py"
+MODULE = environment.ROOT / "benchmarks" / "run" / "blocks.py"
 START_S = 120.0  # a worker that has not announced its first turn by then is given up
 
 

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 import jacobians as jac
-from benchmarks import bench_jacobians
 from benchmarks.measure import clock
-from benchmarks.run import session
+from benchmarks.run import blocks, session
 from benchmarks.run import worker as worker_module
 from benchmarks.run.environment import ROOT
 from benchmarks.run.session import in_turn
@@ -30,7 +29,7 @@ def test_without_a_parent_a_worker_ends_and_computes_nothing():
     """Its grants come to an end before the first: that is what it sees when the parent has been killed."""
     read, write = os.pipe()
     os.close(write)
-    command = [sys.executable, "-m", "pytest", "benchmarks/bench_jacobians.py", "-q", "--sweep", "quick", "--device", "cpu"]
+    command = [sys.executable, "-m", "pytest", "benchmarks/run/blocks.py", "-q", "--sweep", "quick", "--device", "cpu"]
     command += ["--method", "reverse:eager", "--grant-fd", str(read), "-o", "addopts="]
     done = subprocess.run(command, cwd=ROOT, pass_fds=(read,), capture_output=True, text=True, check=False)
     os.close(read)
@@ -45,7 +44,7 @@ def test_a_worker_ends_with_its_lifeline():
         sys.executable,
         "-m",
         "pytest",
-        "benchmarks/bench_jacobians.py",
+        "benchmarks/run/blocks.py",
         "-q",
         "--sweep",
         "quick",
@@ -120,7 +119,7 @@ def test_preparing_counts_the_first_call(monkeypatch):
         monkeypatch.setattr(clock, "timer_for", lambda device: clock_of_this_test)
         (case, *_) = expand(load_sweeps()["quick"], ["cpu"], ["reverse:toy-slow-first"])
         record = session.Session(OPTIONS).record(case)
-        bench_jacobians._prepare(record)
+        blocks.prepare(record)
         assert record.prepare_s == pytest.approx(7.0, rel=1e-3)
     finally:
         registry.unregister("reverse:toy-slow-first")

@@ -112,7 +112,7 @@ class Slurm:
         daemon.kill()
         daemon.wait()
         subprocess.run(["pkill", "-9", "slurmstepd"], check=False)
-        for name in ("submitit.core._submit", "bench_jacobians"):  # as when the power goes
+        for name in ("submitit.core._submit", "run/blocks"):  # as when the power goes
             subprocess.run(["pkill", "-9", "-f", f"{name}.*{out}"], check=False)
 
     def states(self) -> dict[str, str]:

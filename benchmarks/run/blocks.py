@@ -1,0 +1,123 @@
+"""Every case of a sweep, one block of rounds per test: prepare and verdict in the first, then warm up and measure in turn.
+
+The tests that the workers of `python bench.py run SWEEP` run; `benchmarks/bench_jacobians.py` has those of pytest-benchmark.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import pytest
+import torch
+
+import jacobians as jac
+from benchmarks.measure import clock, conditions, memory, oracle
+from benchmarks.measure.honesty import Dishonest, Trial
+from benchmarks.run.session import RECORD, SESSION, Record, Turn, cases_of, in_turn
+from jacobians.planning.cost import memory_bytes
+from jacobians.planning.plan import make_plan
+from jacobians.planning.registry import Request
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test of each turn."""
+    params = []
+    for turn in in_turn(cases_of(metafunc.config.option)):
+        # Markers do not merge: all options must stand in the one marker nearest to the test, or they are ignored.
+        device = turn.case.problem.device
+        options = pytest.mark.benchmark(group=turn.case.key.split("/")[0], timer=clock.timer_for(device), disable_gc=True)
+        params.append(pytest.param(turn, id=turn.id, marks=options))
+    metafunc.parametrize("turn", params)
+
+
+def test_block(turn: Turn, request: pytest.FixtureRequest) -> None:
+    """Measure one block of one method on one problem."""
+    session = request.config.stash[SESSION]
+    record = session.record(turn.case)
+    if record.status is not None:
+        pytest.skip(f"{record.status} already")
+    request.node.stash[RECORD] = record
+    session.wait_for_turn(turn)
+    with torch.no_grad():
+        if turn.block == 0:
+            prepare(record)
+        _measure(record, request)
+
+
+def prepare(record: Record) -> Trial:
+    """Make the computation ready and judge its result; skip or fail the test where there is nothing to time."""
+    case, problem = record.case, record.case.problem
+    reason = jac.find_method(case.method).unsupported(problem)
+    if reason is not None:
+        record.close("unsupported", reason)
+        pytest.skip(reason)
+    needed, free = memory_bytes(problem, jac.find_method(case.method).mode), memory.free_bytes(problem.device)
+    if needed > free:
+        reason = f"not started: it needs at least {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free"
+        record.close("oom", reason)
+        pytest.skip(reason)
+
+    ref = oracle.reference(problem, case.init, case.seed)
+    timer = clock.timer_for(problem.device)
+    clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
+    start = timer()
+    computation = make_plan(ref.mlp, ref.inputs, problem, Request(), case.method).computation
+    trial = Trial(computation, ref, timer)
+    try:
+        result = trial.check_first()
+    except Dishonest as error:
+        _reject(record, str(error))
+    record.prepare_s = timer() - start
+    record.verdict = oracle.check(case, result)
+    if record.verdict.reason is not None:
+        _reject(record, record.verdict.reason)
+    record.trial = trial
+    return trial
+
+
+def _measure(record: Record, request: pytest.FixtureRequest) -> None:
+    """Measure a block; after the last one judge its last result and settle the case."""
+    trial, measurement, device = record.trial, record.measurement, record.case.problem.device
+    assert trial is not None
+    try:
+        trial.new_inputs(len(measurement.blocks) + 1)
+    except Dishonest as error:
+        _reject(record, str(error))
+    # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
+    benchmark = request.getfixturevalue("benchmark")
+    timer = clock.timer_for(device)
+    rule = measurement.rule
+    call_s, busy_s = clock.settle_and_warm(trial.calls(0), timer, seconds=rule.block_seconds / 4)
+    measurement.busy_s += busy_s
+    if not measurement.blocks:
+        # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
+        measurement.rounds, measurement.iterations = clock.rounds_and_iterations(call_s, rule.block_seconds, timer)
+    before = conditions.snapshot()
+    if record.cache == "cold":
+        flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
+        measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
+        call = trial.calls(measurement.rounds)
+        benchmark.pedantic(call, setup=lambda: memory.flush_caches(device), rounds=measurement.rounds, iterations=1)
+    else:
+        call = trial.calls(measurement.rounds * measurement.iterations)
+        benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
+    after = conditions.snapshot()
+    record.conditions = record.conditions or after
+    measurement.add(benchmark.stats.stats.data)
+    measurement.device_times += clock.device_seconds(call, device)
+    noticed = conditions.notices(before, after, record.conditions, record.threads)
+    if device == "cuda":
+        noticed += conditions.notices_of_gpu(str(torch.cuda.get_device_properties(device).uuid))
+    measurement.notices += set(noticed)
+    if measurement.stop is not None:
+        reason = trial.verdict()
+        if reason is not None:
+            _reject(record, reason)
+        record.peak_bytes = memory.peak_bytes(trial.calls(0), device)
+        record.close("ok")
+
+
+def _reject(record: Record, reason: str) -> NoReturn:
+    record.close("invalid", reason)
+    oracle.reference.cache_clear()
+    pytest.fail(reason, pytrace=False)
