@@ -54,5 +54,8 @@ def test_jacobian(case: Case, benchmark: Any, request: pytest.FixtureRequest) ->
         rel_error=record.verdict.rel_error,
         tolerance=record.verdict.tolerance,
     )
-    if reason is not None:
+    if reason is not None:  # no time without a verdict: neither in the JSON nor in the table
+        benchmark.has_error = True
+        if benchmark.stats is not None:
+            benchmark.stats.stats.data.clear()
         pytest.fail(reason, pytrace=False)

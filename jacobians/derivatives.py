@@ -5,6 +5,7 @@ Plans are kept with the network, as for the Jacobian, so a second call of the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +16,10 @@ from jacobians.kernels.native import gradient as native
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
-from jacobians.planning.inputs import problem_of
+from jacobians.planning.inputs import check_inputs, not_folded, problem_of
 from jacobians.planning.plan import compute_cached
 from jacobians.planning.registry import NotPlain, Request, find_method
-from jacobians.problem import is_integer
+from jacobians.problem import Problem, is_integer
 from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
@@ -66,7 +67,7 @@ def gradient(
     request = Request(inputs=inputs, create_graph=create_graph)
     if chunk is not None:
         return Gradient(mlp, _bounded(mlp, x, target, loss_of(loss), method, request, chunk), inputs)
-    return Gradient(mlp, _compute(mlp, "gradient", (x, target), loss, method, request, raw=True), inputs)
+    return Gradient(mlp, compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
 def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, chunk: int) -> tuple[Tensor, ...] | Parts:
@@ -77,9 +78,7 @@ def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, reque
         raise ValueError("chunk cannot bound a gradient that is differentiated again: its graph holds every piece; leave out chunk")
     if loss.reduction == "none":
         raise ValueError("chunk bounds the gradient of one loss, not of one for each element; use reduction 'sum' or 'mean'")
-    _described(mlp, x)
-    _check_target(mlp, x, target, loss)
-    problem = problem_of(mlp, x).with_(quantity="gradient", loss=str(loss))
+    problem = _described(mlp, x, "gradient", target, loss=loss)
     if method == "auto" or find_method(method, "gradient").implementation == "native":
         if native.why_not(problem) is None and not transforms.active():
             classes = loss.classes and not target.is_floating_point()
@@ -119,7 +118,7 @@ def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss =
         [(5, 3, 2), (5, 1, 3)]
     """
     rule = loss_of(loss)
-    _described(mlp, x, batched="per-sample gradients")
+    _described(mlp, x, "gradient_norms", target, loss=rule)
     with torch.set_grad_enabled(transforms.active()):
         return gradients_of_each(mlp, x, target, rule)
 
@@ -149,8 +148,7 @@ def per_sample_gradient_norms(mlp: MLP, x: Tensor, target: Tensor, loss: str | L
     Source:
         Goodfellow, Efficient per-example gradient computations, arXiv 1510.01799 (2015).
     """
-    _described(mlp, x, batched="per-sample gradients")
-    (norms,) = _compute(mlp, "gradient_norms", (x, target), loss, method, Request())
+    (norms,) = compute_cached(mlp, "gradient_norms", (x, target), method, Request(), loss)
     return norms
 
 
@@ -174,7 +172,8 @@ def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
         >>> F.shape, tuple((F @ torch.zeros(F.shape[-1])).shape)
         ((5, 2, 122), (5, 2))
     """
-    _described(mlp, x)
+    problem_of(mlp, x)
+    not_folded(mlp)
     with torch.set_grad_enabled(transforms.active()):
         return factors_of(mlp, x.reshape(-1, mlp.D))
 
@@ -206,11 +205,8 @@ def ntk(mlp: MLP, x1: Tensor, x2: Tensor | None = None, *, trace: bool = False, 
     Source:
         Jacot, Gabriel & Hongler (2018); by structure: Novak, Sohl-Dickstein & Schoenholz, Fast Finite Width NTK (2022).
     """
-    for x in (x1, x2):
-        if x is not None:
-            _described(mlp, x)
-    given = tuple(x.reshape(-1, mlp.D) for x in (x1, x2) if x is not None)
-    (kernel,) = _compute(mlp, "ntk", given, None, method, Request(trace=trace))
+    given = tuple(x[None] if isinstance(x, Tensor) and x.ndim == 1 else x for x in (x1, x2) if x is not None)
+    (kernel,) = compute_cached(mlp, "ntk", given, method, Request(trace=trace))
     return kernel
 
 
@@ -241,45 +237,22 @@ def ggn_product(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss, v: Tensor
     Source:
         Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
     """
-    vector = v if isinstance(v, Tensor) else torch.cat([part.reshape(-1) for part in v])
-    count = sum(p.numel() for p in mlp.parameters()) if isinstance(mlp, MLP) else 0
-    if vector.shape != (count,):
-        raise ValueError(f"v must have a number for each of the {count} parameters, got shape {tuple(vector.shape)}")
-    if vector.dtype != mlp.dtype or vector.device != mlp.device:
-        raise TypeError(f"v must be {mlp.dtype} on {mlp.device}, as the network is, got {vector.dtype} on {vector.device}")
-    return _compute(mlp, "ggn", (x, target, vector), loss, method, Request())
+    vector = v if isinstance(v, Tensor) else _flat(mlp, x, v)
+    return compute_cached(mlp, "ggn", (x, target, vector), method, Request(), loss)
 
 
-def _described(mlp: MLP, x: Tensor, batched: str = "") -> None:
-    """Refuse an input that does not fit, and a network whose parameters are not what it is multiplied by."""
-    problem = problem_of(mlp, x)
-    if batched and problem.batch is None:
-        raise ValueError(f"{batched} need a batch, got x of shape {tuple(x.shape)}; pass x[None] and target[None]")
-    if mlp.folded:
-        raise ValueError(
-            "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
-            "take jacobians.module_gradient for the gradient of a loss, or leave out the BatchNorm1d layers"
-        )
+def _flat(mlp: MLP, x: Tensor, parts: Iterable[Tensor]) -> Tensor:
+    """Put one tensor per parameter into one vector."""
+    problem_of(mlp, x)
+    given, wanted = list(parts), [tuple(p.shape) for p in mlp.parameters()]
+    shapes = [tuple(getattr(part, "shape", ())) for part in given]
+    if shapes != wanted or not all(isinstance(part, Tensor) for part in given):
+        raise ValueError(f"v must have the shapes of the parameters, {wanted}, got {shapes}")
+    return torch.cat([part.reshape(-1) for part in given])
 
 
-def _compute(
-    mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], loss: str | Loss | None, method: str, request: Request, raw: bool = False
-) -> Any:
-    if loss is not None and not isinstance(loss, str):
-        loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
-
-    def check(text: str | None) -> None:
-        _described(mlp, inputs[0])
-        if text is not None:
-            _check_target(mlp, inputs[0], inputs[1], loss_of(text))
-
-    return compute_cached(mlp, quantity, inputs, method, request, loss, check, raw)
-
-
-def _check_target(mlp: MLP, x: Tensor, target: Tensor, loss: Loss) -> None:
-    """Refuse a target whose shape or type does not fit; what its numbers are is looked at in each call."""
-    y = x.new_empty((*x.shape[:-1], mlp.P))
-    if isinstance(target, Tensor) and loss.classes and not target.is_floating_point() and target.shape == y.shape[:-1]:
-        loss.checked(y, torch.zeros_like(target, device="cpu") if target.dtype == torch.int64 else target)
-    else:
-        loss.checked(y, target)
+def _described(mlp: MLP, x: Tensor, quantity: str, *others: Tensor, loss: Loss | None = None) -> Problem:
+    """Describe what is computed without a plan, refusing what a plan would refuse."""
+    problem = problem_of(mlp, x).with_(quantity=quantity, loss=None if loss is None else str(loss))
+    check_inputs(mlp, problem, (x, *others))
+    return problem

@@ -15,7 +15,7 @@ from torch import Tensor
 from jacobians.kernels.native import second_order as native
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
-from jacobians.planning.inputs import problem_of
+from jacobians.planning.inputs import dense, problem_of
 from jacobians.planning.plan import compute_cached, jacobian
 from jacobians.planning.registry import NotPlain, Request
 from jacobians.quantities import products
@@ -58,21 +58,12 @@ def laplacian(
     Source:
         Li et al., Forward Laplacian, Nature Machine Intelligence 6 (2024), arXiv 2307.08214.
     """
-    problem_of(mlp, x)
-    one = True
-    if weights is None:
-        directions = x.new_ones(1, mlp.D)
-    else:
-        given = torch.as_tensor(weights, dtype=mlp.dtype, device=mlp.device)
-        if given.ndim not in (1, 2) or given.shape[-1] != mlp.D or not given.numel():
-            raise ValueError(
-                f"weights must have shape ({mlp.D},) or (M, {mlp.D}), one for each ∂²/∂x_d², got {tuple(given.shape)}; "
-                f"leave them out for the Laplacian itself"
-            )
-        if given.requires_grad:
-            raise ValueError("weights are constants and cannot require grad; detach them")
-        directions, one = given.reshape(-1, mlp.D), given.ndim == 1
-    y, J, lap = compute_cached(mlp, "laplacian", (x, directions), method, Request(create_graph=create_graph))
+    D = _features(mlp, x)
+    directions = x.new_ones(1, D) if weights is None else torch.as_tensor(weights, dtype=x.dtype, device=x.device)
+    one = directions.ndim == 1 or weights is None
+    y, J, lap = compute_cached(
+        mlp, "laplacian", (x, directions[None] if directions.ndim == 1 else directions), method, Request(create_graph=create_graph)
+    )
     return y, J, lap[..., 0] if one else lap
 
 
@@ -145,8 +136,7 @@ def hessian_diagonal(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph:
         >>> hessian_diagonal(mlp, torch.zeros(2))
         tensor([[4., 1.]])
     """
-    problem_of(mlp, x)
-    every = torch.eye(mlp.D, dtype=x.dtype, device=x.device)
+    every = torch.eye(_features(mlp, x), dtype=x.dtype, device=x.device)
     return compute_cached(mlp, "laplacian", (x, every), method, Request(create_graph=create_graph))[2]
 
 
@@ -172,7 +162,6 @@ def hessian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = F
         tensor([[[4., 2.],
                  [2., 1.]]])
     """
-    problem_of(mlp, x)
     (H,) = compute_cached(mlp, "hessian", (x,), method, Request(create_graph=create_graph))
     return H
 
@@ -265,6 +254,14 @@ def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph
         H = forward_over_reverse(mlp, x.reshape(-1, mlp.D), v.reshape(-1, 1, mlp.D), seeds)[:, :, 0]
         H = H if u is None else H[:, 0]
         return H[0] if x.ndim == 1 else H
+
+
+def _features(mlp: MLP, x: Tensor) -> int:
+    """Return the last size of x, refusing what has none."""
+    dense("x", x)
+    if not x.ndim:
+        problem_of(mlp, x)
+    return x.shape[-1]
 
 
 def _like(mlp: MLP, x: Tensor, name: str, given: Any, end: str) -> None:

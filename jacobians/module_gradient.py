@@ -36,15 +36,19 @@ class Normalised:
         n: `(z - μ) / √(σ² + ε)`.
         factor: `γ / √(σ² + ε)`.
         of_batch: Whether μ and σ² are the batch's, and so depend on every sample.
+        mean: μ.
+        variance: σ².
     """
 
     n: Tensor
     factor: Tensor
     of_batch: bool
+    mean: Tensor
+    variance: Tensor
 
 
 def normalise(norm: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
-    """Evaluate a batch norm, `γ n + β`; in training mode with the batch's statistics, moving the running ones as torch does.
+    """Evaluate a batch norm, `γ n + β`; in training mode with the batch's statistics.
 
     Source:
         Ioffe & Szegedy, Batch Normalization, arXiv 1502.03167 (2015).
@@ -54,8 +58,6 @@ def normalise(norm: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
         if len(z) < 2:
             raise ValueError(f"batch norm in training mode needs more than one sample, got {len(z)}; pass a batch, or call module.eval()")
         mean, variance = z.mean(0), z.var(0, unbiased=False)
-        if norm.training and norm.running_mean is not None:
-            _move_statistics(norm, mean, variance, len(z))
     else:
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -64,7 +66,7 @@ def normalise(norm: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
     n = (z - mean) * inverse
     scaled = n if norm.weight is None else norm.weight * n
     out = scaled if norm.bias is None else scaled + norm.bias
-    return out, Normalised(n, inverse if norm.weight is None else norm.weight * inverse, of_batch)
+    return out, Normalised(n, inverse if norm.weight is None else norm.weight * inverse, of_batch, mean, variance)
 
 
 def _move_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -157,4 +159,7 @@ def module_gradient(module: nn.Module, x: Tensor, target: Tensor, loss: str | Lo
                 add(layer.weight, (C * slope.n).sum(0))
                 add(layer.bias, C.sum(0))
                 C = pull(slope, C)
+        for layer, kept, slope in tape:  # when nothing can be refused any more
+            if isinstance(layer, nn.BatchNorm1d) and layer.training and layer.running_mean is not None:
+                _move_statistics(layer, slope.mean, slope.variance, len(kept))
     return ModuleGradient(value, {name: found[id(p)] for name, p in module.named_parameters() if id(p) in found}, C if inputs else None)

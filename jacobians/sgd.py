@@ -15,8 +15,8 @@ from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
 from jacobians.planning.inputs import problem_of
-from jacobians.planning.plan import look
-from jacobians.planning.registry import NotPlain
+from jacobians.planning.plan import MOST_PLANS, look
+from jacobians.planning.registry import NotPlain, Stale
 from jacobians.quantities.gradient import Gradient
 
 
@@ -24,7 +24,8 @@ class SGD:
     """`v ← μ v + (g + λ θ)`, `θ ← θ - η v`: the update of `torch.optim.SGD`, from a `Gradient`.
 
     Args:
-        mlp: The network; its tensors are updated in place, and so a torch module's where it was made from one.
+        mlp: The network; its tensors are updated in place, and so a torch module's where it was made from one. What does not require
+            grad is frozen and stays, unless none of a network of plain tensors does.
         lr: Learning rate η.
         momentum: μ.
         weight_decay: λ.
@@ -55,6 +56,15 @@ class SGD:
         self._velocity: Tensor | None = None  # of all parameters, one behind the other
         self._kernels: dict[object, Derivative | None] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """Copy and pickle all but the kernels, which are made again."""
+        return {**self.__dict__, "_kernels": {}}
+
+    def _trained(self, parameters: list[Tensor]) -> list[bool]:
+        """Say which are trained: those that require grad; all, where none of a network of plain tensors does."""
+        wanted = [p.requires_grad for p in parameters]
+        return wanted if self.mlp.of_module or any(wanted) else [True] * len(wanted)
+
     def step(self, gradient: Gradient) -> None:
         """Update the parameters in place.
 
@@ -69,7 +79,10 @@ class SGD:
             raise ValueError("the gradient is of another network: it must have the shapes of mlp.weights and mlp.biases")
         # A tensor that several layers share gets the sum of its gradients once, as autograd accumulates it.
         shared: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        for p, g, v in zip(parameters, derivatives, self._velocities(parameters), strict=True):
+        trained = self._trained(parameters)
+        for p, g, v, wanted in zip(parameters, derivatives, self._velocities(parameters), trained, strict=True):
+            if not wanted:
+                continue
             shared[id(p)] = (p, shared[id(p)][1] + g, shared[id(p)][2]) if id(p) in shared else (p, g, v)
         with torch.no_grad():
             for p, g, v in shared.values():
@@ -101,9 +114,12 @@ class SGD:
         """
         key = (loss if isinstance(loss, str) else loss_of(loss), look(x), look(target))
         if key not in self._kernels:
+            while len(self._kernels) >= MOST_PLANS:
+                self._kernels.pop(next(iter(self._kernels)))
             self._kernels[key] = self._kernel(x, target, loss_of(loss))
         kernel, parameters = self._kernels[key], list(self.mlp.parameters())
         plain = kernel is not None and self.lr > 0 and not transforms.active() and all([p.is_contiguous() for p in parameters])
+        plain = plain and all(self._trained(parameters))  # the kernel updates all of them
         if plain and len({id(p) for p in parameters}) == len(parameters):  # a shared tensor is updated once
             assert kernel is not None
             if self.momentum:
@@ -112,6 +128,8 @@ class SGD:
                 value = kernel.update(x, target, self.lr, self.momentum, self.weight_decay, self._velocity)
             except NotPlain:
                 pass
+            except Stale:  # made again by the next call
+                del self._kernels[key]
             else:
                 increment_version(parameters)  # so that autograd notices, as of any other change in place
                 return value

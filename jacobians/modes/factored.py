@@ -9,6 +9,7 @@ from torch import Tensor
 from jacobians.modes.bracketing import Split, optimal_bracketing
 from jacobians.modes.mixed import multiply
 from jacobians.network.mlp import MLP
+from jacobians.planning import transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
         A = mlp.activations[-1].push(y, A.expand(*y.shape[:-1], *A.shape[-2:]))
     # A factor without a slope inside is a bare weight: it must be neither shared with the caller nor without its batch.
     A, B = (M.expand(*x.shape[:-1], *M.shape[-2:]) for M in (A, B))
-    return FactoredJacobian(*(M.clone() if M.untyped_storage().data_ptr() in _storages(mlp) else M for M in (A, B)))
+    return FactoredJacobian(*(M.clone() if transforms.active() or M.untyped_storage().data_ptr() in _storages(mlp) else M for M in (A, B)))
 
 
 def _segment(first: int, last: int, mlp: MLP, tape: list, batched: bool) -> Tensor:

@@ -7,25 +7,28 @@ error and never a wrong number.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from functools import cached_property
+from operator import is_
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from jacobians.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
 from jacobians.network.activations import RULES, Activation, text_of
+from jacobians.network.mlp import MLP, check_parameters
 
-if TYPE_CHECKING:
-    from jacobians.network.mlp import MLP
-
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _DROPOUT = (nn.Dropout, nn.AlphaDropout)
 _LAZY = (nn.LazyLinear, nn.LazyBatchNorm1d)
 # Functions and methods that `torch.fx` may find in a forward, by name; their arguments have the names of our settings.
 _FUNCTIONS = {name: name for name in RULES} | {"sin": "sine"}
 _WRAP_AGAIN = "wrap the module again with MLP.from_torch"
+
+
+Tuples = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]
 
 
 class Scaled(nn.Module):
@@ -62,12 +65,12 @@ class _Affine:
         W, b = parameters.get("weight"), parameters.get("bias")
         if W is None:
             raise ValueError(f"layer {self.where} (Linear) has lost its parameter 'weight'; remove what replaced it, e.g. pruning")
-        for norm in self.before:  # W (g h + c) + b
-            g, c = _affine_of(norm)
+        for norm in reversed(self.before):  # W (g h + c) + b, the one next to W first
+            g, c = _affine_of(self.where, norm)
             b = W @ c if b is None else b + W @ c
             W = W * g
         for norm in self.behind:  # g (W h + b) + c
-            g, c = _affine_of(norm)
+            g, c = _affine_of(self.where, norm)
             b = c if b is None else g * b + c
             W = g[:, None] * W
         return W, b
@@ -96,10 +99,11 @@ class Chain:
         self.module = module
         self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
         self._normalising = normalising
-        self._watched: list[tuple[str, nn.Module, type, bool]] = []
-        self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []
+        self._settings: list[tuple[nn.Module, tuple[str, ...]]] = []
+        self._own: list[nn.Module] = []
         self._affine: list[_Affine] = []
         pending: list[nn.BatchNorm1d] = []
+        _refuse_all_extras(module)
         for where, layer in self._layers(module):
             self._take(where, layer, pending)
         if pending:
@@ -109,23 +113,47 @@ class Chain:
         last = self._affine[-1].activation
         self.hidden = [unit.activation or Activation("identity") for unit in self._affine[:-1]]
         self.output = last or Activation("identity")
+        if normalising:  # evaluated once, now
+            return
+        self._fingerprint = Fingerprint(module, self._settings, self._own)
+        self._slots = [(unit.linear.__dict__, name) for unit in self._affine for name in ("weight", "bias")]
+        self._read: tuple[list[Tensor | None], Tuples] = ([], ((), ()))
 
     def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
         """Return weights and biases as they are now."""
-        for container, children in self._containers:
-            if list(container._modules.values()) != children:
-                raise ValueError(f"the layers of the {type(container).__name__} have changed since it was wrapped; {_WRAP_AGAIN}")
-        for where, layer, kind, training in self._watched:
-            inside = layer.__dict__
-            if type(layer) is not kind or inside["_forward_hooks"] or inside["_forward_pre_hooks"] or "forward" in inside:
-                _refuse_extras(where, layer)
-                raise ValueError(f"layer {where} was a {kind.__name__} and now is a {type(layer).__name__}; {_WRAP_AGAIN}")
-            if inside["training"] != training:
-                _refuse_training(where, layer)
+        if not self._fingerprint.same():
+            self._adopt_change()
+        seen, pair = self._read
+        try:
+            found = [inside["_parameters"][name] for inside, name in self._slots]
+        except KeyError:
+            found = []  # one is gone, which is said below
+        if seen and len(seen) == len(found) and all(map(is_, found, seen)) and not self.folded:
+            return pair
         pairs = [unit.read() for unit in self._affine]
-        return tuple(W for W, _ in pairs), tuple(b for _, b in pairs)
+        pair = tuple(W for W, _ in pairs), tuple(b for _, b in pairs)
+        check_parameters(*pair)
+        self._read = found, pair
+        return pair
 
-    @property
+    def _adopt_change(self) -> None:
+        """Go on where the module still is this network after a change, e.g. of its training flag; refuse it otherwise."""
+        _refuse_all_extras(self.module)
+        if (kind := self._fingerprint.changed_children()) is not None:
+            raise ValueError(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")
+        now = MLP.from_torch(self.module)._chain  # pyright: ignore[reportPrivateUsage]
+        assert now is not None
+        if now._description() != self._description():
+            raise ValueError(
+                f"the {type(self.module).__name__} computes something else since it was wrapped: {text_of([*now.hidden, now.output])} for "
+                f"{text_of([*self.hidden, self.output])}; {_WRAP_AGAIN}"
+            )
+        self._fingerprint = now._fingerprint
+
+    def _description(self) -> list[object]:
+        return [(id(u.linear), *map(id, (*u.before, *u.behind)), len(u.before), u.activation) for u in self._affine]
+
+    @cached_property
     def folded(self) -> bool:
         """Whether any batch norm is multiplied into a weight."""
         return any(unit.before or unit.behind for unit in self._affine)
@@ -140,8 +168,6 @@ class Chain:
             yield from self._traced(module)
 
     def _children(self, container: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-        _refuse_extras(prefix.removesuffix(".") or "(whole)", container)
-        self._containers.append((container, list(container._modules.values())))
         for name, child in container._modules.items():
             where = f"{prefix}{name}"
             if child is None:
@@ -155,7 +181,8 @@ class Chain:
         """Go over the layers of a module whose forward is a chain, by symbolic tracing."""
         from torch import fx
 
-        _refuse_extras("(whole)", module)
+        before = generators()
+        self._own = [m for m in module.modules() if not type(m).__module__.startswith("torch.nn")]
         try:
             graph = fx.Tracer().trace(module)
         except Exception as error:  # whatever the forward does with a proxy
@@ -163,8 +190,8 @@ class Chain:
             raise TypeError(
                 f"the forward of {type(module).__name__} cannot be traced by torch.fx ({first}); write it as an nn.Sequential"
             ) from None
-        self._containers.append((module, list(module._modules.values())))
-        self._watched.append(("(whole)", module, type(module), module.training))
+        if generators() != before:
+            raise ValueError(f"the forward of {type(module).__name__} draws random numbers: no two calls compute the same; take them out")
         last: fx.Node | None = None
         for node in graph.nodes:
             if node.op == "placeholder":
@@ -199,12 +226,6 @@ class Chain:
             self._activate(where, str(layer), layer, pending)
             return
         kind = type(layer)
-        if isinstance(layer, _LAZY):
-            raise TypeError(
-                f"layer {where} is an uninitialised {kind.__name__}; call the module once on an input, so that it takes its shape"
-            )
-        _refuse_extras(where, layer)
-        self._watched.append((where, layer, kind, layer.training))
         if kind is nn.Linear:
             if layer.weight.is_meta:
                 raise ValueError(
@@ -214,9 +235,16 @@ class Chain:
             self.sequence.append(cast("nn.Linear", layer))
             pending.clear()
         elif kind is nn.Flatten:
+            self._settings.append((layer, ("start_dim", "end_dim")))
+            if (layer.start_dim, layer.end_dim) != (1, -1):
+                raise ValueError(
+                    f"layer {where} (Flatten) must keep the samples apart, as nn.Flatten() does; got start_dim={layer.start_dim}, "
+                    f"end_dim={layer.end_dim}"
+                )
             if self._affine or pending:
                 raise ValueError(f"layer {where} (Flatten) must come first; x has shape (D,) or (N, D) from there on")
         elif kind in _DROPOUT or kind is nn.BatchNorm1d:
+            self._settings.append((layer, ("training", "eps" if kind is nn.BatchNorm1d else "p")))
             if kind is not nn.BatchNorm1d or not self._normalising:
                 _refuse_training(where, layer)
             if kind is nn.BatchNorm1d:
@@ -225,11 +253,12 @@ class Chain:
                 (unit.behind if unit and unit.activation is None else pending).append(cast("nn.BatchNorm1d", layer))
         elif kind is Scaled:
             scaled = cast("Scaled", layer)
-            inner = Activation.from_torch(scaled.activation)
+            self._settings.append((layer, ("scale",)))
+            inner = self._activation_of(scaled.activation)
             if inner is None:
                 raise TypeError(f"layer {where} scales a {type(scaled.activation).__name__}; {_supported()}")
             self._activate(where, kind.__name__, Activation(inner.name, scale=scaled.scale, **inner.settings), pending)
-        elif (rule := Activation.from_torch(layer)) is not None:
+        elif (rule := self._activation_of(layer)) is not None:
             if not rule.linear:
                 self._activate(where, kind.__name__, rule, pending)
         elif isinstance(layer, nn.Linear | nn.Sequential):
@@ -240,6 +269,15 @@ class Chain:
         else:
             raise TypeError(f"layer {where} is a {kind.__name__}; {_supported()}")
 
+    def _activation_of(self, layer: nn.Module) -> Activation | None:
+        try:
+            rule = Activation.from_torch(layer)
+        except AttributeError as error:
+            raise ValueError(f"a {type(layer).__name__} has lost its setting {error.name!r}; give it back") from None
+        if rule is not None:
+            self._settings.append((layer, tuple(rule.settings)))
+        return rule
+
     def _activate(self, where: str, shown: str, rule: Activation, pending: Sequence[nn.BatchNorm1d]) -> None:
         if not self._affine or self._affine[-1].activation is not None or pending:
             raise ValueError(f"layer {where} ({shown}) must follow a Linear layer; let Linear and activation alternate")
@@ -247,14 +285,35 @@ class Chain:
         self.sequence.append(rule)
 
 
+class _Both(nn.Module):
+    """A network and the module that it was made from, evaluated together."""
+
+    def __init__(self, mlp: MLP, module: nn.Module) -> None:
+        super().__init__()
+        self.mlp, self.module = mlp, module
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        """Return both values."""
+        return self.mlp(x), self.module(x)
+
+
+def _largest(y: Tensor) -> float:
+    """Return the largest finite size of numbers, or the least normal one."""
+    finite = torch.where(y.isfinite(), y, 0).abs()
+    return max(finite.max().item() if finite.numel() else 0.0, torch.finfo(y.dtype).tiny)
+
+
 def compare(mlp: MLP, module: nn.Module) -> None:
     """Evaluate both at two inputs, so that what we did not foresee is refused and not computed wrong."""
-    x = torch.randn(2, mlp.D, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype=mlp.dtype, device=mlp.device)
-    with torch.no_grad():
-        ours, theirs = mlp(x), module(x)
+    # In float64, where rounding hides nothing: a functional call lends the module other numbers for a moment.
+    dtype = torch.float64 if mlp.device.type != "mps" else torch.float32
+    x = torch.randn(2, mlp.D, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
+    both = _Both(mlp, module)
+    numbers = {name: t.detach().to(dtype) if t.is_floating_point() else t for name, t in (*both.named_parameters(), *both.named_buffers())}
+    with torch.no_grad(), torch.autocast(mlp.device.type, enabled=False):
+        ours, theirs = functional_call(both, numbers, (x.to(mlp.device, dtype),))
     same = isinstance(theirs, Tensor) and theirs.shape == ours.shape
-    tolerance = 100 * math.sqrt(torch.finfo(mlp.dtype).eps)  # rounding of a chain, not a different function
-    if not same or not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True):
+    if not same or not torch.allclose(ours, theirs, rtol=0, atol=_largest(theirs) * torch.finfo(dtype).eps ** 0.5, equal_nan=True):
         raise ValueError(
             f"the {type(module).__name__} computes something else than the chain of its layers ({text_of(mlp.activations[:-1])}, "
             f"widths {'-'.join(map(str, mlp.widths))}); pass a module whose forward is that chain"
@@ -266,6 +325,8 @@ def _function(node: Any, taken: Any) -> Activation | None:
     name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", node.target))
     arguments = [argument for argument in node.args if argument is not taken]
     if name == "flatten" and taken.op == "placeholder":
+        if [*arguments, *node.kwargs.values()][:1] != [1] or [*arguments, *node.kwargs.values()][1:] not in ([], [-1]):
+            raise ValueError(f"'{node}' must keep the samples apart; write torch.flatten(x, 1)")
         return None
     if name == "dropout":
         raise ValueError(f"'{node}' is a call of dropout; use nn.Dropout, whose eval mode can be seen")
@@ -277,11 +338,11 @@ def _function(node: Any, taken: Any) -> Activation | None:
     return Activation(ours, **settings)
 
 
-def _affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def _affine_of(where: str, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Return g and c of a batch norm in eval mode: `g h + c` with `g = γ / √(σ² + ε)`, `c = β - g μ`."""
     mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
+    if mean is None or variance is None:
+        raise ValueError(f"a BatchNorm1d beside layer {where} has lost its running statistics; {_WRAP_AGAIN} when it has them")
     g = torch.rsqrt(variance + norm.eps)
     g = g if norm.weight is None else norm.weight * g
     return g, (-g * mean if norm.bias is None else norm.bias - g * mean)
@@ -295,7 +356,7 @@ def _refuse_extras(where: str, layer: nn.Module) -> None:
         raise ValueError(
             f"layer {where} ({name}) has a parametrization of {names}; remove it with torch.nn.utils.parametrize.remove_parametrizations"
         )
-    for kind in _HOOKS:
+    for kind in HOOKS:
         if inside.get(kind):
             hook = type(next(iter(inside[kind].values()))).__name__
             raise ValueError(
@@ -303,6 +364,18 @@ def _refuse_extras(where: str, layer: nn.Module) -> None:
             )
     if "forward" in inside:
         raise ValueError(f"layer {where} ({name}) has a forward of its own, set on the object; delete it")
+
+
+def _refuse_all_extras(module: nn.Module) -> None:
+    """Refuse what makes any part of a module compute something else than its type says."""
+    if any(GLOBAL_HOOKS):
+        raise ValueError("a hook for all modules is registered (torch.nn.modules.module), which may change what they compute; remove it")
+    for where, layer in module.named_modules():
+        if isinstance(layer, _LAZY):
+            raise TypeError(
+                f"layer {where} is an uninitialised {type(layer).__name__}; call the module once on an input, so that it takes its shape"
+            )
+        _refuse_extras(where or "(whole)", layer)
 
 
 def _refuse_training(where: str, layer: nn.Module) -> None:

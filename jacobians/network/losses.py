@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.planning import transforms
+
 REDUCTIONS = ("mean", "sum", "none")
 _LEAST_LOG = -100.0  # torch bounds the logarithm of `bce` there, so that a wrong certainty costs 100 and not infinity
 _LEAST_PRODUCT = 1e-12  # and y (1 - y) in its derivative
@@ -247,6 +249,26 @@ class Loss:
             TypeError: It is not a tensor, or has the wrong dtype.
             ValueError: It has the wrong shape, or a class index is out of range.
         """
+        self.check_shape(y, target)
+        if self._rule.classes and not target.is_floating_point():
+            if target.is_meta or transforms.active() or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
+                return target  # there is nothing to look at; or a CUDA graph is recorded, and it was looked at in the calls before that
+            low, high = torch.stack(torch.aminmax(target)).tolist() if target.numel() else (0, 0)
+            if not 0 <= low <= high < y.shape[-1]:
+                raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {low} … {high}")
+        return target
+
+    def check_shape(self, y: Tensor, target: Tensor) -> None:
+        """Refuse a target whose shape or dtype does not fit.
+
+        Args:
+            y: Outputs.
+            target: The target.
+
+        Raises:
+            TypeError: It is not a tensor, or has the wrong dtype.
+            ValueError: It has the wrong shape.
+        """
         if not isinstance(target, Tensor):
             raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}; convert it with torch.as_tensor")
         if self._rule.classes and not target.is_floating_point():
@@ -254,21 +276,19 @@ class Loss:
                 raise ValueError(f"class indices must have shape {tuple(y.shape[:-1])}, got {tuple(target.shape)}")
             if target.dtype != torch.int64:
                 raise TypeError(f"class indices must be torch.int64, got {target.dtype}; convert them with target.long()")
-            if target.is_meta or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
-                return target  # there is nothing to look at; or a CUDA graph is recorded, and it was looked at in the calls before that
-            low, high = torch.stack(torch.aminmax(target)).tolist() if target.numel() else (0, 0)
-            if not 0 <= low <= high < y.shape[-1]:
-                raise ValueError(f"class indices must lie in 0 … {y.shape[-1] - 1}, got {low} … {high}")
-            return target
+            return
         if target.shape != y.shape:
             raise ValueError(f"target must have the shape of y, {tuple(y.shape)}, got {tuple(target.shape)}")
         if target.dtype != y.dtype:
             raise TypeError(f"target must be {y.dtype}, as y is, got {target.dtype}; convert it with target.to({y.dtype})")
-        return target
 
     def __eq__(self, other: object) -> bool:
         """Say whether two losses are the same."""
         return isinstance(other, Loss) and str(self) == str(other)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle by what it was made of."""
+        return Loss, (self.name, self.reduction, self.scale)
 
     def __hash__(self) -> int:
         """Hash it: plans are kept by the loss they were made for."""

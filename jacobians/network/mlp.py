@@ -62,7 +62,7 @@ class MLP:
     ) -> None:
         weights = tuple(weights)
         biases = tuple(biases) if biases is not None else (None,) * len(weights)
-        _check_parameters(weights, biases)
+        check_parameters(weights, biases)
         self._fixed = weights, biases
         self._chain: Chain | None = None  # where the parameters are those of a torch module, read at each call
         self._name_activations(activation, output_activation, len(weights) - 1)
@@ -72,7 +72,7 @@ class MLP:
         self.activations = (*hidden, activation(output))
         self.activation = text_of(hidden, otherwise=given if isinstance(given, str) else "tanh")
         self.output_activation = str(self.activations[-1])
-        self._widths = _widths_of(self.weights)
+        self._widths = widths_of(self.weights)
         self._plans: dict[object, object] = {}  # plans live and die with the network: see plans.py
 
     def parameter_tuples(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
@@ -167,7 +167,7 @@ class MLP:
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}; pass e.g. torch.float32")
         # Always drawn in float64 on the CPU: one seed means one network everywhere.
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         weights: list[Tensor] = []
         biases: list[Tensor | None] = []
         for fan_in, fan_out in pairwise(dims):
@@ -206,7 +206,7 @@ class MLP:
 
         chain = Chain(module)
         weights, biases = chain.read()
-        _check_parameters(weights, biases)
+        check_parameters(weights, biases)
         mlp = cls.__new__(cls)
         mlp._chain = chain
         mlp._name_activations(chain.hidden, chain.output, len(weights) - 1)
@@ -232,6 +232,11 @@ class MLP:
         return nn.Sequential(*layers)
 
     @property
+    def of_module(self) -> bool:
+        """Whether the parameters are those of a torch module."""
+        return self._chain is not None
+
+    @property
     def folded(self) -> bool:
         """Whether batch norms of a torch module are multiplied into the weights, which then are not its parameters."""
         return self._chain is not None and self._chain.folded
@@ -241,7 +246,7 @@ class MLP:
         """`(D, K_1, …, K_L, P)`."""
         if transforms.tracing():  # there sizes are no plain integers
             return self._widths
-        return _widths_of(self.weights)
+        return widths_of(self.weights)
 
     @property
     def L(self) -> int:
@@ -335,7 +340,7 @@ class MLP:
 
 
 def _draw_weight(fan_out: int, fan_in: int, init: str, generator: torch.Generator) -> Tensor:
-    gaussian = torch.randn(fan_out, fan_in, generator=generator, dtype=torch.float64)
+    gaussian = torch.randn(fan_out, fan_in, generator=generator, dtype=torch.float64, device="cpu")
     if init == "normal":
         return gaussian
     if init == "xavier":
@@ -348,16 +353,18 @@ def _draw_weight(fan_out: int, fan_in: int, init: str, generator: torch.Generato
 
 def _draw_bias(fan_out: int, fan_in: int, init: str, generator: torch.Generator) -> Tensor:
     if init == "normal":
-        return torch.randn(fan_out, generator=generator, dtype=torch.float64)
+        return torch.randn(fan_out, generator=generator, dtype=torch.float64, device="cpu")
     bound = 1.0 / math.sqrt(fan_in)
-    return bound * (2.0 * torch.rand(fan_out, generator=generator, dtype=torch.float64) - 1.0)
+    return bound * (2.0 * torch.rand(fan_out, generator=generator, dtype=torch.float64, device="cpu") - 1.0)
 
 
-def _widths_of(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
+def widths_of(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
+    """Return D and the widths of all layers."""
     return (weights[0].shape[1], *(W.shape[0] for W in weights))
 
 
-def _check_parameters(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> None:
+def check_parameters(weights: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> None:
+    """Refuse parameters that are none of a network."""
     if not weights:
         raise ValueError("weights is empty; at least one matrix of shape (out, in) is needed")
     if len(biases) != len(weights):

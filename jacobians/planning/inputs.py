@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, check_parameters, widths_of
+from jacobians.planning import transforms
+from jacobians.planning.registry import find_quantity
 from jacobians.problem import Problem
 
 
@@ -12,24 +17,67 @@ def problem_of(mlp: MLP, x: Tensor) -> Problem:
     """Describe a network and an input, refusing an input that does not fit."""
     if not isinstance(mlp, MLP):
         raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+    weights, biases = mlp.parameter_tuples()
+    check_parameters(weights, biases)
+    first, D = weights[0], weights[0].shape[1]
+    dense("x", x)
     if not x.dtype.is_floating_point:
-        raise TypeError(f"x must be floating-point, got {x.dtype}; convert it with x.to({mlp.dtype})")
+        raise TypeError(f"x must be floating-point, got {x.dtype}; convert it with x.to({first.dtype})")
     if x.ndim not in (1, 2):
-        raise ValueError(f"x must have shape (D,) or (N, D), got shape {tuple(x.shape)}; reshape it to (-1, {mlp.D})")
-    if x.shape[-1] != mlp.D:
-        raise ValueError(f"x has {x.shape[-1]} features, but the network takes D={mlp.D}; expected ({mlp.D},) or (N, {mlp.D})")
-    if x.dtype != mlp.dtype:
-        raise TypeError(f"x is {x.dtype} but the network is {mlp.dtype}; convert one of them, e.g. x.to({mlp.dtype})")
-    if x.device != mlp.device:
-        raise ValueError(f"x is on {x.device} but the network is on {mlp.device}; move one of them, e.g. x.to('{mlp.device}')")
+        raise ValueError(f"x must have shape (D,) or (N, D), got shape {tuple(x.shape)}; reshape it to (-1, {D})")
+    if x.shape[-1] != D:
+        raise ValueError(f"x has {x.shape[-1]} features, but the network takes D={D}; expected ({D},) or (N, {D})")
+    if x.dtype != first.dtype:
+        raise TypeError(f"x is {x.dtype} but the network is {first.dtype}; convert one of them, e.g. x.to({first.dtype})")
+    if x.device != first.device:
+        raise ValueError(f"x is on {x.device} but the network is on {first.device}; move one of them, e.g. x.to('{first.device}')")
     return Problem(
-        widths=mlp.widths,
-        batch=x.shape[0] if x.ndim == 2 else None,
+        widths=mlp._widths if transforms.tracing() else widths_of(weights),
+        batch=None if x.ndim == 1 else x.shape[0] if type(x.shape[0]) is int else 1,  # what is traced goes by no sizes
         activation=mlp.activation,
         output_activation=mlp.output_activation,
-        bias=any(b is not None for b in mlp.biases),
+        bias=any(b is not None for b in biases),
         dtype=str(x.dtype).removeprefix("torch."),
         device=str(x.device),
     )
+
+
+def dense(name: str, t: Tensor) -> None:
+    """Refuse what is no tensor whose numbers all stand in memory: sparse, nested and mkldnn ones too."""
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(t).__name__}; convert it with torch.as_tensor")
+    if t.layout is not torch.strided or t.is_nested:
+        layout = "nested" if t.is_nested else str(t.layout)
+        raise TypeError(f"{name} must be a dense tensor, got a {layout} one; convert it with {name}.to_dense()")
+
+
+def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse what does not fit a quantity: the one check of every call, made where it is planned."""
+    what, others = find_quantity(problem.quantity), inputs[1:]
+    if what.batched and problem.batch is None:
+        raise ValueError(f"the {what.name} is one of a batch, got a single x of shape {problem.input_shape}; pass x[None]")
+    if what.of_parameters:
+        not_folded(mlp)
+    if not len(what.takes) - what.optional <= len(others) <= len(what.takes):
+        names = ", ".join(what.takes) or "nothing"
+        raise ValueError(f"the {what.name} takes {names} besides x, got {len(others)} tensors; pass others=({names},) in this order")
+    for name, t in zip(what.takes, others, strict=False):
+        dense(name, t)
+    what.fits(mlp, problem, inputs)
+
+
+def not_folded(mlp: MLP) -> None:
+    """Refuse a network whose parameters are not what it is multiplied by."""
+    if mlp.folded:
+        raise ValueError(
+            "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
+            "take jacobians.module_gradient for the gradient of a loss, or leave out the BatchNorm1d layers"
+        )
+
+
+def check_like(name: str, t: Tensor, shapes: Sequence[Sequence[int]], x: Tensor) -> None:
+    """Refuse a tensor that has none of the shapes, or another dtype or device than x."""
+    if tuple(t.shape) not in [tuple(shape) for shape in shapes]:
+        raise ValueError(f"{name} must have shape {' or '.join(str(tuple(shape)) for shape in shapes)}, got {tuple(t.shape)}; reshape it")
+    if t.dtype != x.dtype or t.device != x.device:
+        raise TypeError(f"{name} must be {x.dtype} on {x.device}, as x is, got {t.dtype} on {t.device}; convert it with {name}.to(x)")

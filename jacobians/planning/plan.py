@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import torch
@@ -21,11 +21,13 @@ from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
+from jacobians.parameters import Parameters
 from jacobians.planning import planner, transforms
-from jacobians.planning.inputs import problem_of
+from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
-from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Request, find_method, find_quantity, find_readable
+from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Request, Stale, find_method, find_quantity, find_readable
 from jacobians.problem import Problem, is_integer
+from jacobians.quantities.gradient import Parts
 
 _READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
 
@@ -50,7 +52,23 @@ class Plan:
     choice: Choice
     request: Request
     computation: Computation
-    expects: tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
+    expects: tuple[tuple[Any, ...], ...]
+    _holds: bool = field(init=False, repr=False, compare=False)
+    _parameters: Parameters = field(init=False, repr=False, compare=False)
+    _held: list[tuple[object, ...]] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Begin to watch the parameters, where the method does not do so itself."""
+        method = self.choice.method
+        object.__setattr__(self, "_holds", self.computation.holds or not (method.hand_written or method.quantity == JACOBIAN))
+        object.__setattr__(self, "_parameters", Parameters(self.mlp, self.problem))
+        object.__setattr__(self, "_held", self._places() if self._holds and not transforms.active() else None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle what it was made of: a copy computes with the copied network."""
+        given = self.choice
+        choice = (self.method, dict(given.predicted), dict(given.measured), given.reason)
+        return _again, (self.mlp, self.problem, choice, self.request, self.expects)
 
     @property
     def method(self) -> str:
@@ -59,14 +77,18 @@ class Plan:
 
     def __call__(self, x: Tensor, *others: Tensor) -> Any:
         """Compute at `x`."""
-        if transforms.tracing():
-            return self._in_torch((x, *others))
-        if tuple(map(look, (x, *others))) != self.expects:
+        inputs = (x, *others)
+        if transforms.active() and transforms.tracing(*inputs):
+            return self._in_torch(inputs)
+        if tuple(map(look, inputs)) != self.expects:
             got = problem_of(self.mlp, x)  # says what is wrong where something is
-            if others or self.problem.quantity != JACOBIAN:
-                raise ValueError(f"this plan is for {self.expects}, got {tuple(map(look, (x, *others)))}; make another with jacobians.plan")
-            raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
-        return self.compute((x, *others), transforms.active())
+            if len(inputs) == len(self.expects) == 1:
+                raise ValueError(f"this plan is for {_describe(self.problem)}, got {_describe(got)}; make another with jacobians.plan")
+            for name, t in zip(find_quantity(self.problem.quantity).takes, others, strict=False):
+                dense(name, t)
+            planned, given = (", ".join(map(_shown, looks)) for looks in (self.expects, map(look, inputs)))
+            raise ValueError(f"this plan is for {planned}, got {given}; make another with jacobians.plan")
+        return self.compute(inputs, transforms.active())
 
     def compute(self, inputs: tuple[Tensor, ...], transformed: bool, raw: bool = False) -> Any:
         """Compute at inputs that are known to fit.
@@ -74,18 +96,29 @@ class Plan:
         Args:
             inputs: x, and what the quantity takes besides.
             transformed: Whether torch is transforming or tracing what happens now.
-            raw: Whether to leave the result as the method made it.
+            raw: Whether to leave the parts of a gradient in the one vector that a kernel made.
 
         Returns:
             As a call.
         """
-        computation = self.computation
+        if torch.is_inference_mode_enabled():  # where autograd records nothing, and its derivatives are zero without a word
+            with torch.inference_mode(False):
+                return self.compute(tuple(t.clone() if t.is_inference() else t for t in inputs), transformed, raw)
+        if torch.is_autocast_enabled(inputs[0].device.type):
+            with torch.autocast(inputs[0].device.type, enabled=False):  # the network says what it computes in
+                return self.compute(inputs, transformed, raw)
+        if transformed and (self._holds or not self.computation.records):  # what is recorded now is the transform's business
+            return self._in_torch(inputs)
+        computation = self._ready() if self._holds else self.computation
+        if computation.reset is not None:
+            computation.reset()
+        if not self.choice.method.hand_written:
+            inputs = tuple(t.contiguous() for t in inputs)
         given = inputs[0] if len(inputs) == 1 else inputs
-        if transformed:  # what is recorded now is the transform's business
-            if not computation.records:
-                return self._in_torch(inputs)
+        if transformed:
             y, J = computation.run(computation.convert(given))
         elif computation.records:
+            self._parameters.now()
             with torch.set_grad_enabled(self.request.create_graph):
                 y, J = computation.run(computation.convert(given))
         else:
@@ -94,10 +127,21 @@ class Plan:
             except NotPlain:
                 with torch.set_grad_enabled(self.request.create_graph):
                     return self._in_torch(inputs)
-        if raw:
+        if raw and isinstance(J, Parts):
             return J
         J = computation.restore(J)
         return (computation.restore(y), J) if self.request.value else J
+
+    def _ready(self) -> Computation:
+        """Return what was prepared; anew where other parameters stand in the place of those it holds."""
+        now = self._places()
+        if now != self._held:
+            object.__setattr__(self, "computation", self.choice.method.prepare(self.mlp, self.problem, self.request))
+            object.__setattr__(self, "_held", now)
+        return self.computation
+
+    def _places(self) -> list[tuple[object, ...]]:
+        return [(t.data_ptr(), t.stride(), t.is_neg()) for t in self._parameters.now()[1]]
 
     def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
         """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
@@ -176,8 +220,7 @@ def make_plan(
     """Prepare a method for a problem that is described already."""
     if effort not in EFFORTS:
         raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
-    if find_quantity(problem.quantity).batched and problem.batch is None:
-        raise ValueError(f"the {problem.quantity} is one of a batch, got a single x of shape {problem.input_shape}; pass x[None]")
+    check_inputs(mlp, problem, inputs)
     if method == "auto":
         choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
     else:
@@ -188,8 +231,18 @@ def make_plan(
     why_not = chosen.unsupported(problem, request)
     if why_not is not None:
         raise ValueError(f"method {chosen.name!r} cannot compute this: {why_not}; use method='auto' or another from jacobians.methods()")
-    computation = chosen.prepare(mlp, problem, request)
-    return Plan(mlp, problem, choice, request, computation, tuple(map(look, inputs)))
+    return _prepared(mlp, problem, choice, request, tuple(map(look, inputs)))
+
+
+def _prepared(mlp: MLP, problem: Problem, choice: Choice, request: Request, expects: tuple[tuple[Any, ...], ...]) -> Plan:
+    with torch.inference_mode(False):  # what is made ready serves calls outside of it too
+        return Plan(mlp, problem, choice, request, choice.method.prepare(mlp, problem, request), expects)
+
+
+def _again(mlp: MLP, problem: Problem, choice: tuple[Any, ...], request: Request, expects: tuple[tuple[Any, ...], ...]) -> Plan:
+    """Make a copied or pickled plan ready."""
+    name, predicted, measured, reason = choice
+    return _prepared(mlp, problem, Choice(find_method(name), predicted, measured, reason), request, expects)
 
 
 def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
@@ -201,9 +254,16 @@ def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
     return None
 
 
-def look(t: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
-    """Return what a plan goes by: shape, dtype and device."""
-    return getattr(t, "shape", None), getattr(t, "dtype", None), getattr(t, "device", None)  # pyright: ignore[reportReturnType]
+def look(t: Tensor) -> tuple[Any, ...]:
+    """Return what a plan goes by: shape, dtype, device and layout."""
+    try:
+        return t.shape, t.dtype, t.device, t.layout
+    except (AttributeError, RuntimeError):
+        return (None,) * 4
+
+
+def _shown(seen: tuple[Any, ...]) -> str:
+    return f"{tuple(seen[0] or ())} {seen[1]}"
 
 
 @overload
@@ -325,18 +385,10 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
 
 
 def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
-    transformed = transforms.active()
-    if transformed and transforms.tracing():
-        y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, x, value=value)
-        return (y, J) if value else J
-    # Anything odd fails this cheap look-up, or misses, and is then looked at closely by `plan`.
-    key = (getattr(x, "shape", None), getattr(x, "dtype", None), getattr(x, "device", None), method, value, create_graph)
-    cached = mlp._plans.get(key) if isinstance(mlp, MLP) and isinstance(x, Tensor) else None  # pyright: ignore[reportPrivateUsage]
-    if cached is None:
-        cached = plan(mlp, x, method, value=value, create_graph=create_graph)
-        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
-    assert isinstance(cached, Plan)
-    return cached.compute((x,), transformed)
+    return compute_cached(mlp, JACOBIAN, (x,), method, Request(value=value, create_graph=create_graph))
+
+
+MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or a scale of the loss that is never met again goes
 
 
 def compute_cached(
@@ -346,24 +398,41 @@ def compute_cached(
     method: str,
     request: Request,
     loss: str | Loss | None = None,
-    check: Callable[[str | None], object] = lambda loss: None,
     raw: bool = False,
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
     transformed = transforms.active()
+    if transformed and transforms.tracing(*inputs):
+        return _traced(mlp, quantity, inputs, method, request, loss)
+    if loss is not None and not isinstance(loss, str):
+        loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
+    # Anything odd fails this cheap look-up, or misses, and is then looked at closely.
     key = (quantity, method, loss, request, *map(look, inputs))
-    cached: Any = mlp._plans.get(key) if isinstance(mlp, MLP) else None  # pyright: ignore[reportPrivateUsage]
-    if cached is None:
-        problem = problem_of(mlp, inputs[0])
-        text = loss_text(quantity, loss)
-        check(text)
-        problem = problem.with_(quantity=quantity, loss=text)
-        if transforms.tracing():  # there nothing can be planned: what is traced is the readable method
-            run = find_readable("", quantity).prepare(mlp, problem, request).run
-            return run(inputs[0] if len(inputs) == 1 else inputs)[1]
-        cached = make_plan(mlp, inputs, problem, request, method)
-        mlp._plans[key] = cached  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
-    return cached.compute(inputs, transformed, raw)
+    plans: Any = mlp._plans if isinstance(mlp, MLP) else {}  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    cached = plans.get(key)
+    if cached is not None:
+        try:
+            return cached.compute(inputs, transformed, raw)
+        except Stale:  # planned again below
+            plans.pop(key, None)
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    made = make_plan(mlp, inputs, problem, request, method)
+    while len(plans) >= MOST_PLANS:
+        plans.pop(next(iter(plans)), None)
+    plans[key] = made
+    return made.compute(inputs, transformed, raw)
+
+
+def _traced(mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None) -> Any:
+    """Compute by a readable method, where a graph is recorded in which sizes are no plain integers: nothing can be planned."""
+    if quantity == JACOBIAN:
+        y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, inputs[0], value=request.value)
+        return (y, J) if request.value else J
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    if find_quantity(quantity).of_parameters:
+        not_folded(mlp)
+    run = find_readable("", quantity).prepare(mlp, problem, request).run
+    return run(inputs[0] if len(inputs) == 1 else inputs)[1]
 
 
 def _describe(problem: Problem) -> str:

@@ -19,6 +19,10 @@ JACOBIAN = "jacobian"
 MODES = ("forward", "reverse", "mixed")  # of the Jacobian
 
 
+class Stale(ValueError):
+    """The parameters are no longer what a plan was prepared for: another plan is needed."""
+
+
 class NotPlain(TypeError):
     """A kernel that reads memory was given a tensor whose numbers do not stand there as they are; torch can compute with it."""
 
@@ -38,6 +42,11 @@ class Request:
     create_graph: bool = False
     inputs: bool = False
     trace: bool = False
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The options that are asked for."""
+        return tuple(name for name in self.__slots__ if getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,10 @@ class Quantity:
         exact: `(mlp, problem, inputs) -> tensors`, by autograd, in the dtype of the arguments: the oracle, given float64.
         memory_bytes: `(problem, mode) -> bytes` that any method needs at its peak, at least.
         draw: `(problem, generator) -> inputs` beyond x, in float64 or as integers.
+        takes: Names of the inputs beyond x.
+        optional: How many of these, from the last, may be left out.
+        fits: `(mlp, problem, inputs)` raises where an input beyond x has not the shape, dtype or device that it must have.
+        of_parameters: Whether it is a derivative by the parameters, which batch norms multiplied into the weights would change.
         per_sample: Whether the result has one row a sample, judged by itself; else each tensor is judged as a whole.
         relabelled: Whether the result stays the same where hidden neurons change places.
         loss: Whether it is one of a loss.
@@ -79,6 +92,10 @@ class Quantity:
     exact: Callable[[MLP, Problem, tuple[Tensor, ...]], tuple[Tensor, ...]] = field(repr=False)
     memory_bytes: Callable[[Problem, str], int] = field(repr=False)
     draw: Callable[[Problem, torch.Generator], tuple[Tensor, ...]] = field(default=lambda problem, generator: (), repr=False)
+    takes: tuple[str, ...] = ()
+    optional: int = 0
+    fits: Callable[[MLP, Problem, tuple[Tensor, ...]], None] = field(default=lambda mlp, problem, inputs: None, repr=False)
+    of_parameters: bool = False
     per_sample: bool = False
     relabelled: bool = False
     loss: bool = False
@@ -98,7 +115,8 @@ class Computation:
     torch methods; a tuple that begins with x where a quantity has several inputs) and returns `(y or None, J)`, or `(None, the
     tensors of the quantity)`, in the method's own array type, finished: an asynchronous library has been waited for, except for work
     on a torch device, which the timer synchronises. `restore` makes tensors of each of them. `records` says whether `run` is made of
-    torch operations that autograd would record. `reset` puts back what `run` changes, where it changes parameters.
+    torch operations that autograd would record. `reset` puts back what `run` changes, where it changes parameters. `holds` says that the
+    parameters were taken at the preparation: a plan prepares anew where others stand in their place.
     """
 
     run: Callable[[Any], tuple[Any, Any]]
@@ -106,6 +124,7 @@ class Computation:
     restore: Callable[[Any], Any] = field(default=_same)
     records: bool = True
     reset: Callable[[], None] | None = None
+    holds: bool = False
 
 
 Prepare = Callable[["MLP", Problem, Request], Computation]
@@ -125,6 +144,7 @@ class Method:
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses; methods of different runtimes are measured in processes of their own.
         device: The only type of device it is made for; sweeps on others leave it out.
+        options: Other options that it honours: `"inputs"`, `"trace"`, and `"unreduced"` for the loss of each element.
     """
 
     mode: str
@@ -137,6 +157,7 @@ class Method:
     runtime: str = "torch"
     device: str | None = None
     quantity: str = JACOBIAN
+    options: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -158,11 +179,16 @@ class Method:
         Returns:
             The reason, or `None` where the method can serve.
         """
-        if request.create_graph and not self.differentiable:
-            return f"{self.name} does not support create_graph=True"
+        honoured = {*self.options, "create_graph" if self.differentiable else "", "value" if self.quantity == JACOBIAN else ""}
+        for option in request.asked:
+            if option not in honoured:
+                return f"{self.name} does not support {option}=True"
+        if self.quantity in _WITH_LOSS and "reduction=none" in (problem.loss or "") and "unreduced" not in honoured:
+            return f"{self.name} returns one loss, not one for each element"
         return self.supports(problem)
 
 
+_WITH_LOSS = ("gradient", "sgd_step")  # quantities that return the loss itself
 _METHODS: dict[str, Method] = {}
 _QUANTITIES: dict[str, Quantity] = {}
 
@@ -219,6 +245,7 @@ def register(
     supports: Callable[[Problem], str | None] = lambda problem: None,
     runtime: str = "torch",
     device: str | None = None,
+    options: tuple[str, ...] = (),
 ) -> Callable[[Prepare], Prepare]:
     """Register the decorated `prepare` function as the method `name`.
 
@@ -230,6 +257,7 @@ def register(
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses.
         device: The only type of device it is made for.
+        options: Other options that it honours: `"inputs"`, `"trace"`, `"unreduced"`.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -254,7 +282,9 @@ def register(
         raise ValueError(f"method {name!r} is already registered; choose another implementation name")
 
     def decorate(prepare: Prepare) -> Prepare:
-        _METHODS[name] = Method(mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device, quantity)
+        _METHODS[name] = Method(
+            mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device, quantity, options
+        )
         return prepare
 
     return decorate

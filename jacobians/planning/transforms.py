@@ -13,9 +13,11 @@ _function_modes = torch._C._len_torch_function_stack  # pyright: ignore[reportAt
 _tracing = torch._C._get_tracing_state
 
 
-def tracing() -> bool:
+def tracing(*inputs: object) -> bool:
     """Say whether a graph is being recorded in which sizes are no plain integers: there nothing can be planned."""
-    return torch.compiler.is_compiling() or _tracing() is not None
+    if torch.compiler.is_compiling() or _tracing() is not None:
+        return True
+    return any(type(size) is not int for t in inputs for size in getattr(t, "shape", ()))
 
 
 def _only_default_device() -> bool:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
+from jacobians.planning.inputs import check_like
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
 from jacobians.quantities.pullback import pull, split_parameters, tape_of
 
 
@@ -59,6 +60,11 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
         return torch.autograd.grad(y, parameters, curved)
 
 
+def _fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
+    target_fits(mlp, problem, inputs)
+    check_like("v", inputs[2], [(sum(p.numel() for p in mlp.parameters()),)], inputs[0])
+
+
 register_quantity(
     Quantity(
         "ggn",
@@ -71,6 +77,9 @@ register_quantity(
             draw_target(problem, generator),
             torch.randn(sizes(problem).parameters, generator=generator, dtype=torch.float64),
         ),
+        takes=("target", "v"),
+        fits=_fits,
+        of_parameters=True,
         loss=True,
         call='v = [torch.randn_like(p) for p in mlp.parameters()]\nGv = jac.ggn_product(mlp, x, target, "{loss}", v, method="{method}")',
     )

@@ -13,7 +13,7 @@ from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
 from jacobians.quantities.pullback import pull, tape_of
 
 
@@ -173,13 +173,22 @@ register_quantity(
         _exact,
         _memory_bytes,
         draw=lambda problem, generator: (draw_target(problem, generator),),
+        takes=("target",),
+        fits=target_fits,
+        of_parameters=True,
         loss=True,
         call='g = jac.gradient(mlp, x, target, "{loss}", method="{method}")  # g.loss, g.weights, g.biases',
     )
 )
 
 
-@register("gradient/reverse:eager", hand_written=True, differentiable=True, summary="the cotangent of the loss pulled back, in torch")
+@register(
+    "gradient/reverse:eager",
+    hand_written=True,
+    differentiable=True,
+    options=("inputs", "unreduced"),
+    summary="the cotangent of the loss pulled back, in torch",
+)
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     loss = loss_in(problem)
     return Computation(run=lambda inputs: (None, gradient_of(mlp, inputs[0], inputs[1], loss, request.inputs)))

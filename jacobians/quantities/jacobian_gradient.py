@@ -39,7 +39,7 @@ def through(mode: str, implementation: str) -> Prepare:
             with torch.enable_grad():
                 return None, gradients(penalty(computation.run(x)[1]), parameters)
 
-        return Computation(run, records=False)
+        return Computation(run, records=False, holds=True)
 
     return prepare
 
@@ -88,6 +88,7 @@ register_quantity(
         _cost,
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
+        of_parameters=True,
         call="J = jac.jacobian(mlp, x, create_graph=True)  # then any loss of J, and loss.backward()\n"
         "loss = jac.jacobian_loss(mlp, x)  # or this one, with all derivatives in the same pass",
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
+from jacobians.planning.inputs import check_like
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import leaves_of, sizes
@@ -100,6 +101,19 @@ def bends(problem: Problem) -> str | None:
     return f"has no second derivative of {psi.name}; leave out the output activation" if psi.coupled else None
 
 
+def directions_fit(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse directions that are no constants of shape (M, D)."""
+    x, directions = inputs
+    if directions.ndim != 2 or directions.shape[1] != problem.D or not len(directions):
+        raise ValueError(
+            f"weights must have shape ({problem.D},) or (M, {problem.D}), one for each ∂²/∂x_d², got {tuple(directions.shape)}; "
+            f"leave them out for the Laplacian itself (a plan takes the latter)"
+        )
+    check_like("weights", directions, [directions.shape], x)
+    if directions.requires_grad:
+        raise ValueError("weights are constants and cannot require grad; detach them")
+
+
 register_quantity(
     Quantity(
         "laplacian",
@@ -115,6 +129,8 @@ register_quantity(
         _exact,
         _memory_bytes,
         draw=ones,
+        takes=("weights",),
+        fits=directions_fit,
         per_sample=True,
         relabelled=True,
         call='y, J, lap = jac.laplacian(mlp, x, method="{method}")',

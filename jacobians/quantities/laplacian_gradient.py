@@ -9,7 +9,7 @@ from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.jacobian_gradient import gradients, not_empty
-from jacobians.quantities.laplacian import bends, ones, second_by_autograd
+from jacobians.quantities.laplacian import bends, directions_fit, ones, second_by_autograd
 from jacobians.quantities.parameters import leaves_of, sizes
 
 
@@ -34,7 +34,7 @@ def through(mode: str, implementation: str) -> Prepare:
             with torch.enable_grad():
                 return None, gradients(residual(computation.run(inputs)[1][2]), parameters)
 
-        return Computation(run, records=False)
+        return Computation(run, records=False, holds=True)
 
     return prepare
 
@@ -76,6 +76,9 @@ register_quantity(
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
         draw=ones,
+        takes=("directions",),
+        fits=directions_fit,
+        of_parameters=True,
         call="y, J, lap = jac.laplacian(mlp, x, create_graph=True)  # then any loss of the three, and loss.backward()",
     )
 )

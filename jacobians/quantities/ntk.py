@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
+from jacobians.planning.inputs import check_like
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameter_jacobian import factors_of
@@ -71,6 +72,11 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
     return (total,)
 
 
+def _fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
+    for x2 in inputs[1:]:
+        check_like("x2", x2, [(*x2.shape[:1], problem.D)], inputs[0])
+
+
 register_quantity(
     Quantity(
         "ntk",
@@ -83,6 +89,10 @@ register_quantity(
         _cost,
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
+        takes=("x2",),
+        optional=1,
+        fits=_fits,
+        of_parameters=True,
         relabelled=True,
         batched=True,
         call='kernel = jac.ntk(mlp, x, method="{method}")',
@@ -90,7 +100,13 @@ register_quantity(
 )
 
 
-@register("ntk/structured:eager", hand_written=True, differentiable=True, summary="products of the factors, some rows at a time, in torch")
+@register(
+    "ntk/structured:eager",
+    hand_written=True,
+    differentiable=True,
+    options=("trace",),
+    summary="products of the factors, some rows at a time, in torch",
+)
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(inputs: Tensor | tuple[Tensor, ...]) -> tuple[None, tuple[Tensor]]:
         return None, (kernel_of(mlp, *(inputs if isinstance(inputs, tuple) else (inputs,)), trace=request.trace),)

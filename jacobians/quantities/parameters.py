@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
@@ -67,6 +67,16 @@ def leaves_of(mlp: MLP) -> tuple[MLP, list[Tensor]]:
     return copy, list(copy.parameters())
 
 
+def sharing(mlp: MLP) -> nn.Sequential:
+    """Return the network as a torch module on the same numbers: a change in place is seen by both."""
+    module = mlp.to_torch()
+    linears = [layer for layer in module if isinstance(layer, nn.Linear)]
+    for linear, W, b in zip(linears, *mlp.parameter_tuples(), strict=True):
+        linear.weight = nn.Parameter(W.detach())
+        linear.register_parameter("bias", None if b is None else nn.Parameter(b.detach()))
+    return module
+
+
 def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
     """Draw a target for the loss of a problem."""
     loss = loss_in(problem)
@@ -76,6 +86,14 @@ def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
     if loss.name.startswith("bce"):
         return torch.rand(shape, generator=generator, dtype=torch.float64)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def target_fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse a target whose shape or dtype does not fit; what its numbers are is looked at in each call."""
+    x, target, loss = inputs[0], inputs[1], loss_in(problem)
+    loss.check_shape(x.new_empty((*x.shape[:-1], problem.P)), target)
+    if target.device != x.device:
+        raise ValueError(f"target is on {target.device} but x is on {x.device}; move it with target.to(x.device)")
 
 
 def each_layer(mlp: MLP, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,7 +11,7 @@ from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import draw_target, each_layer, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.parameters import draw_target, each_layer, leaves_of, loss_in, sizes, target_fits, torch_loss
 from jacobians.quantities.pullback import pull, tape_of
 
 
@@ -95,6 +95,9 @@ register_quantity(
         draw=lambda problem, generator: (draw_target(problem, generator),),
         per_sample=True,
         relabelled=True,
+        takes=("target",),
+        fits=target_fits,
+        of_parameters=True,
         loss=True,
         batched=True,
         call='norms = jac.per_sample_gradient_norms(mlp, x, target, "{loss}", method="{method}")',

@@ -9,7 +9,7 @@ from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import gradient_of
-from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, torch_loss
+from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
 
 RATE = 1e-3  # so small that parameters keep their size over the thousands of steps of a measurement
 
@@ -53,13 +53,16 @@ register_quantity(
         _exact,
         lambda problem, mode: _cost(problem, mode).bytes,
         draw=lambda problem, generator: (draw_target(problem, generator),),
+        takes=("target",),
+        fits=target_fits,
+        of_parameters=True,
         loss=True,
         call='loss = jac.SGD(mlp, lr=0.1).minimize(x, target, "{loss}")',
     )
 )
 
 
-@register("sgd_step/reverse:eager", hand_written=True, summary="the gradient in torch, then the update in place")
+@register("sgd_step/reverse:eager", hand_written=True, options=("unreduced",), summary="the gradient in torch, then the update in place")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     network, loss = own_copy(mlp), loss_in(problem)
 

@@ -42,7 +42,7 @@ def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]
         if t is None:
             found.append((0, True))
             continue
-        if type(t) not in PLAIN or t.is_neg():
+        if type(t) not in PLAIN or t.is_neg() or t.layout is not torch.strided:
             raise NotPlain(f"{what} is no plain tensor, whose numbers stand in memory as they are")
         found.append((t.data_ptr(), t.is_contiguous()))
     return found
@@ -169,7 +169,12 @@ register("mixed:cuda-graph", hand_written=True, supports=_supports, device="cuda
     _prepare(mixed)
 )
 register(
-    "gradient/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="evaluation and pullback, as a CUDA graph"
+    "gradient/reverse:cuda-graph",
+    hand_written=True,
+    supports=_other,
+    device="cuda",
+    options=("inputs", "unreduced"),
+    summary="evaluation and pullback, as a CUDA graph",
 )(recorded("gradient/reverse:eager"))
 register("gradient_norms/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="in torch, as a CUDA graph")(
     recorded("gradient_norms/reverse:eager")
@@ -177,9 +182,14 @@ register("gradient_norms/reverse:cuda-graph", hand_written=True, supports=_other
 register("ggn/products:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="a JVP and a VJP, as a CUDA graph")(
     recorded("ggn/products:eager")
 )
-register("ntk/structured:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="products of factors, as a CUDA graph")(
-    recorded("ntk/structured:eager")
-)
+register(
+    "ntk/structured:cuda-graph",
+    hand_written=True,
+    supports=_other,
+    device="cuda",
+    options=("trace",),
+    summary="products of factors, as a CUDA graph",
+)(recorded("ntk/structured:eager"))
 register("laplacian/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="the forward sweep, as a CUDA graph")(
     recorded("laplacian/forward:eager")
 )

@@ -16,6 +16,7 @@ from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 
 WIDE_ROWS = 16  # of all samples: more are work for the matrix units
+PULLED_ROWS = 16  # from here on Triton gives the product of `pulled_layer` to the matrix units, which compute in tf32
 PRODUCTS = 8192  # of a block at once, 64 to a thread
 OUTPUTS = 8  # of a block that pushes: neurons of the layer
 INPUTS = 64  # of a block that pulls: neurons before the layer
@@ -118,6 +119,8 @@ def _supports_forward(problem: Problem) -> str | None:
 
 
 def _supports_reverse(problem: Problem) -> str | None:
+    if problem.N * problem.P >= PULLED_ROWS:
+        return f"computes products of {PULLED_ROWS} rows and more in tf32, with a relative error of 0.004; use reverse:cuda-graph"
     return _supports(problem, problem.P, "cotangents")
 
 

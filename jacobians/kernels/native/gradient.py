@@ -221,6 +221,7 @@ def _prepare_step(mlp: MLP, problem: Problem, request: Request) -> Computation:
 register(
     "gradient/reverse:native",
     hand_written=True,
+    options=("inputs",),
     supports=why_not,
     device="cpu",
     summary="evaluation, loss and pullback in C, block by block",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ class Pullback:
     def __init__(self, problem: Problem, biased: Sequence[bool], laplacians: int = 0, keeps: bool = False, lean: bool = False) -> None:
         kind = BACK_FORWARD if laplacians or along_tangents(problem) else BACK_REVERSE
         self._biased = list(biased)
+        pairs = zip(pairwise(problem.widths), biased, strict=True)
+        self._shapes = [shape for (i, o), b in pairs for shape in ((o, i), *([(o,)] if b else []))]
         self.call = InputDerivatives(problem, biased, kind, laplacians, keeps=keeps, lean=lean)
 
     def __call__(
@@ -66,7 +69,9 @@ class Pullback:
 
     def addresses(self, parameters: Sequence[Tensor]) -> tuple[Any, Any, object]:
         """Return where parameters stand in memory."""
-        rest = iter([t if t.is_contiguous() else t.contiguous() for t in parameters])
+        if [tuple(t.shape) for t in parameters] != self._shapes:  # the C function trusts them
+            raise ValueError("a parameter has another shape than in the forward pass; call backward before it is changed")
+        rest = iter([plain("a parameter", t) for t in parameters])
         pairs = [(next(rest), next(rest) if b else None) for b in self._biased]
         return addresses_of([W for W, _ in pairs]), addresses_of([b for _, b in pairs]), pairs
 
@@ -83,18 +88,18 @@ class _Differentiable(Function):
     def forward(ctx: Any, compute: Any, pull: Pullback, directions: Tensor | None, x: Tensor, *parameters: Tensor) -> Any:
         """Compute y or `None`, J, and Laplacians where there are any."""
         ctx.set_materialize_grads(False)
-        ctx.pull, ctx.directions = pull, directions
+        ctx.pull = pull
         results, kept = compute(x)
-        ctx.save_for_backward(x, kept, *parameters)
+        ctx.save_for_backward(x, kept, directions, *parameters)
         return results
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         """Pull cotangents back."""
-        x, kept, *parameters = ctx.saved_tensors
+        x, kept, directions, *parameters = ctx.saved_tensors
         wants_x, wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4:]
         with torch.no_grad():
-            gx, found = ctx.pull(plain("x", x), parameters, ctx.directions, kept, cotangents, wants_x, any(wanted))
+            gx, found = ctx.pull(plain("x", x), parameters, directions, kept, cotangents, wants_x, any(wanted))
         gradients = [g if wants else None for g, wants in zip((gx, *found), (wants_x, *wanted), strict=True)]
         return None, None, None, *refusing(gradients, [x, *parameters, *cotangents])
 

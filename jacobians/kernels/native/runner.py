@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from jacobians.kernels.native.compiler import CompilerError, library
 from jacobians.kernels.native.program import assemble
 from jacobians.network.mlp import MLP
+from jacobians.parameters import Parameters
 from jacobians.planning.registry import NotPlain
 from jacobians.problem import Problem
 
@@ -31,50 +31,33 @@ class Addresses:
     """
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
-        self._mlp, self._problem = mlp, problem
-        self.dtype = getattr(torch, problem.dtype)
-        self._biased = [b is not None for b in mlp.biases]
-        self._known: tuple[object, list[Tensor], list[int], Any, Any] = (None, [], [], None, None)
+        self._parameters = Parameters(mlp, problem)
+        self._known: tuple[object, list[int], bool, Any, Any] = (None, [], True, None, None)
 
     def now(self) -> tuple[Any, Any, object]:
         """Look the parameters up."""
-        # The fixed tuple of a network is the same object each time; that of a module is new.
-        current = self._mlp.parameter_tuples()
-        seen, parameters, addresses, weights, biases = self._known
-        if current is not seen:
-            parameters = [t for pair in zip(*current, strict=True) for t in pair if t is not None]
-            self._check(parameters, current)
-            addresses = []
-        if not all([t.is_contiguous() for t in parameters]):
-            self._check(parameters, current)
-            copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
-            return addresses_of(copies[: len(current[0])]), addresses_of(copies[len(current[0]) :]), copies
-        if (now := [t.data_ptr() for t in parameters]) != addresses:
-            self._check(parameters, current)  # the C function trusts the sizes it was made for
+        current, flat = self._parameters.now()
+        of, at, whole, weights, biases = self._known
+        if of is not flat:
+            for t in flat:
+                if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
+                    raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
+        now = [t.data_ptr() for t in flat]
+        if of is not flat or now != at:
+            for t in flat:
+                _has_memory("a parameter", t)
+            whole = all(t.is_contiguous() for t in flat)
             weights, biases = addresses_of(current[0]), addresses_of(current[1])
-            self._known = (current, parameters, now, weights, biases)
-        return weights, biases, current
-
-    def _check(self, parameters: Sequence[Tensor], current: tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]) -> None:
-        if [b is not None for b in current[1]] != self._biased:
-            raise ValueError("a layer had a bias when this was planned and has none now, or the other way round; make another plan")
-        expected = [(out, into) for into, out in pairwise(self._problem.widths)]
-        for W, b, shape in zip(*current, expected, strict=True):
-            for t, wanted in ((W, shape), (b, shape[:1])):
-                if t is not None and (t.shape != wanted or t.dtype != self.dtype or t.device.type != "cpu"):
-                    raise ValueError(
-                        f"a parameter was {wanted}, {self.dtype}, on the CPU when this was planned and now is {tuple(t.shape)}, "
-                        f"{t.dtype}, on {t.device}; make another plan"
-                    )
-        for t in parameters:
-            if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
-                raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
-            _has_memory("a parameter", t)
+            self._known = (flat, now, whole, weights, biases)
+        if whole:
+            return weights, biases, current
+        copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
+        return addresses_of(copies[: len(current[0])]), addresses_of(copies[len(current[0]) :]), copies
 
 
 def plain(name: str, t: Tensor) -> Tensor:
     """Return a tensor that a C function may read, one number behind the other."""
-    if type(t) not in _PLAIN or t.is_neg():
+    if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
         raise NotPlain(f"{name} is a {type(t).__name__} whose numbers do not stand in memory as they are")
     if not t.is_contiguous():
         t = t.contiguous()

@@ -142,7 +142,7 @@ def _prepare_loss(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
         return None, jacobian_gradient.gradients(loss(x, parameters, None), parameters)
 
-    return Computation(run, records=False)
+    return Computation(run, records=False, holds=True)
 
 
 def _prepare_hessian(mlp: MLP, problem: Problem, request: Request) -> Computation:

@@ -77,7 +77,12 @@ def _why_not(problem: Problem) -> str | None:
 
 
 @register(
-    "ntk/structured:native", hand_written=True, supports=_why_not, device="cpu", summary="factors and their products in C, tile by tile"
+    "ntk/structured:native",
+    hand_written=True,
+    supports=_why_not,
+    device="cpu",
+    options=("trace",),
+    summary="factors and their products in C, tile by tile",
 )
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     kernel = TangentKernel(mlp, problem, request.trace)

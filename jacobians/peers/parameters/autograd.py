@@ -12,7 +12,7 @@ from jacobians.quantities.parameters import leaves_of, loss_in, torch_loss
 from jacobians.quantities.sgd_step import RATE, own_copy, put_back
 
 
-@register("gradient/reverse:autograd", summary="torch.autograd.grad of the loss in all parameters")
+@register("gradient/reverse:autograd", options=("inputs",), summary="torch.autograd.grad of the loss in all parameters")
 def _gradient(mlp: MLP, problem: Problem, request: Request) -> Computation:
     loss = loss_in(problem)
     network, parameters = leaves_of(mlp)
@@ -24,7 +24,7 @@ def _gradient(mlp: MLP, problem: Problem, request: Request) -> Computation:
             value = torch_loss(loss, network(leaf), target)
             return None, (value.detach(), *torch.autograd.grad(value, [*parameters, leaf] if request.inputs else parameters))
 
-    return Computation(run)
+    return Computation(run, holds=True)
 
 
 @register("sgd_step/reverse:autograd", summary="backward and torch.optim.SGD.step")

@@ -11,7 +11,7 @@ from torch import Tensor
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import loss_in
+from jacobians.quantities.parameters import loss_in, sharing
 
 _LOSSES = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}
 _LAYERS = ("tanh", "sigmoid", "relu", "identity")
@@ -32,7 +32,7 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     from backpack.extensions import BatchL2Grad
 
     loss = loss_in(problem)
-    module = extend(mlp.to_torch())
+    module = extend(sharing(mlp))
     criterion: Any = extend(_LOSSES[loss.name](reduction=loss.reduction))
     # It returns the parts of the batch's own gradient: each sample's own loss is N times its share of a mean.
     factor = problem.N if loss.reduction == "mean" else 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import loss_in
+from jacobians.quantities.parameters import loss_in, sharing
 from jacobians.quantities.pullback import split_parameters
 
 _LOSSES: dict[str, Callable[..., torch.nn.Module]] = {
@@ -36,7 +36,7 @@ def _supports(problem: Problem) -> str | None:
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     from curvlinops import GGNLinearOperator
 
-    loss, module = loss_in(problem), mlp.to_torch()
+    loss, module = loss_in(problem), sharing(mlp)
     parameters = list(module.parameters())
     criterion = _LOSSES[loss.name](reduction=loss.reduction)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import loss_in, torch_loss
+from jacobians.quantities.parameters import loss_in, sharing, torch_loss
 from jacobians.quantities.per_sample import sum_of_own_losses
 
 
@@ -25,7 +25,7 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
     loss = sum_of_own_losses(loss_in(problem), problem.P)
-    module = GradSampleModuleFastGradientClipping(mlp.to_torch(), max_grad_norm=1, use_ghost_clipping=True, loss_reduction="sum")
+    module = GradSampleModuleFastGradientClipping(sharing(mlp), max_grad_norm=1, use_ghost_clipping=True, loss_reduction="sum")
 
     def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor]]:
         x, target = inputs
