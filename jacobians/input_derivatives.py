@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native import second_order as native
+from jacobians.kernels.native.runner import ready
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
 from jacobians.planning.inputs import dense, problem_of
@@ -104,7 +105,7 @@ def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
             raise TypeError(f"target must be a constant {x.dtype} on {x.device}, as x is; convert it with .detach().to(x)")
     parameters = tuple(mlp.parameters())
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
-    if wanted and not transforms.active() and native.loss_reason(problem) is None:
+    if wanted and not transforms.active() and ready(problem) and native.loss_reason(problem) is None:
         key = ("jacobian_loss", problem)
         compute: Any = mlp._plans.get(key)  # pyright: ignore[reportPrivateUsage]
         if compute is None:

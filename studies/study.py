@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jacobians.kernels.native import runner
+
 Value = str | int | float
 Row = dict[str, Value]
 DIGITS = 9  # of numbers in tables
@@ -81,6 +83,7 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
             raise ValueError(f"{study.name} draws what it uses; leave out --data and --data-dir")
         if options.data not in {None, *study.data}:
             raise ValueError(f"{study.name} cannot use the data set {options.data!r}; choose from {', '.join(study.data)}")
+    runner.available()  # waits for the compiler: all steps by one method, and some are timed
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Row]] = {table: [] for table in study.tables}
     files = {table: (out / f"{table}.csv").open("w", newline="", encoding="utf-8") for table in study.tables}

@@ -28,6 +28,14 @@ def pytest_pyfunc_call(pyfuncitem):
         raise
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    """Wait for the kernels: `auto` would take torch while they are compiled."""
+    from jacobians.kernels.native import runner
+
+    runner.available()
+
+
 @pytest.fixture
 def forked_workers(monkeypatch):
     """Let runs in this process fork their workers: seconds of imports each are spared, nothing else changes."""

@@ -22,6 +22,7 @@ from benchmarks.measure.samples import Measurement, StopRule
 from benchmarks.records.rows import Row, describe
 from benchmarks.run import environment
 from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
+from jacobians.kernels.native import runner
 from jacobians.planning.cost import cost
 from jacobians.planning.registry import find_method
 
@@ -100,6 +101,7 @@ class Session:
 
     def __init__(self, options: Any) -> None:
         self.options = options
+        runner.available()  # waits for the compiler: while it works, `auto` would take, and we measure, what answers meanwhile
         self._problem: str | None = None
         self._records: dict[str, Record] = {}
 

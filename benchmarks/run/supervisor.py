@@ -22,6 +22,7 @@ from benchmarks.run.provenance import Provenance, describe_run, read_provenance,
 from benchmarks.run.session import in_turn, make_row
 from benchmarks.run.worker import Settings, Worker
 from benchmarks.workloads.cases import Case, Sweep, expand
+from jacobians.kernels.native import runner
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import find_method
 
@@ -85,6 +86,7 @@ def run(
         stage = _Stage(sweep, journal, settings, cases, done, report, left_out=[case.key for case in everything if case not in cases])
         origin = describe_run(sweep, settings)
         provenance(_as_text(origin))
+        runner.available()  # compiled once, before the workers start, and not by each of them
         interrupted = False
         try:
             for device in settings.devices:

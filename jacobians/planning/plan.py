@@ -109,6 +109,8 @@ class Plan:
                 return self.compute(inputs, transformed, raw)
         if transformed and (self._holds or not self.computation.records):  # what is recorded now is the transform's business
             return self._in_torch(inputs)
+        if self.choice.provisional and not transformed:
+            self._settle()
         computation = self._ready() if self._holds else self.computation
         if computation.reset is not None:
             computation.reset()
@@ -142,6 +144,15 @@ class Plan:
 
     def _places(self) -> list[tuple[object, ...]]:
         return [(t.data_ptr(), t.stride(), t.is_neg()) for t in self._parameters.now()[1]]
+
+    def _settle(self) -> None:
+        """Choose again once every method can be had: a plan made while the kernels were being compiled goes over to them."""
+        if planner.settled(self.problem):
+            choice = planner.choose(self.problem, self.request)
+            # Threads that come here at once find the same.
+            object.__setattr__(self, "computation", choice.method.prepare(self.mlp, self.problem, self.request))
+            object.__setattr__(self, "choice", choice)
+            self.__post_init__()
 
     def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
         """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
@@ -186,7 +197,8 @@ def plan(
     Args:
         mlp: The network.
         x: An example input; only its shape, dtype and device matter.
-        method: `"auto"`, a mode, or a full method name.
+        method: `"auto"`, a mode, or a full method name. With `"auto"`, torch computes while the kernels are still being compiled,
+            and the plan chooses again when they are there; a method by name waits for the compiler.
         value: Whether calls return `(y, J)`.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
@@ -222,7 +234,7 @@ def make_plan(
         raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
     check_inputs(mlp, problem, inputs)
     if method == "auto":
-        choice = planner.choose(problem, request) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
+        choice = planner.choose(problem, request, wait=False) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
     else:
         choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
     chosen = choice.method

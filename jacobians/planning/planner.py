@@ -31,12 +31,14 @@ class Choice:
         predicted: Method name to predicted seconds, fastest first.
         measured: Method name to seconds measured on this machine, where known.
         reason: Why it won.
+        provisional: Whether other methods could not answer at once, e.g. because they are still being compiled.
     """
 
     method: Method
     predicted: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    provisional: bool = False
 
 
 def candidates(
@@ -44,10 +46,12 @@ def candidates(
     request: Request = Request(),  # noqa: B008 - frozen
     ceilings: machine.Ceilings | None = None,
     threads: int | None = None,
+    wait: bool = True,
 ) -> dict[str, float]:
     """Predict every hand-written method that can serve a problem."""
     known = methods(quantity=problem.quantity)
-    able = [method for method in known if method.hand_written and method.unsupported(problem, request) is None]
+    ours = [method for method in known if method.hand_written and (wait or method.ready(problem))]
+    able = [method for method in ours if method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
     predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
     if request.create_graph:
@@ -56,7 +60,7 @@ def candidates(
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 
 
-def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B008 - frozen
+def choose(problem: Problem, request: Request = Request(), wait: bool = True) -> Choice:  # noqa: B008 - frozen
     """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
 
     Example:
@@ -67,9 +71,20 @@ def choose(problem: Problem, request: Request = Request()) -> Choice:  # noqa: B
         >>> choose(Problem(widths=(256, 512, 8, 512, 256), dtype="bfloat16")).method.name
         'mixed:eager'
     """
-    predicted = _some(problem, request)
+    provisional = not wait and not settled(problem)
+    predicted = candidates(problem, request, wait=False) if provisional else {}
+    if not predicted:
+        provisional, predicted = False, _some(problem, request)
     measured = {name: s for name, s in machine.known_times(problem.device, key_of(problem, request)).items() if name in predicted}
-    return decide(predicted, measured)
+    choice = decide(predicted, measured)
+    if not provisional:
+        return choice
+    return replace(choice, reason=f"{choice.reason}; the kernels are being compiled, and are considered from then on", provisional=True)
+
+
+def settled(problem: Problem) -> bool:
+    """Say whether every method of ours for a problem could answer at once; what needs to be compiled is, meanwhile."""
+    return all(method.ready(problem) for method in methods(quantity=problem.quantity) if method.hand_written)
 
 
 def _some(problem: Problem, request: Request) -> dict[str, float]:

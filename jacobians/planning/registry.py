@@ -145,6 +145,7 @@ class Method:
         runtime: The library whose memory and threads it uses; methods of different runtimes are measured in processes of their own.
         device: The only type of device it is made for; sweeps on others leave it out.
         options: Other options that it honours: `"inputs"`, `"trace"`, and `"unreduced"` for the loss of each element.
+        ready: `problem -> bool`: whether it answers at once; until then, e.g. while it is being compiled, `auto` takes another.
     """
 
     mode: str
@@ -158,6 +159,7 @@ class Method:
     device: str | None = None
     quantity: str = JACOBIAN
     options: tuple[str, ...] = ()
+    ready: Callable[[Problem], bool] = field(default=lambda problem: True, repr=False)
 
     @property
     def short(self) -> str:
@@ -246,6 +248,7 @@ def register(
     runtime: str = "torch",
     device: str | None = None,
     options: tuple[str, ...] = (),
+    ready: Callable[[Problem], bool] = lambda problem: True,
 ) -> Callable[[Prepare], Prepare]:
     """Register the decorated `prepare` function as the method `name`.
 
@@ -258,6 +261,7 @@ def register(
         runtime: The library whose memory and threads it uses.
         device: The only type of device it is made for.
         options: Other options that it honours: `"inputs"`, `"trace"`, `"unreduced"`.
+        ready: `problem -> bool`: whether it answers at once.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -283,7 +287,7 @@ def register(
 
     def decorate(prepare: Prepare) -> Prepare:
         _METHODS[name] = Method(
-            mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device, quantity, options
+            mode, implementation, prepare, hand_written, differentiable, summary, supports, runtime, device, quantity, options, ready
         )
         return prepare
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from jacobians.derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.input_derivatives import hessian, laplacian
+from jacobians.kernels.native import runner
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.plan import jacobian
@@ -204,6 +205,8 @@ def compute_to_disk(
     if part is not None and not (len(part) == 2 and all(map(is_integer, part)) and 0 <= part[0] < part[1]):
         raise ValueError(f"part must be (k, n) with 0 ≤ k < n, got {part!r}")
     work, path = _work(mlp, x, quantity, samples_per_chunk, target, loss, method), Path(out)
+    if mlp.device.type == "cpu":
+        runner.available()  # waits for the compiler: all chunks by one method
     with _locked(path, part):
         with _making(path):
             group = _group(path, work, compression)

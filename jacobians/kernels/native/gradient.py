@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
 from jacobians.kernels.native.program import FEWEST_BYTES, FEWEST_OPERATIONS, Setting, setting
-from jacobians.kernels.native.runner import Addresses, done, plain, supports
+from jacobians.kernels.native.runner import Addresses, done, plain, ready, supports
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, register
@@ -224,14 +224,25 @@ register(
     options=("inputs",),
     supports=why_not,
     device="cpu",
+    ready=ready,
     summary="evaluation, loss and pullback in C, block by block",
 )(_prepare(GRADIENT))
-register("ggn/products:native", hand_written=True, supports=why_not, device="cpu", summary="tangents and cotangents of a block in C")(
-    _prepare(GAUSS_NEWTON)
-)
 register(
-    "gradient_norms/reverse:native", hand_written=True, supports=why_not, device="cpu", summary="from the norms of both factors, in C"
+    "ggn/products:native", hand_written=True, supports=why_not, device="cpu", ready=ready, summary="tangents and cotangents of a block in C"
+)(_prepare(GAUSS_NEWTON))
+register(
+    "gradient_norms/reverse:native",
+    hand_written=True,
+    supports=why_not,
+    device="cpu",
+    ready=ready,
+    summary="from the norms of both factors, in C",
 )(_prepare(NORMS))
-register("sgd_step/reverse:native", hand_written=True, supports=why_not, device="cpu", summary="gradient and update in one call, in C")(
-    _prepare_step
-)
+register(
+    "sgd_step/reverse:native",
+    hand_written=True,
+    supports=why_not,
+    device="cpu",
+    ready=ready,
+    summary="gradient and update in one call, in C",
+)(_prepare_step)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.pullback import Pullback, differentiable
-from jacobians.kernels.native.runner import Runner, plain, supports
+from jacobians.kernels.native.runner import Runner, plain, ready, supports
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
@@ -44,6 +44,7 @@ register(
     differentiable=True,
     supports=supports,
     device="cpu",
+    ready=ready,
     summary="forward mode in C, compiled for this processor",
 )(_prepare("forward"))
 register(
@@ -52,6 +53,7 @@ register(
     differentiable=True,
     supports=supports,
     device="cpu",
+    ready=ready,
     summary="reverse mode in C, compiled for this processor",
 )(_prepare("reverse"))
 register(
@@ -60,5 +62,6 @@ register(
     differentiable=True,
     supports=supports,
     device="cpu",
+    ready=ready,
     summary="mixed mode in C, compiled for this processor",
 )(_prepare("mixed"))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacobians.kernels.native import compiler
 from jacobians.kernels.native.compiler import CompilerError, library
 from jacobians.kernels.native.program import assemble
 from jacobians.network.mlp import MLP
@@ -143,6 +144,11 @@ def _why_not() -> str | None:
 def available() -> bool:
     """Say whether the library can be compiled and loaded here."""
     return _why_not() is None
+
+
+def ready(problem: Problem) -> bool:
+    """Say whether what the kernels can do for a problem is known at once; where it is not, they are being compiled meanwhile."""
+    return problem.device != "cpu" or problem.dtype not in DTYPES or compiler.ready()
 
 
 def supports(problem: Problem) -> str | None:

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
 from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled, unflatten
-from jacobians.kernels.native.runner import Addresses, plain, supports
+from jacobians.kernels.native.runner import Addresses, plain, ready, supports
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import JACOBIAN, Computation, Request, register
 from jacobians.problem import Problem
@@ -168,16 +168,18 @@ register(
     differentiable=True,
     supports=_second,
     device="cpu",
+    ready=ready,
     summary="value, tangents and Laplacian of a block in C, with a pullback in C",
 )(_prepare_laplacian)
-register("hessian/symmetric:native", hand_written=True, supports=_second, device="cpu", summary="U' diag(A φ'') U of a block in C")(
-    _prepare_hessian
-)
+register(
+    "hessian/symmetric:native", hand_written=True, supports=_second, device="cpu", ready=ready, summary="U' diag(A φ'') U of a block in C"
+)(_prepare_hessian)
 register(
     "laplacian_gradient/forward:native",
     hand_written=True,
     supports=lambda problem: _second(problem) or not_empty(problem),
     device="cpu",
+    ready=ready,
     summary="the forward Laplacian and its pullback in C",
 )(laplacian_gradient.through("forward", "native"))
 register(
@@ -185,6 +187,7 @@ register(
     hand_written=True,
     supports=loss_reason,
     device="cpu",
+    ready=ready,
     summary="J, its loss and their pullback block by block in C, no J formed",
 )(_prepare_loss)
 register(
@@ -192,6 +195,7 @@ register(
     hand_written=True,
     supports=lambda problem: supports(problem) or not_empty(problem),
     device="cpu",
+    ready=ready,
     summary="forward mode and the pullback through it in C",
 )(jacobian_gradient.through("forward", "native"))
 register(
@@ -199,5 +203,6 @@ register(
     hand_written=True,
     supports=lambda problem: supports(problem) or not_empty(problem),
     device="cpu",
+    ready=ready,
     summary="reverse mode and the pullback through it in C",
 )(jacobian_gradient.through("reverse", "native"))

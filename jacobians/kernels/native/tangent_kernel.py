@@ -10,7 +10,7 @@ from torch import Tensor
 from jacobians.kernels.native.compiler import library
 from jacobians.kernels.native.gradient import Chain, chain_of
 from jacobians.kernels.native.program import FEWEST_OPERATIONS
-from jacobians.kernels.native.runner import Addresses, done, plain, supports
+from jacobians.kernels.native.runner import Addresses, done, plain, ready, supports
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
@@ -82,6 +82,7 @@ def _why_not(problem: Problem) -> str | None:
     supports=_why_not,
     device="cpu",
     options=("trace",),
+    ready=ready,
     summary="factors and their products in C, tile by tile",
 )
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:

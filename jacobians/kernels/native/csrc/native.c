@@ -121,6 +121,7 @@ enum { MOST_SLOTS = 64, ALONE_NUMBERS = 1 << 18 }; /* sums of slots beyond ALONE
 enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024 };
 enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 
+#if !defined(SECOND_PART)
 /* Return the code of an activation, or -1. */
 int64_t activation_code(const char *name) {
 #define NAMED(known) \
@@ -157,7 +158,7 @@ static pthread_key_t held_key;
 
 __attribute__((constructor)) static void make_key(void) { pthread_key_create(&held_key, free); }
 
-static void *workspace(size_t bytes) {
+SHARED void *workspace(size_t bytes) {
     bytes += 128;
     if (bytes > held_bytes) {
         free(held);
@@ -170,10 +171,14 @@ static void *workspace(size_t bytes) {
     }
     return held;
 }
+#else
+SHARED void *workspace(size_t bytes);
+#endif
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
+#if !defined(SECOND_PART)
 #define REAL float
 #define INTEGER int32_t
 #define NAME(x) JOIN(x, float32)
@@ -217,7 +222,9 @@ static const float TAYLOR_float32[] = {1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 
 #undef TAYLOR
 #undef VECTOR
 #undef INTEGERS
+#endif
 
+#if !defined(PART) || defined(SECOND_PART)
 #define REAL double
 #define INTEGER int64_t
 #define NAME(x) JOIN(x, float64)
@@ -244,3 +251,4 @@ static const double TAYLOR_float64[] = {1 / 2.,     1 / 6.,      1 / 24.,      1
 #include "gradient.h"
 #include "tangent_kernel.h"
 #include "second_order.h"
+#endif

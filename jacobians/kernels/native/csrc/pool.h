@@ -25,7 +25,47 @@
 
 enum { MOST_THREADS = 256, SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 20000, THREAD_BITS = 9, JOINED = 1 << THREAD_BITS };
 
+/* Compiled in two parts at the same time, one for each type of numbers: PART is 32 or 64. The pool is in the first and serves both. */
+#if !defined(PART)
+#define SHARED static
+#else
+#define SHARED __attribute__((visibility("hidden")))
+#endif
+#if defined(PART) && PART == 64
+#define SECOND_PART
+#endif
+
 typedef void (*Task)(void *argument, int thread, int threads);
+
+/* All threads of the current call meet here. */
+typedef struct {
+    atomic_int arrived;
+    atomic_uint phase;
+} Meeting;
+#if defined(SECOND_PART)
+extern SHARED Meeting meeting;
+#else
+SHARED Meeting meeting;
+#endif
+
+static void barrier(int threads) {
+    if (threads == 1) return;
+    unsigned phase = atomic_load(&meeting.phase);
+    if (atomic_fetch_add(&meeting.arrived, 1) == threads - 1) {
+        atomic_store(&meeting.arrived, 0);
+        atomic_store(&meeting.phase, phase + 1);
+        return;
+    }
+    for (long spins = 0; atomic_load_explicit(&meeting.phase, memory_order_acquire) == phase; spins++) {
+        RELAX();
+        if (spins > SPINS_BEFORE_YIELD) sched_yield();
+    }
+}
+
+SHARED void run_on(int threads, Task task, void *argument);
+SHARED void run_shared_out(int threads, Task task, void *argument);
+
+#if !defined(SECOND_PART)
 
 static struct {
     pthread_mutex_t in_use, asleep;
@@ -73,26 +113,6 @@ static void run_here(Task task, void *argument, int thread, int threads) {
     Rounding before = flush_subnormals();
     task(argument, thread, threads);
     restore_rounding(before);
-}
-
-/* All threads of the current call meet here. */
-static struct {
-    atomic_int arrived;
-    atomic_uint phase;
-} meeting;
-
-static void barrier(int threads) {
-    if (threads == 1) return;
-    unsigned phase = atomic_load(&meeting.phase);
-    if (atomic_fetch_add(&meeting.arrived, 1) == threads - 1) {
-        atomic_store(&meeting.arrived, 0);
-        atomic_store(&meeting.phase, phase + 1);
-        return;
-    }
-    for (long spins = 0; atomic_load_explicit(&meeting.phase, memory_order_acquire) == phase; spins++) {
-        RELAX();
-        if (spins > SPINS_BEFORE_YIELD) sched_yield();
-    }
 }
 
 static void *worker(void *number) {
@@ -184,7 +204,7 @@ static int take_pool(int threads) {
 }
 
 /* Run a task on several threads, this one among them, each with its own share, and wait for all. */
-static void run_on(int threads, Task task, void *argument) {
+SHARED void run_on(int threads, Task task, void *argument) {
     threads = take_pool(threads);
     if (threads == 1) {
         run_here(task, argument, 0, 1);
@@ -204,7 +224,7 @@ static void run_on(int threads, Task task, void *argument) {
 
 /* Run a task whose threads share out its pieces themselves and never wait for each other: who is held up elsewhere, e.g. by threads of
  * another library that spin on its processor, takes fewer pieces, or comes too late for any, and nobody waits for that. */
-static void run_shared_out(int threads, Task task, void *argument) {
+SHARED void run_shared_out(int threads, Task task, void *argument) {
     threads = take_pool(threads);
     if (threads == 1) {
         run_here(task, argument, 0, 1);
@@ -222,4 +242,5 @@ static void run_shared_out(int threads, Task task, void *argument) {
     pthread_mutex_unlock(&pool.in_use);
 }
 
+#endif
 #endif
