@@ -70,6 +70,7 @@ def gradient(
     return Gradient(mlp, compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
+@transforms.in_own_precision
 def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, chunk: int) -> tuple[Tensor, ...] | Parts:
     """Keep to a bound of memory: by the kernel with its smallest blocks, else by pieces of the readable method."""
     if not is_integer(chunk) or chunk < 1:
@@ -95,6 +96,7 @@ def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, reque
         return gradient_in_pieces(mlp, x, target, loss, problem, request.inputs, chunk)
 
 
+@transforms.in_own_precision
 def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:
     """Compute the gradient of every sample's own loss, as if it were a batch of one: `C_l[n] ⊗ h_{l-1}[n]`.
 
@@ -152,6 +154,7 @@ def per_sample_gradient_norms(mlp: MLP, x: Tensor, target: Tensor, loss: str | L
     return norms
 
 
+@transforms.in_own_precision
 def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
     """Compute the Jacobian with respect to the parameters, as its factors.
 

@@ -68,6 +68,7 @@ def laplacian(
     return y, J, lap[..., 0] if one else lap
 
 
+@transforms.in_own_precision
 def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
     """Compute `mean((J - target)²)`, to be back-propagated through: a Jacobian regulariser, or with a target Sobolev training.
 
@@ -167,6 +168,7 @@ def hessian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = F
     return H
 
 
+@transforms.in_own_precision
 def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
     """Push a tangent of x forward: `u = J v`, at the cost of a second evaluation.
 
@@ -193,6 +195,7 @@ def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor
         return products.pushforward(mlp, x, v)
 
 
+@transforms.in_own_precision
 def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
     """Pull a cotangent of y back: `w = Jᵀ u`, at about the cost of two evaluations.
 
@@ -219,6 +222,7 @@ def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor
         return products.pullback(mlp, x, u)
 
 
+@transforms.in_own_precision
 def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
     """Multiply the Hessian with a vector, `H v`, without H: the derivative of the pullback along v.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jacobians.network.activations import Activation
 from jacobians.network.from_torch import Chain
 from jacobians.network.losses import Loss, loss_of
+from jacobians.planning import transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,7 @@ def pull(tape: Normalised, C: Tensor) -> Tensor:
     return tape.factor * C
 
 
+@transforms.in_own_precision
 def module_gradient(module: nn.Module, x: Tensor, target: Tensor, loss: str | Loss = "mse", *, inputs: bool = False) -> ModuleGradient:
     """Compute the gradient of a loss in all parameters of a module, batch norms in training or eval mode included.
 

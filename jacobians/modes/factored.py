@@ -33,12 +33,16 @@ class FactoredJacobian:
 
     def __matmul__(self, v: Tensor) -> Tensor:
         """Push a tangent forward: `J v = A (B v)`."""
+        if not isinstance(v, Tensor):
+            return NotImplemented
         if v.ndim == self.B.ndim:
             return self.A @ (self.B @ v)
         return (self.A @ (self.B @ v[..., None])).squeeze(-1)
 
     def __rmatmul__(self, u: Tensor) -> Tensor:
         """Pull a cotangent back: `u J = (u A) B`."""
+        if not isinstance(u, Tensor):
+            return NotImplemented
         if u.ndim == self.A.ndim:
             return (u @ self.A) @ self.B
         return ((u[..., None, :] @ self.A) @ self.B).squeeze(-2)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacobians.names import unknown as unknown_name
 from jacobians.network.coupled import OUTPUTS, Coupled
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -209,7 +210,7 @@ class Activation:
         if not isinstance(name, str):
             raise TypeError(f"activation must be a name or an Activation, got {type(name).__name__}; choose from {', '.join(RULES)}")
         if name not in RULES and name not in OUTPUTS:
-            raise ValueError(f"unknown activation {name!r}; choose from {', '.join((*RULES, *OUTPUTS))}")
+            raise ValueError(unknown_name("activation", name, (*RULES, *OUTPUTS)))
         self.name = name
         self._rule: Rule | Coupled = RULES[name] if name in RULES else OUTPUTS[name]
         rule = self._rule

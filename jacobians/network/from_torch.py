@@ -309,9 +309,14 @@ def compare(mlp: MLP, module: nn.Module) -> None:
     dtype = torch.float64 if mlp.device.type != "mps" else torch.float32
     x = torch.randn(2, mlp.D, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
     both = _Both(mlp, module)
-    numbers = {name: t.detach().to(dtype) if t.is_floating_point() else t for name, t in (*both.named_parameters(), *both.named_buffers())}
+    # Each module by one of its names: functional_call leaves the lent numbers in a module that it meets by two.
+    numbers = {
+        f"{path}.{name}": t.detach().to(dtype) if t.is_floating_point() else t
+        for path, part in both.named_modules()
+        for name, t in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+    }
     with torch.no_grad(), torch.autocast(mlp.device.type, enabled=False):
-        ours, theirs = functional_call(both, numbers, (x.to(mlp.device, dtype),))
+        ours, theirs = functional_call(both, numbers, (x.to(mlp.device, dtype),), tie_weights=False)
     same = isinstance(theirs, Tensor) and theirs.shape == ours.shape
     if not same or not torch.allclose(ours, theirs, rtol=0, atol=_largest(theirs) * torch.finfo(dtype).eps ** 0.5, equal_nan=True):
         raise ValueError(

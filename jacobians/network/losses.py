@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.names import unknown
 from jacobians.planning import transforms
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -48,7 +48,8 @@ def _bce_cotangent(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _bce_curvature(y: Tensor, t: Tensor, u: Tensor) -> Tensor:
-    return u * (y * y - 2 * y * t + t) / (y * (1 - y)).clamp_min(_LEAST_PRODUCT).square()
+    limits = torch.finfo(y.dtype)  # a bound like torch's would be seen behind a saturated sigmoid
+    return u * (t / y.square().clamp_min(limits.tiny) + (1 - t) / (1 - y).clamp_min(limits.eps / 2).square())
 
 
 def _logits(z: Tensor, t: Tensor) -> Tensor:
@@ -75,7 +76,12 @@ def _sigmoid_curvature(z: Tensor, t: Tensor, u: Tensor) -> Tensor:
 
 
 def _probabilities(z: Tensor, t: Tensor) -> Tensor:
-    return t if t.is_floating_point() else F.one_hot(t, z.shape[-1]).to(z.dtype)
+    if t.is_floating_point():
+        return t
+    p = (t[..., None] == torch.arange(z.shape[-1], device=t.device)).to(z.dtype)  # `one_hot` looks at the numbers, which not all can be
+    if transforms.active():  # nobody has looked at them
+        p = torch.where(((t >= 0) & (t < z.shape[-1]))[..., None], p, torch.nan)
+    return p
 
 
 # fmt: off
@@ -115,9 +121,9 @@ class Loss:
         if not isinstance(name, str):
             raise TypeError(f"loss must be a name or a Loss, got {type(name).__name__}; choose from {', '.join(RULES)}")
         if name not in RULES:
-            raise ValueError(f"unknown loss {name!r}; choose from {', '.join(RULES)}")
+            raise ValueError(unknown("loss", name, RULES))
         if reduction not in REDUCTIONS:
-            raise ValueError(f"unknown reduction {reduction!r}; choose from {', '.join(REDUCTIONS)}")
+            raise ValueError(unknown("reduction", reduction, REDUCTIONS))
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise TypeError(f"scale must be a number, got {scale!r}")
         if not math.isfinite(scale):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacobians.names import unknown
 from jacobians.network.activations import Activation, activation, per_layer, text_of
 from jacobians.planning import transforms
 from jacobians.problem import check_widths, uniform_widths
@@ -163,7 +164,7 @@ class MLP:
         else:
             raise TypeError(f"give either widths or all of L, D, K, P; got widths={widths}, L={L}, D={D}, K={K}, P={P}")
         if init not in INITS:
-            raise ValueError(f"unknown init {init!r}; choose from {', '.join(INITS)}")
+            raise ValueError(unknown("init", init, INITS))
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}; pass e.g. torch.float32")
         # Always drawn in float64 on the CPU: one seed means one network everywhere.

@@ -19,6 +19,7 @@ from jacobians.modes.factored import factored as factor
 from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
+from jacobians.names import unknown
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.parameters import Parameters
@@ -231,7 +232,7 @@ def make_plan(
 ) -> Plan:
     """Prepare a method for a problem that is described already."""
     if effort not in EFFORTS:
-        raise ValueError(f"unknown effort {effort!r}; choose from {', '.join(EFFORTS)}")
+        raise ValueError(unknown("effort", effort, EFFORTS))
     check_inputs(mlp, problem, inputs)
     if method == "auto":
         choice = planner.choose(problem, request, wait=False) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
@@ -321,12 +322,13 @@ def jacobian(
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
         problem_of(mlp, x)
         with torch.set_grad_enabled(create_graph):
-            return factor(mlp, x)
+            return transforms.in_own_precision(factor)(mlp, x)
     if chunk is not None:
         return _bounded(mlp, x, method, create_graph, chunk)
     return _compute(mlp, x, method, False, create_graph)
 
 
+@transforms.in_own_precision
 def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
     """Keep to a bound of memory: by a kernel whose working set is small enough, else by pieces of the readable modes."""
     problem = problem_of(mlp, x)

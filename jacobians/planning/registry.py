@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from jacobians.names import unknown
 from jacobians.problem import Problem
 
 if TYPE_CHECKING:
@@ -233,8 +234,10 @@ def quantities() -> tuple[Quantity, ...]:
 
 def find_quantity(name: str) -> Quantity:
     """Return the quantity called `name`."""
+    if not isinstance(name, str):
+        raise TypeError(f"quantity must be a name, got {type(name).__name__}; choose from {', '.join(_QUANTITIES)}")
     if name not in _QUANTITIES:
-        raise ValueError(f"unknown quantity {name!r}; choose from {', '.join(quantity.name for quantity in quantities())}")
+        raise ValueError(unknown("quantity", name, [quantity.name for quantity in quantities()]))
     return _QUANTITIES[name]
 
 
@@ -280,7 +283,9 @@ def register(
     quantity, short = split(name)
     mode, colon, implementation = short.partition(":")
     modes = MODES if quantity == JACOBIAN else tuple(find_quantity(quantity).modes)
-    if mode not in modes or not colon or not implementation:
+    if colon and implementation and mode not in modes:
+        raise ValueError(f"{unknown('mode', mode, modes)} (a method is named mode:implementation; got {name!r})")
+    if not colon or not implementation:
         raise ValueError(f"a method is named mode:implementation with mode one of {', '.join(modes)}; got {name!r}")
     if name in _METHODS:
         raise ValueError(f"method {name!r} is already registered; choose another implementation name")
@@ -320,6 +325,9 @@ def methods(pattern: str = "*", quantity: str | None = None) -> tuple[Method, ..
     Returns:
         The methods whose names match.
 
+    Raises:
+        ValueError: There is no such quantity, or no method of a name that is no glob.
+
     Example:
         >>> [method.name for method in methods("*:eager")]
         ['forward:eager', 'mixed:eager', 'reverse:eager']
@@ -328,7 +336,11 @@ def methods(pattern: str = "*", quantity: str | None = None) -> tuple[Method, ..
     """
     of, short = split(pattern)
     wanted = quantity or of
+    if not set(wanted) & set("*?["):
+        find_quantity(wanted)
     chosen = [m for m in _METHODS.values() if fnmatchcase(m.short, short) and fnmatchcase(m.quantity, wanted)]
+    if not chosen and not set(pattern) & set("*?["):
+        raise ValueError(unknown("method", pattern, [m.name for m in _METHODS.values() if m.quantity == wanted]))
     if wanted != JACOBIAN:  # whose methods have no quantity in their names for a glob to match
         chosen = [m for m in chosen if m.quantity != JACOBIAN]
     return tuple(sorted(chosen, key=lambda m: (m.quantity, not m.hand_written, m.implementation != "eager", m.implementation, m.mode)))
@@ -357,7 +369,7 @@ def find_method(name: str, quantity: str = JACOBIAN) -> Method:
     full = name if "/" in name or quantity == JACOBIAN else f"{quantity}/{name}"
     found = _METHODS.get(full) or _METHODS.get(f"{full}:eager")
     if found is None or (quantity not in {found.quantity, JACOBIAN}):
-        raise ValueError(f"unknown method {name!r}; choose from {', '.join(_choices(split(full)[0]))}")
+        raise ValueError(unknown("method", name, _choices(split(full)[0])))
     return found
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import torch
 from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage]
 from torch.utils._device import DeviceContext
 
+Given, Returned = ParamSpec("Given"), TypeVar("Returned")
 _peek = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # pyright: ignore[reportAttributeAccessIssue]
 _function_modes = torch._C._len_torch_function_stack  # pyright: ignore[reportAttributeAccessIssue]
@@ -18,6 +23,21 @@ def tracing(*inputs: object) -> bool:
     if torch.compiler.is_compiling() or _tracing() is not None:
         return True
     return any(type(size) is not int for t in inputs for size in getattr(t, "shape", ()))
+
+
+def in_own_precision(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Let a function of `(network, x, …)` compute in the dtype of its network, whatever `torch.autocast` asks for."""
+
+    @functools.wraps(function)
+    def call(*given: Given.args, **options: Given.kwargs) -> Returned:
+        x: Any = given[1] if len(given) > 1 else options.get("x")
+        kind = x.device.type if isinstance(x, torch.Tensor) else "cpu"
+        if not torch.is_autocast_enabled(kind):
+            return function(*given, **options)
+        with torch.autocast(kind, enabled=False):
+            return function(*given, **options)
+
+    return call
 
 
 def _only_default_device() -> bool:

@@ -23,7 +23,7 @@ def _tape(mlp: MLP, x: Tensor, tangents: Tensor | None = None) -> list[_Layer]:
     h, T = x, tangents
     for index, (W, b, rule) in enumerate(zip(*mlp.parameter_tuples(), mlp.activations, strict=True)):
         z = F.linear(h, W, b)
-        U = W.mT.expand(len(z), -1, -1) if T is None else F.linear(T, W)
+        U = W.mT.expand(z.shape[0], -1, -1) if T is None else F.linear(T, W)
         h = rule.value(z)
         slope, curvature = rule.slope(z, h), rule.curvature(z, h)
         if index == 0:
@@ -36,8 +36,8 @@ def _tape(mlp: MLP, x: Tensor, tangents: Tensor | None = None) -> list[_Layer]:
 def symmetric(mlp: MLP, x: Tensor) -> Tensor:
     """Compute `H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l` with `U_l = ∂z_l/∂x` pushed and `A_l[p] = ∂y_p/∂h_l` pulled."""
     tape = _tape(mlp, x)
-    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)  # (N, P, out)
-    H = x.new_zeros(len(x), mlp.P, mlp.D, mlp.D) + (x - x).sum(-1)[:, None, None, None]
+    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)  # (N, P, out)
+    H = x.new_zeros(x.shape[0], mlp.P, mlp.D, mlp.D) + (x - x).sum(-1)[:, None, None, None]
     for W, U, slope, curvature in reversed(tape):
         if curvature is not None:
             by = A * curvature[:, None, :]
@@ -54,7 +54,7 @@ def forward_over_reverse(mlp: MLP, x: Tensor, tangents: Tensor | None = None, se
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
     tape = _tape(mlp, x, tangents)
-    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(len(x), -1, -1) if seeds is None else seeds  # (N, P, out)
+    A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1) if seeds is None else seeds  # (N, P, out)
     dA: Tensor | None = None  # (N, P, R, out)
     for W, U, slope, curvature in reversed(tape):
         dB = None if dA is None else dA if slope is None else dA * slope[:, None, None, :]
@@ -65,7 +65,7 @@ def forward_over_reverse(mlp: MLP, x: Tensor, tangents: Tensor | None = None, se
         A = (A if slope is None else A * slope[:, None, :]) @ W
     R = tape[0][1].shape[1]
     zero = (x - x).sum(-1)[:, None, None, None]
-    return zero.expand(len(x), A.shape[1], R, mlp.D) if dA is None else dA + zero
+    return zero.expand(x.shape[0], A.shape[1], R, mlp.D) if dA is None else dA + zero
 
 
 def _cost(problem: Problem, mode: str) -> Cost:

@@ -33,19 +33,20 @@ def laplacian_of(mlp: MLP, x: Tensor, directions: Tensor) -> tuple[Tensor, Tenso
     nan_if_not_finite = (h - h).sum(-1, keepdim=True)
     for index, (W, b, rule) in enumerate(zip(*mlp.parameter_tuples(), mlp.activations, strict=True)):
         z = F.linear(h, W, b)
-        U = W.mT.expand(len(z), -1, -1) if T is None else F.linear(T, W)  # (N, D, out)
+        U = W.mT.expand(z.shape[0], -1, -1) if T is None else F.linear(T, W)  # (N, D, out)
         r = None if q is None else F.linear(q, W)  # (N, M, out)
         h = rule.value(z)
         slope, curvature = rule.slope(z, h), rule.curvature(z, h)
         if index == 0:
             slope = nan_if_not_finite + (1 if slope is None else slope)
+            curvature = None if curvature is None else curvature + nan_if_not_finite
         T = U if slope is None else slope[:, None, :] * U
         q = r if r is None or slope is None else slope[:, None, :] * r
         if curvature is not None:
             bent = curvature[:, None, :] * (directions @ U.square())  # (M, D) x (N, D, out) -> (N, M, out)
             q = bent if q is None else q + bent
     assert T is not None
-    lap = h.new_zeros(len(h), len(directions), mlp.P) + nan_if_not_finite[:, None] if q is None else q
+    lap = h.new_zeros(h.shape[0], len(directions), mlp.P) + nan_if_not_finite[:, None] if q is None else q
     y, J, lap = h, T.mT, lap.mT
     return (y[0], J[0], lap[0]) if x.ndim == 1 else (y, J, lap)
 

@@ -23,7 +23,7 @@ def kernel_of(mlp: MLP, x1: Tensor, x2: Tensor | None = None, trace: bool = Fals
     """
     F1 = factors_of(mlp, x1)
     F2 = F1 if x2 is None else factors_of(mlp, x2)
-    N1, N2, P = len(x1), len(x1 if x2 is None else x2), mlp.P
+    N1, N2, P = x1.shape[0], (x1 if x2 is None else x2).shape[0], mlp.P
     each = N2 * (1 if trace else P * P) * x1.element_size()
     step = max(1, tile_bytes // max(1, each))
     tiles: list[Tensor] = []

@@ -54,6 +54,8 @@ class ParameterJacobian:
 
     def __matmul__(self, v: Sequence[Tensor] | Tensor) -> Tensor:
         """Push a tangent of the parameters forward: `(F v)[n, p] = Σ_l C_l[n, p] · (V_l h_{l-1}[n] + v_l)`."""
+        if not isinstance(v, Tensor | Sequence) or isinstance(v, str | bytes):
+            return NotImplemented
         total: Tensor | None = None
         for (V, v_b), C, h in zip(self._split(v), self.cotangents, self.entering, strict=True):
             z = h @ V.mT if v_b is None else h @ V.mT + v_b  # (N, out)
@@ -98,6 +100,8 @@ class ParameterJacobian:
                 raise ValueError(f"v must have shape ({self.shape[-1]},), got {tuple(v.shape)}")
             sizes = [torch.Size(shape).numel() for shape in shapes]
             v = [part.reshape(shape) for part, shape in zip(v.split(sizes), shapes, strict=True)]
+        if not all(isinstance(t, Tensor) and t.dtype == self.cotangents[0].dtype for t in v):
+            raise TypeError(f"v must be {self.cotangents[0].dtype} tensors, as the factors are, got {[getattr(t, 'dtype', t) for t in v]}")
         if [tuple(t.shape) for t in v] != shapes:
             raise ValueError(f"v must have the shapes of the parameters, {shapes}, got {[tuple(t.shape) for t in v]}")
         rest = iter(v)
@@ -112,6 +116,10 @@ class _Transposed:
 
     def __matmul__(self, u: Tensor) -> tuple[Tensor, ...]:
         """Pull back: `Σ_n Σ_p u[n, p] ∂y_p/∂θ`."""
+        if not isinstance(u, Tensor):
+            return NotImplemented
+        if u.dtype != self.of.cotangents[0].dtype:
+            raise TypeError(f"u must be {self.of.cotangents[0].dtype}, as the factors are, got {u.dtype}; convert it with u.to")
         if tuple(u.shape) != self.of.shape[:2]:
             raise ValueError(f"u must have shape {self.of.shape[:2]}, got {tuple(u.shape)}")
         found: list[Tensor] = []
@@ -125,7 +133,7 @@ class _Transposed:
 def factors_of(mlp: MLP, x: Tensor) -> ParameterJacobian:
     """Compute the Jacobian with respect to the parameters, as its factors."""
     y, steps = tape_of(mlp, x)
-    seeds = torch.eye(mlp.P, dtype=y.dtype, device=y.device).expand(len(x), -1, -1)
+    seeds = torch.eye(mlp.P, dtype=y.dtype, device=y.device).expand(x.shape[0], -1, -1)
     cotangents: list[Tensor] = [seeds] * len(steps)
     for index, C_l, _ in pull(steps, seeds):
         cotangents[index] = C_l

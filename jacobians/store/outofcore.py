@@ -28,6 +28,7 @@ from torch import Tensor
 from jacobians.derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.input_derivatives import hessian, laplacian
 from jacobians.kernels.native import runner
+from jacobians.names import unknown
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.plan import jacobian
@@ -549,7 +550,7 @@ def _codec(name: str | None) -> Any:
 
     known = {"zstd": codecs.ZstdCodec, "gzip": codecs.GzipCodec, "blosc": codecs.BloscCodec}
     if name not in known:
-        raise ValueError(f"unknown compression {name!r}; choose from {', '.join(known)}, or leave it out")
+        raise ValueError(unknown("compression", name, known) + " (or leave it out)")
     return known[name]()
 
 

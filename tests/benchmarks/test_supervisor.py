@@ -86,7 +86,7 @@ def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
         sys.executable,
         "-m",
         "pytest",
-        "benchmarks",
+        "benchmarks/run/blocks.py",
         "-q",
         "--sweeps-file",
         str(sweeps_file),

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import jacobians as jac
+from jacobians.network.activations import RULES
+from jacobians.network.activations import activation as activation_of
 from jacobians.planning import plan
 from tests.oracles import relative_error
 
@@ -273,3 +275,150 @@ class TestState:
             torch.testing.assert_close(jac.jacobian(mlp, X, method), jac.jacobian(jac.MLP.from_torch(net), X))
         with pytest.raises(ValueError, match="make another plan"):
             plan(X)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
+    @pytest.mark.parametrize("activation", RULES)
+    def test_a_laplacian_at_x_that_is_not_finite(self, activation, bad):
+        mlp, x = small(activation=activation), X.clone()
+        x[1, 0] = bad
+        for method in ("forward:eager", "forward:native"):
+            assert not torch.isfinite(jac.laplacian(mlp, x, method=method)[2][1]).any()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("activation", [*RULES, "gelu(approximate='tanh')"])
+    def test_values_and_slopes_far_out(self, activation, dtype):
+        """Of one neuron, against autograd in float64; what is below 1e-35 may be 0."""
+        rule = activation_of(activation)
+        far = [10.0**power for power in (2, 5, 20, 37)] + [3e38] + ([1e300, 1e308] if dtype == torch.float64 else [])
+        z = torch.tensor([sign * size for size in far for sign in (1, -1)], dtype=dtype)[:, None]
+        at = z.double().requires_grad_()
+        y = rule.to_torch()(at)
+        exact = y.detach().to(dtype), torch.autograd.grad(y.sum(), at)[0].to(dtype)
+        mlp = jac.MLP([torch.ones(1, 1, dtype=dtype)] * 2, None, rule)
+        for method in ("forward:native", "reverse:native", "forward:eager"):
+            found = jac.value_and_jacobian(mlp, z, method)
+            for one, other in zip(found, (exact[0], exact[1][:, :, None]), strict=True):
+                known = ~other.isnan()  # torch's own z³ overflows in GELU's tanh form
+                torch.testing.assert_close(one[known], other[known], rtol=1e-5, atol=1e-35)
+
+    @pytest.mark.parametrize(("logit", "exact"), [(28.0, 0.7), (-28.0, 0.3), (12.0, 0.69999140), (-40.0, 0.3)])
+    @pytest.mark.parametrize("method", ["products:eager", "products:native"])
+    def test_the_second_derivative_of_bce_behind_a_saturated_sigmoid(self, method, logit, exact):
+        """`∂²/∂z²` of the loss is `p (1 - p)`; its Gauss-Newton part at t = 0.3 is `(1 - t) p² + t (1 - p)²`."""
+        for dtype in (torch.float64, torch.float32):
+            mlp = jac.MLP([torch.full((1, 1), logit, dtype=dtype)], None, output_activation="sigmoid")
+            one = torch.ones(1, 1, dtype=dtype)
+            (found,) = jac.ggn_product(mlp, one, 0.3 * one, "bce", one[0], method)
+            if dtype == torch.float64 or logit < 17:  # beyond, y is 1 in float32, and the product 0
+                assert found.item() == pytest.approx(exact, rel=1e-4 if dtype == torch.float64 else 0.03)  # 1 - y has 7 bits at 12
+            else:
+                assert 0 <= found.item() < exact
+
+
+PLAN = lambda **options: jac.plan(small(), X, **options)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("call", "closest"),
+    [
+        (lambda: PLAN(method="revers"), "reverse"),
+        (lambda: PLAN(method="reverse:nativ"), "reverse:native"),
+        (lambda: PLAN(method="gradient/reverse:nativ"), "gradient/reverse:native"),
+        (lambda: PLAN(quantity="gradent"), "gradient"),
+        (lambda: PLAN(quantity="gradient", others=(T,), loss="MSE"), "mse"),
+        (lambda: PLAN(quantity="gradient", others=(T,), loss="cross-entropy"), "cross_entropy"),
+        (lambda: PLAN(effort="measur"), "measure"),
+        (lambda: jac.jacobian(small(), X, "foward"), "forward"),
+        (lambda: jac.laplacian(small(), X, method="laplacian/forward:nativ"), "laplacian/forward:native"),
+        (lambda: jac.gradient(small(), X, T, "bce_with_logit"), "bce_with_logits"),
+        (lambda: jac.module_gradient(torch.nn.Linear(3, 2).double(), X, T, "smse"), "mse"),
+        (lambda: jac.SGD(small(), 0.1).minimize(X, T, "ms"), "mse"),
+        (lambda: jac.Loss("mse", "men"), "mean"),
+        (lambda: jac.MLP.random(L=1, D=2, K=2, P=1, activation="sigmiod"), "sigmoid"),
+        (lambda: jac.MLP.random(L=1, D=2, K=2, P=1, output_activation="soft_max"), "softmax"),
+        (lambda: jac.MLP.random(L=1, D=2, K=2, P=1, init="xaver"), "xavier"),
+        (lambda: jac.Activation("leakyrelu"), "leaky_relu"),
+        (lambda: jac.methods("revers:native"), "reverse:native"),
+        (lambda: jac.methods(quantity="gradent"), "gradient"),
+        (lambda: jac.methods("gradent/*"), "gradient"),
+        (lambda: jac.find_method("mixd"), "mixed"),
+        (lambda: jac.register("gradent/reverse:mine"), "gradient"),
+        (lambda: jac.register("revers:mine"), "reverse"),
+        (lambda: jac.cost(jac.Problem(widths=(2, 3), quantity="jacobain"), "forward"), "jacobian"),
+    ],
+)
+def test_a_typing_error_is_answered_by_the_closest_name(call, closest):
+    with pytest.raises(ValueError, match=f"did you mean .*{closest}"):
+        call()
+
+
+class TestTransforms:
+    QUANTITIES = {  # noqa: RUF012
+        "laplacian": lambda m, x: jac.laplacian(m, x)[2],
+        "hessian": jac.hessian,
+        "hessian_diagonal": jac.hessian_diagonal,
+        "gradient": lambda m, x: jac.gradient(m, x, x[:, :2]).weights[0],
+        "classes": lambda m, x: jac.gradient(m, x, (x[:, 0] > 0).long(), "cross_entropy").weights[0],
+        "norms": lambda m, x: jac.per_sample_gradient_norms(m, x, x[:, :2]),
+        "each": lambda m, x: jac.per_sample_gradients(m, x, x[:, :2]).weights[0],
+        "factors": lambda m, x: jac.parameter_jacobian(m, x).cotangents[0],
+        "jacobian": jac.jacobian,
+        "factored": lambda m, x: jac.jacobian(m, x, factored=True).B,
+        "jvp": lambda m, x: jac.jvp(m, x, x),
+        "vjp": lambda m, x: jac.vjp(m, x, x[:, :2]),
+        "hvp": lambda m, x: jac.hvp(m, x, x),
+        "loss": jac.jacobian_loss,
+        "ggn": lambda m, x: jac.ggn_product(m, x, x[:, :2], "mse", [W.detach() for W in m.parameters()])[0],
+    }
+
+    @pytest.mark.parametrize("name", QUANTITIES)
+    @pytest.mark.filterwarnings("ignore")
+    def test_traces(self, name):
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        mlp, f = small(), self.QUANTITIES[name]
+        exact = f(mlp, X)
+        traces = [torch.jit.trace(lambda x: f(mlp, x), (X + 1,)), make_fx(lambda x: f(mlp, x))(X + 1)]
+        if name != "factored":
+            traces += [make_fx(lambda x: f(mlp, x), tracing_mode="symbolic", _allow_non_fake_inputs=True)(X + 1)]
+            torch.testing.assert_close(traces[-1](X[:3]), f(mlp, X[:3]))
+        for traced in traces:
+            torch.testing.assert_close(traced(X), exact)
+
+    @pytest.mark.parametrize("name", QUANTITIES)
+    def test_autocast_does_not_change_what_a_network_computes_in(self, name):
+        mlp, x, f = small().to(dtype=torch.float32), X.float(), self.QUANTITIES[name]
+        exact = f(mlp, x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(f(mlp, x), exact)
+
+    def test_vmap_of_gradients_with_class_indices(self):
+        mlp, classes = small(), torch.tensor([0, 1, 1, 0])
+        each = torch.func.vmap(lambda x, t: jac.gradient(mlp, x, t, "cross_entropy").weights[0])
+        torch.testing.assert_close(each(X, classes), jac.per_sample_gradients(mlp, X, classes, "cross_entropy").weights[0])
+        assert each(X, classes + 2).isnan().all()  # the numbers cannot be looked at, and no class is that
+
+    def test_vmap_of_factors(self):
+        mlp = small()
+        A, B = torch.func.vmap(lambda x: (lambda J: (J.A, J.B))(jac.jacobian(mlp, x, factored=True)))(X)
+        torch.testing.assert_close(A @ B, jac.jacobian(mlp, X))
+
+    @pytest.mark.parametrize("v", ["a", None, 3, torch.zeros(NUMBERS), [torch.zeros(4, 3)] * 4])
+    def test_products_with_what_is_no_vector(self, v):
+        F, J = jac.parameter_jacobian(small(), X), jac.jacobian(small(), X, factored=True)
+        for product in (lambda: F @ v, lambda: F.T @ v, *((lambda: J @ v,) if not isinstance(v, torch.Tensor) else ())):
+            with pytest.raises((TypeError, ValueError), match=r"unsupported operand|must be"):
+                product()
+
+
+@pytest.mark.parametrize("batch", [15, 16, 40])
+def test_triton_graphs_refuse_what_they_compute_in_tf32(batch, monkeypatch):
+    from jacobians.kernels.cuda import wide
+
+    for name in ("unsupported_device", "unsupported_activations"):
+        monkeypatch.setattr(wide, name, lambda problem: None)
+    reason = jac.find_method("reverse:triton-graph").unsupported(jac.Problem(widths=(9, 9, 1), batch=batch, device="cuda"))
+    assert (reason is None) == (batch < 16)
+    assert reason is None or "tf32" in reason

@@ -243,3 +243,13 @@ def test_what_nobody_foresaw_is_found_by_one_evaluation(monkeypatch):
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: 2 * original(x, self.weight, self.bias))
     with pytest.raises(ValueError, match="computes something else than the chain of its layers"):
         jac.MLP.from_torch(net)
+
+
+def test_wrapping_leaves_the_module_as_it_was():
+    """Also one that stands in the network twice."""
+    layer = nn.Linear(3, 3)
+    net = nn.Sequential(layer, nn.Tanh(), layer)
+    before = dict(net.named_parameters())
+    jac.MLP.from_torch(net)
+    assert {name: id(p) for name, p in net.named_parameters()} == {name: id(p) for name, p in before.items()}
+    assert all(isinstance(p, nn.Parameter) and p.dtype == torch.float32 for p in net.parameters())

@@ -8,7 +8,8 @@
 /* exp(v) - 1 and exp(v) for v <= 0: v = n ln 2 + r with |r| <= ln(2)/2, and the Taylor series of exp(r) - 1, cut where the next
  * term is below half a unit in the last place. NaN stays NaN. */
 INLINE VECTOR NAME(exp_minus_1)(VECTOR v, VECTOR *exponential) {
-    v = NAME(choose)(v < NAME(all)(LOWEST_EXPONENT), NAME(all)(LOWEST_EXPONENT), v);
+    INTEGERS lost = v < NAME(all)(LOWEST_EXPONENT); /* there exp(v) is 0: a large z would else make something of the rest */
+    v = NAME(choose)(lost, NAME(all)(LOWEST_EXPONENT), v);
     VECTOR shifted = v * (REAL)1.44269504088896340736 + ROUNDER; /* adding 1.5 2^mantissa rounds to an integer */
     VECTOR n = shifted - ROUNDER;
     VECTOR r = v - n * LN2_HIGH;
@@ -17,7 +18,7 @@ INLINE VECTOR NAME(exp_minus_1)(VECTOR v, VECTOR *exponential) {
     for (int i = TERMS - 2; i >= 0; i--) series = series * r + TAYLOR[i];
     VECTOR p = series * (r * r) + r;
     VECTOR power = (VECTOR)(((INTEGERS)shifted + EXPONENT_BIAS) << MANTISSA_BITS);
-    *exponential = power * p + power;
+    *exponential = NAME(choose)(lost, NAME(all)(0), power * p + power);
     return power * p + (power - 1);
 }
 
@@ -99,9 +100,9 @@ INLINE VECTOR NAME(phi_sine)(VECTOR z, const Activation *set, VECTOR *slope) {
 }
 
 INLINE VECTOR NAME(phi_softsign)(VECTOR z, const Activation *set, VECTOR *slope) {
-    VECTOR inverse = (REAL)1 / (1 + NAME(absolute)(z));
+    VECTOR d = 1 + NAME(absolute)(z), inverse = (REAL)1 / d;
     *slope = inverse * inverse;
-    return z * inverse;
+    return z / d; /* not z times an inverse that is subnormal */
 }
 
 INLINE VECTOR NAME(phi_exp)(VECTOR z, const Activation *set, VECTOR *slope) {
@@ -161,7 +162,6 @@ INLINE VECTOR NAME(bend_gelu)(VECTOR z, VECTOR h, VECTOR s, const Activation *se
     VECTOR density, m = NAME(exp_minus_1)(square * (REAL)-0.5, &density);
     (void)m;
     density *= (REAL)0.39894228040143267794;
-    density = NAME(choose)(square > 1400, NAME(all)(0), density); /* where exp is cut off */
     *third = density * near * (square - 4);
     return density * (2 - square);
 }

@@ -19,7 +19,8 @@ INLINE VECTOR NAME(loss_l1)(VECTOR y, VECTOR t, VECTOR *first, VECTOR *second) {
     return NAME(absolute)(difference);
 }
 
-/* As torch bounds it: the logarithms from -100 on, and y (1 - y) from 1e-12 on. */
+/* As torch bounds it: the logarithms from -100 on, and y (1 - y) from 1e-12 on in the first derivative. The second is bounded where the
+ * numbers end, y² at the least one and 1 - y at its last bit, so that it stays right behind a saturated sigmoid. */
 INLINE VECTOR NAME(loss_bce)(VECTOR y, VECTOR t, VECTOR *first, VECTOR *second) {
     VECTOR product = y * (1 - y), value = y;
     product = NAME(choose)(product < NAME(all)((REAL)1e-12), NAME(all)((REAL)1e-12), product);
@@ -27,9 +28,9 @@ INLINE VECTOR NAME(loss_bce)(VECTOR y, VECTOR t, VECTOR *first, VECTOR *second) 
     for (int i = 0; i < LANES; i++) {
         REAL yes = MATH(log)(y[i]), no = MATH(log1p)(-y[i]), least = -100;
         value[i] = -(t[i] * (yes < least ? least : yes) + (1 - t[i]) * (no < least ? least : no));
-        REAL p = y[i], q = 1 - p, least_square = (REAL)1e-24;
-        REAL a = p * p, b = q * q;
-        (*second)[i] = t[i] / (a < least_square ? least_square : a) + (1 - t[i]) / (b < least_square ? least_square : b);
+        REAL p = y[i], q = 1 - p, tiny = (REAL)(sizeof(REAL) == 4 ? 0x1p-126 : 0x1p-1022);
+        REAL last = (REAL)(sizeof(REAL) == 4 ? 0x1p-24 : 0x1p-53), a = p * p, b = q < last ? last * last : q * q;
+        (*second)[i] = t[i] / (a < tiny ? tiny : a) + (1 - t[i]) / b;
     }
     return value;
 }
