@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MACHINE = $$($(BIN)/python -c 'from benchmarks.run.environment import machine_slug; print(machine_slug())')
 # Says every five seconds that it still works; takes a message and a command.
 define with_ticker
-	@echo "$(1)"; ( while sleep 5; do echo "  … still at it"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
+	@echo "$(1)"; ( while sleep 5; do echo "  still running"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
 .PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak sanitize wheel clean help
@@ -30,12 +30,18 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@# The kernels need nothing that is installed here: they are compiled meanwhile, and who needs them first waits for the rest.
+	@$(PYTHON) -I jacobians/kernels/native/compiler.py > /dev/null 2>&1 &
 	$(call with_ticker,setting up $(VENV): about a minute and most of it PyTorch,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]')
 	@touch $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench.py run quick --out build/quick
+	@echo "drawing the figures"
 	$(BIN)/python bench.py plot build/quick/quick.csv --out build/quick --format svg,png
+	@echo "the figures are in build/quick; open these two:"
+	@echo "  build/quick/quick.png     the time of each mode, and of the best library, as the input grows"
+	@echo "  build/quick/quick-2.png   the same on a small deep network"
 
 # Threads that spin would take the other worker's core; the modules are compiled once and not in each of a hundred processes; and JAX
 # optimises no machine code that runs once.

@@ -252,8 +252,10 @@ def check(
     names.devices(device)
     from benchmarks.run import check as checks
     from benchmarks.run import environment
+    from benchmarks.run.progress import CheckProgress
 
-    found = checks.check(environment.parse_devices(device), module)
+    with CheckProgress() as progress:
+        found = checks.check(environment.parse_devices(device), module, progress.update)
     _print_table(*checks.table(found))
     typer.echo(checks.verdict(found))
     raise typer.Exit(1 if any(item.failed for item in found) else 0)
@@ -285,8 +287,14 @@ def plot(
     files = names.results(results or [])
     from plots import figures
 
-    for path in figures.draw_files(files, out, names.split([formats])) if files else figures.draw_committed(out, names.split([formats])):
+    def say(path: Path) -> None:
         typer.echo(f"wrote {path}")
+        sys.stdout.flush()
+
+    if files:
+        figures.draw_files(files, out, names.split([formats]), say)
+    else:
+        figures.draw_committed(out, names.split([formats]), say)
 
 
 @app.command(epilog="Example: python bench.py compare before/quick.csv after/quick.csv --fail-on 1.1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib import style as matplotlib_style
@@ -20,8 +20,10 @@ from plots.chart import Chart, ResultFile, draw, exhibits
 ROOT = Path(__file__).resolve().parents[1]
 METADATA = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
+Report = Callable[[Path], object]
 
-def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) -> list[Path]:
+
+def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str], report: Report = lambda path: None) -> list[Path]:
     """Draw every figure of some result files."""
     loaded = [load(path) for path in paths]  # all are read before the first is drawn
     written: list[Path] = []
@@ -34,11 +36,11 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str]) 
             counts = ", ".join(sorted({row.status for file in mine for row in file.rows})) or "no rows"
             raise BadInput(f"{mine[0].path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
         for chart in shown:
-            written += save(chart, _target(out, machine, len(machines)), formats)
+            written += save(chart, _target(out, machine, len(machines)), formats, report)
     return written
 
 
-def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
+def draw_committed(out: Path | None, formats: Sequence[str], report: Report = lambda path: None) -> list[Path]:
     """Draw the figures of all committed results, machine by machine."""
     files = result_files()
     if not files:
@@ -47,7 +49,7 @@ def draw_committed(out: Path | None, formats: Sequence[str]) -> list[Path]:
     machines = sorted({*(path.parent for path in files), *study_directories()})
     for machine in machines:
         for exhibit in exhibits([load(path) for path in files if path.parent == machine], machine):
-            written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats)
+            written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats, report)
     return written
 
 
@@ -58,7 +60,7 @@ def load(path: Path) -> ResultFile:
     return ResultFile(path, rows, origin.rates if origin else {}, origin.sweep if origin else None)
 
 
-def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
+def save(chart: Chart, out: Path, formats: Sequence[str], report: Report = lambda path: None) -> list[Path]:
     """Draw a chart and write it beside its place, then rename. The same chart gives the same bytes."""
     written: list[Path] = []
     for name in formats:
@@ -75,6 +77,7 @@ def save(chart: Chart, out: Path, formats: Sequence[str]) -> list[Path]:
             if out.is_dir():
                 beside.unlink(missing_ok=True)
         written.append(path)
+        report(path)
     return written
 
 

@@ -111,6 +111,40 @@ class StudyProgress:
         print(f"{self.name} {what}", file=sys.stderr, flush=True)
 
 
+class CheckProgress:
+    """Progress of a check on standard error: what is checked now, and how many steps are done.
+
+    On a terminal a bar; in a pipe a line now and then.
+    """
+
+    def __init__(self) -> None:
+        self._said_at = monotonic()
+        self._live: Progress | None = None
+        if sys.stderr.isatty():
+            columns = [TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[what]}", markup=False)]
+            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._live.add_task("", total=None, what="starting")
+
+    def __enter__(self) -> CheckProgress:
+        """Start drawing."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, done: int, total: int, what: str) -> None:
+        """Show what is checked now."""
+        if self._live:
+            self._live.update(self._task, total=total, completed=done, what=what)
+        elif done == 0 or monotonic() - self._said_at > SILENCE_S:
+            self._said_at = monotonic()
+            print(f"check {done}/{total} {what}", file=sys.stderr, flush=True)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: fitted to a terminal; in a pipe one line per row, columns two spaces apart, nothing cut."""
     console = Console()

@@ -123,7 +123,7 @@ def test_per_sample_gradients_are_those_of_each_sample_alone(loss):
     for n in range(len(x)):
         g = jac.gradient(mlp, x[n : n + 1], target[n : n + 1], loss)
         torch.testing.assert_close([t[n] for t in flat(s.weights, s.biases)], flat(g.weights, g.biases))
-    with pytest.raises(ValueError, match="per-sample gradients need a batch"):
+    with pytest.raises(ValueError, match="is one of a batch, got a single x of shape"):
         jac.per_sample_gradients(mlp, x[0], target[0], loss)
 
 

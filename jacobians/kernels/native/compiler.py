@@ -123,7 +123,9 @@ def _load() -> ctypes.CDLL:
                 _background.wait()
             if not _trusted(target):
                 _log.warning("compiling the kernels for this processor: once, %s", TAKES)
-                _compile(command, target, FLAGS)
+                with _alone(target):
+                    if not _trusted(target):
+                        _compile(command, target, FLAGS)
             _loaded = _checked(ctypes.CDLL(str(target)))
         except OSError as error:
             raise CompilerError(f"the compiled library cannot be kept or loaded ({error})") from None
@@ -285,7 +287,7 @@ def _checked(loaded: ctypes.CDLL) -> ctypes.CDLL:
 
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Let one process at a time compile a library in the background: short processes in a row would each start a compiler."""
+    """Let one process at a time compile a library: short processes in a row, or workers, would each start a compiler."""
     if fcntl is None:
         yield
         return
@@ -312,4 +314,7 @@ def _main(command: str, target: Path, flags: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1], Path(sys.argv[2]), tuple(sys.argv[3:])))
+    if sys.argv[1:]:
+        sys.exit(_main(sys.argv[1], Path(sys.argv[2]), tuple(sys.argv[3:])))
+    found = compiler()  # by hand, e.g. while everything else is being installed
+    sys.exit(_main(found, _target(found), FLAGS) if found else 1)
