@@ -9,7 +9,7 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  still running"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak sanitize wheel clean help
+.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak fuzz sanitize wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
@@ -25,6 +25,7 @@ help:
 	@echo "make report   write docs/report.html again from the committed CSVs"
 	@echo "make sweeps   measure every sweep on this machine, into results/<machine>"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
+	@echo "make fuzz     20,000 random networks, changes and calls against torch in float64 (about 15 minutes)"
 	@echo "make sanitize the kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
 	@echo "make wheel    build the wheel, install it in an empty environment, compute a Jacobian there"
 
@@ -90,6 +91,9 @@ sweeps: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak
+
+fuzz: $(READY)
+	FUZZ=20000 $(BIN)/python -m pytest -q -s tests/jacobians/test_fuzz.py
 
 sanitize: $(READY)
 	$(BIN)/python -m tests.sanitize address

@@ -66,8 +66,8 @@ def gradient(
     """
     request = Request(inputs=inputs, create_graph=create_graph)
     if chunk is not None:
-        return Gradient(mlp, _bounded(mlp, x, target, loss_of(loss), method, request, chunk), inputs)
-    return Gradient(mlp, compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
+        return Gradient(_bounded(mlp, x, target, loss_of(loss), method, request, chunk), inputs)
+    return Gradient(compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
 @transforms.in_own_precision

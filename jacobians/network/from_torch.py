@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from jacobians.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
 from jacobians.network.activations import RULES, Activation, text_of
+from jacobians.network.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
 from jacobians.network.mlp import MLP, check_parameters
 
 _DROPOUT = (nn.Dropout, nn.AlphaDropout)
@@ -66,11 +66,11 @@ class _Affine:
         if W is None:
             raise ValueError(f"layer {self.where} (Linear) has lost its parameter 'weight'; remove what replaced it, e.g. pruning")
         for norm in reversed(self.before):  # W (g h + c) + b, the one next to W first
-            g, c = _affine_of(self.where, norm)
+            g, c = _affine_of(self.where, norm, W.shape[1:])
             b = W @ c if b is None else b + W @ c
             W = W * g
         for norm in self.behind:  # g (W h + b) + c
-            g, c = _affine_of(self.where, norm)
+            g, c = _affine_of(self.where, norm, W.shape[:1])
             b = c if b is None else g * b + c
             W = g[:, None] * W
         return W, b
@@ -343,11 +343,13 @@ def _function(node: Any, taken: Any) -> Activation | None:
     return Activation(ours, **settings)
 
 
-def _affine_of(where: str, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def _affine_of(where: str, norm: nn.BatchNorm1d, size: torch.Size) -> tuple[Tensor, Tensor]:
     """Return g and c of a batch norm in eval mode: `g h + c` with `g = γ / √(σ² + ε)`, `c = β - g μ`."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError(f"a BatchNorm1d beside layer {where} has lost its running statistics; {_WRAP_AGAIN} when it has them")
+    if any(t is not None and t.shape != size for t in (mean, variance, norm.weight, norm.bias)):
+        raise ValueError(f"a BatchNorm1d beside layer {where} has {norm.num_features} features, but the layer {tuple(size)}; make them fit")
     g = torch.rsqrt(variance + norm.eps)
     g = g if norm.weight is None else norm.weight * g
     return g, (-g * mean if norm.bias is None else norm.bias - g * mean)

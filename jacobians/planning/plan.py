@@ -22,7 +22,7 @@ from jacobians.modes.reverse import reverse
 from jacobians.names import unknown
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
-from jacobians.parameters import Parameters
+from jacobians.network.parameters import Parameters
 from jacobians.planning import planner, transforms
 from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
@@ -54,13 +54,17 @@ class Plan:
     request: Request
     computation: Computation
     expects: tuple[tuple[Any, ...], ...]
+    _peer: bool = field(init=False, repr=False, compare=False)
+    _kind: str = field(init=False, repr=False, compare=False)
     _holds: bool = field(init=False, repr=False, compare=False)
     _parameters: Parameters = field(init=False, repr=False, compare=False)
-    _held: list[tuple[object, ...]] | None = field(init=False, repr=False, compare=False)
+    _held: object = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Begin to watch the parameters, where the method does not do so itself."""
         method = self.choice.method
+        object.__setattr__(self, "_peer", not method.hand_written)
+        object.__setattr__(self, "_kind", self.problem.device.partition(":")[0])
         object.__setattr__(self, "_holds", self.computation.holds or not (method.hand_written or method.quantity == JACOBIAN))
         object.__setattr__(self, "_parameters", Parameters(self.mlp, self.problem))
         object.__setattr__(self, "_held", self._places() if self._holds and not transforms.active() else None)
@@ -105,8 +109,8 @@ class Plan:
         if torch.is_inference_mode_enabled():  # where autograd records nothing, and its derivatives are zero without a word
             with torch.inference_mode(False):
                 return self.compute(tuple(t.clone() if t.is_inference() else t for t in inputs), transformed, raw)
-        if torch.is_autocast_enabled(inputs[0].device.type):
-            with torch.autocast(inputs[0].device.type, enabled=False):  # the network says what it computes in
+        if torch.is_autocast_enabled(self._kind):
+            with torch.autocast(self._kind, enabled=False):  # the network says what it computes in
                 return self.compute(inputs, transformed, raw)
         if transformed and (self._holds or not self.computation.records):  # what is recorded now is the transform's business
             return self._in_torch(inputs)
@@ -115,7 +119,7 @@ class Plan:
         computation = self._ready() if self._holds else self.computation
         if computation.reset is not None:
             computation.reset()
-        if not self.choice.method.hand_written:
+        if self._peer:
             inputs = tuple(t.contiguous() for t in inputs)
         given = inputs[0] if len(inputs) == 1 else inputs
         if transformed:
@@ -399,9 +403,10 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
 
 
 def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
-    return compute_cached(mlp, JACOBIAN, (x,), method, Request(value=value, create_graph=create_graph))
+    return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[bool(value), bool(create_graph)])
 
 
+_REQUESTS = {(value, graph): Request(value, graph) for value in (False, True) for graph in (False, True)}
 MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or a scale of the loss that is never met again goes
 
 

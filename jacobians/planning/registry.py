@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jacobians.names import unknown
 from jacobians.problem import Problem
@@ -28,8 +28,7 @@ class NotPlain(TypeError):
     """A kernel that reads memory was given a tensor whose numbers do not stand there as they are; torch can compute with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Options of a computation besides the quantity itself.
 
     Attributes:
@@ -47,7 +46,7 @@ class Request:
     @property
     def asked(self) -> tuple[str, ...]:
         """The options that are asked for."""
-        return tuple(name for name in self.__slots__ if getattr(self, name))
+        return tuple(name for name, wanted in zip(self._fields, self, strict=True) if wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ class Method:
         """`mode:implementation` of the Jacobian, `quantity/mode:implementation` of anything else."""
         return self.short if self.quantity == JACOBIAN else f"{self.quantity}/{self.short}"
 
-    def unsupported(self, problem: Problem, request: Request = Request()) -> str | None:
+    def unsupported(self, problem: Problem, request: Request = Request()) -> str | None:  # noqa: B008 - immutable
         """Say why this method cannot serve a problem, before anything runs.
 
         Args:

@@ -50,7 +50,6 @@ class Gradient:
     """A loss and its derivatives, of the shapes of the parameters.
 
     Args:
-        mlp: The network.
         given: `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it was asked for; or the same as one vector.
         inputs: Whether `∂L/∂x` is there.
 
@@ -58,10 +57,9 @@ class Gradient:
         x: `∂L/∂x`, of the shape of x, where it was asked for, else `None`.
     """
 
-    __slots__ = ("_biased", "_given", "_parameters", "x")
+    __slots__ = ("_given", "_parameters", "x")
 
-    def __init__(self, mlp: MLP, given: tuple[Tensor, ...] | Parts, inputs: bool) -> None:
-        self._biased = mlp.biases
+    def __init__(self, given: tuple[Tensor, ...] | Parts, inputs: bool) -> None:
         self._given = given
         self._parameters: tuple[Tensor, ...] | None = None
         self.x = given[-1] if inputs else None
@@ -97,8 +95,13 @@ class Gradient:
         return tuple(b for _, b in self._pairs())
 
     def _pairs(self) -> list[tuple[Tensor, Tensor | None]]:
-        rest = iter(self.parameters())
-        return [(next(rest), None if b is None else next(rest)) for b in self._biased]
+        pairs: list[tuple[Tensor, Tensor | None]] = []
+        for g in self.parameters():
+            if g.ndim == 2:
+                pairs.append((g, None))
+            else:
+                pairs[-1] = pairs[-1][0], g
+        return pairs
 
 
 def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = False) -> tuple[Tensor, ...]:

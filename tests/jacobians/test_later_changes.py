@@ -214,6 +214,8 @@ CHANGES = {
     "statistics replaced": (norms, set_("3", running_mean=torch.ones(4).double()), "found"),
     "statistics None": (norms, set_("2", running_mean=None, running_var=None), "refused"),
     "γ None": (norms, set_("2", weight=None), "found"),
+    "weight reshaped beside a norm": (norms, do("0", lambda m: setattr(m.weight, "data", m.weight.data.reshape(3, 4))), "refused"),
+    "weight flattened beside a norm": (norms, do("4", lambda m: setattr(m.weight, "data", m.weight.data.reshape(-1))), "refused"),
     "to training": (norms, do("", lambda m: m.train()), "refused"),
     # a forward of its own
     "to eval, where forward asks": (Own, do("", lambda m: m.eval()), "refused"),

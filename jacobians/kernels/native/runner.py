@@ -14,7 +14,7 @@ from jacobians.kernels.native import compiler
 from jacobians.kernels.native.compiler import CompilerError, library
 from jacobians.kernels.native.program import assemble
 from jacobians.network.mlp import MLP
-from jacobians.parameters import Parameters
+from jacobians.network.parameters import Parameters
 from jacobians.planning.registry import NotPlain
 from jacobians.problem import Problem
 
