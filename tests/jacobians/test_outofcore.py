@@ -201,7 +201,7 @@ def test_parts_make_a_whole(tmp_path, quantity):
         ({"quantity": "per_sample_gradients"}, ValueError, "per_sample_gradients needs target"),
         ({"quantity": "per_sample_gradients", "target": TARGET[:5]}, ValueError, "x has 11 samples and target 5"),
         ({"part": (2, 2)}, ValueError, "part must be"),
-        ({"compression": "zip"}, ValueError, "unknown compression 'zip'; choose from zstd"),
+        ({"compression": "zip"}, ValueError, "unknown compression 'zip': did you mean 'gzip'"),
         ({"x": X[:0]}, ValueError, "x has no samples"),
         ({"x": X[0]}, ValueError, r"x must have shape \(N, 3\)"),
         ({"x": X[:, :2]}, ValueError, "x has 2 features"),
