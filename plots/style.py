@@ -1,8 +1,8 @@
 """One look for every figure: a colour, a marker and a line per mode and library, fixed by name, light and dark.
 
 The colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and line styles carry the same distinction in
-greyscale. Ink, paper and grid are drawn in the light colours and become variables of the style sheet in an SVG, so that one file
-serves light and dark pages.
+greyscale. An SVG carries the light colours as plain attributes, right in every viewer; a style sheet on top changes ink, paper and
+grid where a browser asks for dark pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ BLUE, VERMILION, GREEN, SKY, ORANGE, PURPLE, YELLOW = "#0072B2", "#D55E00", "#00
 GREY = "#8C8C8C"
 INK, MUTED, GRID, PAPER = "#1b1f23", "#4a5056", "#e3e5e8", "#ffffff"
 DARK = {INK: "#e8eaed", MUTED: "#aab1b8", GRID: "#363c43", PAPER: "#15181c"}
-VARIABLE = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
 MODES = ("forward", "reverse", "mixed")
 
 
@@ -75,14 +74,35 @@ def of_trace(method: str) -> Look:
     return look
 
 
+# Laid over the attributes of a drawing, by a style sheet of its own or that of a page.
+DARK_SHEET = "@media screen and (prefers-color-scheme: dark) {{ {} }}".format(
+    " ".join(f'[{part}="{light}"] {{ {part}: {dark} }}' for light, dark in DARK.items() for part in ("fill", "stroke"))
+)
+
+
 def themed(svg: str, title: str) -> str:
-    """Make an SVG serve light and dark pages, and give it its title."""
-    for colour, name in VARIABLE.items():
-        svg = re.sub(rf"{colour}\b", f"var({name}, {colour})", svg, flags=re.IGNORECASE)
-    rules = "; ".join(f"{VARIABLE[light]}: {dark}" for light, dark in DARK.items())
-    sheet = f"<style>@media (prefers-color-scheme: dark) {{ svg {{ {rules} }} }}</style>"
+    """Make an SVG right in every viewer, light and dark, and the same whatever processor draws it."""
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)  # a rule for * would outdo attributes
+    svg = re.sub(r'\bstyle="([^"]*)"', _attributes, svg)
+    svg = re.sub(r"<[^!?][^>]*>", lambda tag: re.sub(r"scale\([^)]*\)|-?\d+\.\d{3,}", _rounded, tag[0]), svg)
+    # Matplotlib makes ids of hashes of what it draws, in all digits.
+    for number, name in enumerate(dict.fromkeys(re.findall(r'\bid="([a-z]+[0-9a-f]{10})"', svg)), start=1):
+        svg = svg.replace(name, f"shared-{number}")
     escaped = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"(<svg\b[^>]*>)", lambda tag: f"{tag[1]}\n <title>{escaped}</title>{sheet}", svg, count=1)
+    head = f' stroke-linejoin="round">\n <title>{escaped}</title><style>{DARK_SHEET}</style>'
+    return re.sub(r"(<svg\b[^>]*)>", lambda tag: tag[1] + head, svg, count=1)
+
+
+def _attributes(style: re.Match[str]) -> str:
+    """Write declarations as attributes; only the shorthand `font` has none."""
+    declarations = dict(re.split(r":\s*", one, maxsplit=1) for one in re.split(r";\s*", style[1]) if one)
+    font = declarations.pop("font", None)
+    found = [f'{name}="{value}"' for name, value in declarations.items()]
+    return " ".join([*found, f'style="font: {font}"'] if font else found)
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return number[0] if number[0].startswith("scale") else f"{round(float(number[0]), 2) + 0.0:g}"  # no -0
 
 
 RC = {

@@ -21,7 +21,7 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians.planning.registry import methods, quantities
-from plots import figures
+from plots import figures, style
 from plots.chart import Exhibit, ResultFile, exhibits
 from plots.report import explorer, summary
 
@@ -67,7 +67,7 @@ def render(paths: Sequence[Path]) -> str:
     )
     templates = Path(__file__).with_name("templates")
     return environment.get_template("report.html").render(
-        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        style=Markup((templates / "report.css").read_text(encoding="utf-8") + style.DARK_SHEET),
         model=Markup(explorer.model()),
         script=Markup((templates / "report.js").read_text(encoding="utf-8")),
         sentences=summary.sentences(rows),
@@ -128,13 +128,16 @@ def _sections(shown: list[tuple[str, Exhibit]], several: bool) -> list[dict[str,
 def _inline(exhibit: Exhibit, number: int) -> str:
     """Draw a figure as SVG to stand in a page: text as text, ids of its own, no declaration, no style sheet but the page's."""
     svg = figures.render(replace(exhibit.chart, title="", caption=""), "svg", svg_fonttype="none").decode()
-    svg = re.sub(r"<metadata>.*?</metadata>|<style>@media.*?</style>|<title>.*?</title>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<title>.*?</title>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="f{number}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\1f{number}-", svg)
-    # In tags alone: a hundredth of a point is finer than any screen.
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r">\s+<", "><", svg)
-    return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg \1 role="img" aria-labelledby="figure-{number}">', svg, count=1)
+    return re.sub(
+        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>",
+        rf'<svg \1 stroke-linejoin="round" role="img" aria-labelledby="figure-{number}">',
+        svg,
+        count=1,
+    )
 
 
 def _devices(rows: list[Row]) -> dict[str, Any] | None:

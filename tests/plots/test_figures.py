@@ -1,9 +1,11 @@
 """Figures: their data, their bytes, and odd results."""
 
+import io
 import math
 import re
 
 import pytest
+from matplotlib.image import imread
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, write_csv
@@ -126,3 +128,16 @@ def test_committed_notebook_claim(path):
         for other in slower:
             lead = ratio(other, ours)
             assert lead.high > 1, (ours.case, other.method, str(lead))
+
+
+def test_a_viewer_that_knows_no_variables_shows_ink_on_paper(tmp_path):
+    """Colours are attributes: a renderer that is no browser paints them, where `var(…)` came out black."""
+    resvg = pytest.importorskip("resvg_py")
+    write_csv(growing(), tmp_path / "s.csv")
+    (drawn,) = figures.draw_files([tmp_path / "s.csv"], tmp_path, ["svg"])[:1]
+    text = drawn.read_text(encoding="utf-8")
+    assert "var(" not in text
+    picture = imread(io.BytesIO(bytes(resvg.svg_to_bytes(svg_string=text, dpi=96))))[..., :3]
+    assert picture[2, 2].min() > 0.95, "the corner is paper"
+    assert picture.mean() > 0.8
+    assert picture.min() < 0.3, "there is ink"
