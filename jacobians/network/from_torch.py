@@ -8,6 +8,7 @@ error and never a wrong number.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import is_
@@ -15,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from jacobians.network.activations import RULES, Activation, text_of
 from jacobians.network.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
@@ -285,16 +285,18 @@ class Chain:
         self.sequence.append(rule)
 
 
-class _Both(nn.Module):
-    """A network and the module that it was made from, evaluated together."""
-
-    def __init__(self, mlp: MLP, module: nn.Module) -> None:
-        super().__init__()
-        self.mlp, self.module = mlp, module
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        """Return both values."""
-        return self.mlp(x), self.module(x)
+@contextmanager
+def _numbers_in(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Lend a module its numbers in another dtype; its own tensors come back, whatever happens."""
+    tables: list[dict[str, Any]] = [table for m in module.modules() for table in (m._parameters, m._buffers)]
+    own = [(table, name, t) for table in tables for name, t in table.items() if t is not None and t.is_floating_point()]
+    try:
+        for table, name, t in own:
+            table[name] = t.detach().to(dtype)
+        yield
+    finally:
+        for table, name, t in own:
+            table[name] = t
 
 
 def _largest(y: Tensor) -> float:
@@ -305,18 +307,12 @@ def _largest(y: Tensor) -> float:
 
 def compare(mlp: MLP, module: nn.Module) -> None:
     """Evaluate both at two inputs, so that what we did not foresee is refused and not computed wrong."""
-    # In float64, where rounding hides nothing: a functional call lends the module other numbers for a moment.
+    # In float64, where rounding hides nothing.
     dtype = torch.float64 if mlp.device.type != "mps" else torch.float32
     x = torch.randn(2, mlp.D, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
-    both = _Both(mlp, module)
-    # Each module by one of its names: functional_call leaves the lent numbers in a module that it meets by two.
-    numbers = {
-        f"{path}.{name}": t.detach().to(dtype) if t.is_floating_point() else t
-        for path, part in both.named_modules()
-        for name, t in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
-    }
-    with torch.no_grad(), torch.autocast(mlp.device.type, enabled=False):
-        ours, theirs = functional_call(both, numbers, (x.to(mlp.device, dtype),), tie_weights=False)
+    x = x.to(mlp.device, dtype)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False), _numbers_in(module, dtype):
+        ours, theirs = mlp(x), module(x)
     same = isinstance(theirs, Tensor) and theirs.shape == ours.shape
     if not same or not torch.allclose(ours, theirs, rtol=0, atol=_largest(theirs) * torch.finfo(dtype).eps ** 0.5, equal_nan=True):
         raise ValueError(

@@ -351,3 +351,11 @@ def test_a_default_device_is_not_where_networks_are_drawn_or_compared(device):
 def test_flatten_must_keep_the_samples(make):
     with pytest.raises(ValueError, match="must keep the samples apart"):
         jac.MLP.from_torch(make())
+
+
+def test_wrapping_leaves_a_module_as_it_was():
+    shared = linear(3, 3)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.BatchNorm1d(3).double()).eval()
+    before = [(id(t), t.requires_grad, t._version) for t in (*net.parameters(), *net.buffers())]
+    jac.jacobian(jac.MLP.from_torch(net), X)
+    assert [(id(t), t.requires_grad, t._version) for t in (*net.parameters(), *net.buffers())] == before
