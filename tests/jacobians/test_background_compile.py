@@ -19,7 +19,7 @@ echo started >> {there}/started
 until [ -e {there}/go ]; do sleep 0.02; done
 [ -e {there}/fail ] && {{ echo "no such processor" >&2; exit 1; }}
 while [ "$1" != -o ]; do shift; done
-cp {library} "$2"
+{python} -c "import shutil, sys; shutil.copy(*sys.argv[1:])" {library} "$2"
 """
 BEGIN = """
 import logging, pathlib, sys, threading, time
@@ -37,7 +37,7 @@ def until(happened):
 def session(tmp_path):
     """Run lines of Python as a user with an empty cache, whose compiler is held until the file `go` is there."""
     fake = tmp_path / "cc"
-    fake.write_text(COMPILER.format(there=tmp_path, library=compiler.library()._name))
+    fake.write_text(COMPILER.format(python=sys.executable, there=tmp_path, library=compiler.library()._name))
     fake.chmod(0o700)
     environment = {**os.environ, "CC": str(fake), "JACOBIANS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
 
