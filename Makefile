@@ -25,7 +25,7 @@ help:
 	@echo "make report   write docs/report.html again from the committed CSVs"
 	@echo "make sweeps   measure every sweep on this machine, into results/<machine>"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
-	@echo "make fuzz     20,000 random networks, changes and calls against torch in float64 (about 15 minutes)"
+	@echo "make fuzz     20,000 random networks, changes and calls against torch in float64"
 	@echo "make sanitize the kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
 	@echo "make wheel    build the wheel, install it in an empty environment, compute a Jacobian there"
 
