@@ -16,8 +16,10 @@ from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance, read_provenance
 from plots import style
 from plots.chart import Chart, ResultFile, draw, exhibits
+from plots.charts.headline import headline
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "plots" / "figures"
 METADATA = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 Report = Callable[[Path], object]
@@ -37,6 +39,8 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str], 
             raise BadInput(f"{mine[0].path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
         for chart in shown:
             written += save(chart, _target(out, machine, len(machines)), formats, report)
+    if out and (chart := headline(loaded)):
+        written += save(chart, out, formats, report)
     return written
 
 
@@ -47,6 +51,8 @@ def draw_committed(out: Path | None, formats: Sequence[str], report: Report = la
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     written: list[Path] = []
     machines = sorted({*(path.parent for path in files), *study_directories()})
+    if chart := headline([load(path) for path in files]):
+        written += save(chart, out or FIGURES, formats, report)
     for machine in machines:
         for exhibit in exhibits([load(path) for path in files if path.parent == machine], machine):
             written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats, report)
@@ -93,7 +99,7 @@ def render(chart: Chart, kind: str, **settings: str) -> bytes:
 
 def _target(out: Path | None, machine: str, machines: int) -> Path:
     if out is None:
-        return ROOT / "plots" / "figures" / machine
+        return FIGURES / machine
     return out / machine if machines > 1 else out  # figures of two machines have the same names
 
 

@@ -94,7 +94,7 @@ def taken_apart(svg):
 @pytest.mark.long
 def test_committed_figures_are_what_make_figures_draws(tmp_path):
     drawn = figures.draw_committed(tmp_path, ["svg"])
-    committed = {path.relative_to(ROOT / "plots" / "figures"): path for path in (ROOT / "plots" / "figures").glob("*/*.svg")}
+    committed = {path.relative_to(ROOT / "plots" / "figures"): path for path in (ROOT / "plots" / "figures").rglob("*.svg")}
     assert {path.relative_to(tmp_path) for path in drawn} == committed.keys()
     for path in drawn:
         other = committed[path.relative_to(tmp_path)]
