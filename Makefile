@@ -9,7 +9,7 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  still running"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak fuzz sanitize wheel clean help
+.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak fuzz sanitize refresh wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
@@ -21,7 +21,8 @@ help:
 	@echo "make lint     set up, check style and types"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make figures  draw all committed figures again from the committed CSVs"
-	@echo "make docs     write the results of the README, the table of columns and docs/api.md again"
+	@echo "make refresh  write all that is drawn from the committed CSVs again: figures, README, docs, report"
+	@echo "make docs     write the tables of README and docs, the table of columns and docs/api.md again"
 	@echo "make report   write docs/report.html again from the committed CSVs"
 	@echo "make sweeps   measure every sweep on this machine, into results/<machine>"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
@@ -85,6 +86,8 @@ docs: $(READY)
 
 report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html
+
+refresh: figures docs report
 
 sweeps: $(READY)
 	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn,jacobian-training,jacobian-training-growth,laplacian,laplacian-growth,laplacian-training,laplacian-training-growth,hessian,hessian-growth --out results/$(MACHINE)

@@ -24,8 +24,15 @@ def blocks(path, language):
 
 
 def test_the_results_table_is_the_committed_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.split(docs.START)[1].split(docs.END)[0].strip() == docs.text()
+    for path, written in ((ROOT / "README.md", docs.first_page()), (ROOT / "docs" / "results.md", docs.text())):
+        assert path.read_text(encoding="utf-8").split(docs.START)[1].split(docs.END)[0].strip() == written
+
+
+def test_the_first_page_is_one_page():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 90
+    assert max(map(len, lines)) <= 120
+    assert len(" ".join(lines).split()) <= 900
 
 
 def test_the_reference_is_that_of_the_docstrings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from benchmarks.records.problems import best_baseline, best_by_mode, best_of_our
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
-from jacobians.planning.registry import JACOBIAN, find_quantity
+from jacobians.planning.registry import JACOBIAN, MODES, find_quantity
+from plots.charts.headline import DEVICES, SWEEPS, headline, rows_of
+from plots.figures import load
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
@@ -73,6 +76,36 @@ def table(machine: str | None = None) -> str:
         rows = [row for row in ok_rows(read_csv(path)) if row.device == "cpu" and shown(row)] if path.exists() else []
         lines += [_line(group) for group in groups(rows)]
     return "\n".join(lines)
+
+
+def first_page() -> str:
+    """Write the part of the README: what the headline figure says, and the ends of its lines as a table, both devices side by side."""
+    files = [load(path) for path in result_files()]
+    chart = headline(files)
+    if chart is None:
+        return ""
+    chosen = {device: found for device in DEVICES if (found := rows_of(files, device))}
+    lines = [textwrap.fill(f"**{chart.title}.** {chart.caption}", 118), ""]
+    names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
+    lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
+    for variable in SWEEPS:
+        families = [found[variable] for found in chosen.values() if variable in found]
+        sizes = sorted({getattr(row, variable) for row in families[0]}) if families else []
+        for size in (sizes[0], sizes[-1]) if sizes else ():
+            here = [[row for row in found.get(variable, []) if getattr(row, variable) == size] for found in chosen.values()]
+            lines.append(f"| {title(here[0][0])} | {' | '.join(cell for rows in here for cell in _modes_of(rows))} |")
+    libraries = "; ".join(f"{DEVICES[device]}: {found}" for device, found in chart.libraries.items())
+    return "\n".join([*lines, "", f"{chart.subtitle}.", f"Libraries measured: {libraries}. The winner is in bold."])
+
+
+def _modes_of(rows: list[Row]) -> list[str]:
+    """Write the times of the three modes, the fastest in bold, and the best library."""
+    best, library = best_by_mode(rows), best_baseline(rows)
+    first = fastest([*best.values(), *([library] if library else [])])
+    cells = [best.get(mode) for mode in MODES]
+    written = [(f"**{duration(row.median)}**" if row is first else duration(row.median)) if row else "-" for row in cells]
+    beside = f"{library.implementation} {duration(library.median)}" if library else "-"
+    return [*written, f"**{beside}**" if library is first and library else beside]
 
 
 def modes(machine: str | None = None) -> str:
@@ -257,9 +290,10 @@ def api() -> str:
 
 
 def main() -> None:
-    """Write the results into the README, the columns beside the results, and the reference of the library."""
+    """Write the results into README and docs, the columns beside the results, and the reference of the library."""
     if any(path.stem == "workloads" for path in result_files()):
-        replace_between(ROOT / "README.md", START, END, text())
+        replace_between(ROOT / "README.md", START, END, first_page())
+        replace_between(ROOT / "docs" / "results.md", START, END, text())
         replace_between(ROOT / "docs" / "gpu.md", GPU_START, GPU_END, on_accelerators())
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
     write_atomically(ROOT / "docs" / "api.md", api())

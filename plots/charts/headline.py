@@ -57,7 +57,7 @@ class HeadlineChart(Chart):
 
 def headline(files: Sequence[ResultFile]) -> HeadlineChart | None:
     """Make the chart from the four sweeps, of the machine with most of them for each device; `None` with fewer than two."""
-    chosen = {device: found for device in DEVICES if (found := _rows_of(files, device))}
+    chosen = {device: found for device in DEVICES if (found := rows_of(files, device))}
     rows = [row for found in chosen.values() for family in found.values() for row in family]
     panels = tuple(
         _panel(variable, {device: found[variable] for device, found in chosen.items() if variable in found})
@@ -80,7 +80,7 @@ def headline(files: Sequence[ResultFile]) -> HeadlineChart | None:
     )
 
 
-def _rows_of(files: Sequence[ResultFile], device: str) -> dict[str, list[Row]]:
+def rows_of(files: Sequence[ResultFile], device: str) -> dict[str, list[Row]]:
     """Return each variable's largest family on a device, from the machine that has most of them."""
     machines: dict[str, dict[str, list[Row]]] = {}
     for variable, sweep in SWEEPS.items():
@@ -186,7 +186,7 @@ def _lead(chosen: dict[str, dict[str, list[Row]]]) -> str:
         if leads:
             mean = math.exp(sum(map(math.log, leads)) / len(leads))
             parts.append(f"{sum(lead > 1 for lead in leads)} of {len(leads)} {DEVICES[device]} points ({mean:.1f} times as fast)")
-    return f"The better hand-written mode is ahead of them at {' and '.join(parts)}." if parts else ""
+    return f"The better hand-written mode beats the best library measured at {' and '.join(parts)}." if parts else ""
 
 
 def _origin(rows: Iterable[Row]) -> str:
