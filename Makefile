@@ -90,7 +90,7 @@ report: $(READY)
 refresh: figures docs report
 
 sweeps: $(READY)
-	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn,jacobian-training,jacobian-training-growth,laplacian,laplacian-growth,laplacian-training,laplacian-training-growth,hessian,hessian-growth --out results/$(MACHINE)
+	$(BIN)/python bench.py run quick,notebook,workloads,regret,square,wide-batches,random,batch,depth,inputs,width,outputs,bottleneck,aspect,gradients,gradients-growth,training-steps,gradient-norms,tangent-kernels,ggn,jacobian-training,jacobian-training-growth,laplacian,laplacian-growth,laplacian-training,laplacian-training-growth,hessian,hessian-growth --out results/$(MACHINE)
 
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak

@@ -81,7 +81,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Keep the finished cases of the last run here, run the rest.")] = False,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds a case may take before its worker is killed.")] = 120.0,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights and inputs.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of weights and inputs, 0 by default; of drawn problems, a new one by default.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="Measuring time of a case, instead of its sweep's.")] = None,
     precision: Annotated[float, typer.Option(metavar="R", min=0.0, help="Half-width of the median's 95 % interval to stop at.")] = 0.01,
     cache: Annotated[str, typer.Option(metavar="hot|cold", help="cold: flush the caches before each call.")] = "hot",
@@ -118,7 +120,7 @@ def run(
         resume=resume,
         timeout_s=timeout,
         threads=threads,
-        seed=seed,
+        seed=seed or 0,
         seconds=seconds,
         precision=precision,
         cache=cache,
@@ -128,6 +130,8 @@ def run(
         assert out is not None
         from benchmarks.run import cluster
 
+        if seed is None and (drawn := [name for name in wanted if known[name].drawn]):
+            raise BadInput(f"{drawn[0]}: its problems are drawn by a seed, and every task must draw the same; give --seed N")
         kinds = tuple(names.split([constraint])) if constraint else (None,)
         asked = cluster.plan(known, wanted, settings, cluster.Wanted(on, partition, kinds, minutes, shared, tasks))
         raise typer.Exit(_run_on_cluster(out, asked, file, resume))
@@ -139,7 +143,7 @@ def run(
     failed = False
     for name in wanted:
         with SweepProgress(name) as progress:
-            result = supervisor.run(known[name], target, settings, progress.update)
+            result = supervisor.run(known[name], target, supervisor.with_seed(settings, known[name], target, seed), progress.update)
         failed |= _print_result(result, known[name])
         if result.interrupted:
             raise typer.Exit(130)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import selectors
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.errors import BadInput
@@ -104,6 +105,17 @@ def run(
         return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
     finally:
         lock.release()
+
+
+def with_seed(settings: Settings, sweep: Sweep, out: Path, seed: int | None) -> Settings:
+    """Give a sweep of drawn problems a new seed where none was asked for; with `resume`, that of the run before."""
+    if seed is not None or not sweep.drawn:
+        return settings
+    csv = out / f"{sweep.name}.csv"
+    rows = [entry.row for entry in read_journal(out / f"{sweep.name}.journal.jsonl")[0].values()] if settings.resume else []
+    rows += read_csv(csv) if settings.resume and csv.exists() else []
+    before = next((row.seed for row in rows if row.seed is not None), None)
+    return replace(settings, seed=secrets.randbelow(2**31) if before is None else before)
 
 
 @dataclass

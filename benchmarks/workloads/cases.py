@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from jacobians.planning.registry import JACOBIAN, find_quantity, quantities
 from jacobians.problem import DTYPES, uniform_widths
 
 Sizes = int | list[int]
+LARGEST_J, MOST_OPERATIONS = 64 * 2**20, 2e10  # of problems drawn at random
 LEFT_OUT = ("*:torch.compile",)  # by default; not every quantity has it
 
 
@@ -113,7 +116,8 @@ class Sweep(BaseModel):
     exclude: list[str] = Field(
         default_factory=lambda: list(LEFT_OUT), description="globs of methods left out; torch.compile takes many seconds a case"
     )
-    grid: list[Grid] = Field(min_length=1)
+    drawn: int = Field(0, ge=0, le=1000, description="problems drawn at random, by the seed of the run")
+    grid: list[Grid] = Field(default_factory=list)
 
     @field_validator("quantity")
     @classmethod
@@ -130,9 +134,31 @@ class Sweep(BaseModel):
                 raise BadInput(f"exclude: {suggest('method', pattern, [method.short for method in jac.methods(quantity=self.quantity)])}")
         return self
 
+    @model_validator(mode="after")
+    def _has_problems(self) -> Sweep:
+        if not self.grid and not self.drawn:
+            allowed = ", ".join(name for name in Sweep.model_fields if name != "name")
+            raise ValueError(f"the key 'grid' is missing; allowed keys: {allowed}")
+        return self
+
     def problems(self, grid: Grid) -> Iterator[dict[str, Any]]:
         """Expand one of its grids."""
         yield from grid.problems(self.quantity)
+
+    def grids(self, seed: int = 0) -> Iterator[Grid]:
+        """Go over its grids, and those drawn with a seed.
+
+        L is uniform in 1 … 10; the logarithms of D and P in 1 … 1024, of K in 8 … 1024 and of N in 1 … 1024 are uniform; problems with
+        more than 64 MB of J, or above 2·10¹⁰ operations in the cheaper mode, are drawn again.
+        """
+        yield from self.grid
+        draw, left = random.Random(seed), self.drawn
+        while left:
+            L = draw.randint(1, 10)
+            D, K, P, N = (round(math.exp(draw.uniform(math.log(low), math.log(1024)))) for low in (1, 8, 1, 1))
+            if 4 * N * P * D <= LARGEST_J and 2 * N * min(D, P) * K * (D + P + (L - 1) * K) <= MOST_OPERATIONS:
+                left -= 1
+                yield Grid(L=L, D=D, K=K, P=P, N=N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +209,7 @@ def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
             raise BadInput(f"{path}, table [{name}]: expected a table, got {table!r}; write [{name}] and its keys below")
         try:
             sweep = Sweep.model_validate({"name": name, **table})
-            for grid in sweep.grid:
+            for grid in sweep.grids():
                 for problem in sweep.problems(grid):
                     jac.Problem(**problem)
         except ValidationError as error:
@@ -240,7 +266,7 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     cases: list[Case] = []
     seen: set[str] = set()
     for device in devices:
-        for grid in sweep.grid:
+        for grid in sweep.grids(seed):
             for sizes in sweep.problems(grid):
                 problem = jac.Problem(device=device, **sizes)
                 for method in chosen:

@@ -1,11 +1,17 @@
 """Sweeps and cases."""
 
+import contextlib
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from benchmarks.errors import BadInput
-from benchmarks.workloads.cases import expand, find_sweep, load_sweeps
+from benchmarks.records.journal import Journal
+from benchmarks.run.supervisor import with_seed
+from benchmarks.run.worker import Settings
+from benchmarks.workloads.cases import Sweep, expand, find_sweep, load_sweeps
+from tests.benchmarks.rows import row
 
 EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook"}
 
@@ -78,3 +84,30 @@ def test_bad_toml(tmp_path, toml, message):
         load_sweeps(path)
     with pytest.raises(BadInput, match="cannot be read"):
         load_sweeps(tmp_path / "missing.toml")
+
+
+class TestDrawnProblems:
+    def drawn(self, seed, count=60):
+        sweep = Sweep.model_validate({"name": "r", "title": "t", "drawn": count})
+        return [case.problem for case in expand(sweep, ["cpu"], ["reverse:eager"], seed)]
+
+    def test_a_seed_repeats_the_draw_and_another_is_another(self):
+        assert self.drawn(3) == self.drawn(3) != self.drawn(4)
+        assert len(self.drawn(3)) == 60
+
+    def test_they_spread_over_the_stated_distribution(self):
+        problems = [problem for seed in range(10) for problem in self.drawn(seed)]
+        assert all(4 * p.N * p.P * p.D <= 64 * 2**20 for p in problems)
+        for low, values in ((1, [p.D for p in problems]), (8, [p.K for p in problems]), (1, [p.P for p in problems])):
+            assert low <= min(values) < 2 * low + 1
+            assert 900 < max(values) <= 1024
+        assert {p.L for p in problems} == set(range(1, 11))
+
+    def test_a_run_draws_anew_and_a_resumed_one_the_same(self, tmp_path):
+        sweep, settings = Sweep.model_validate({"name": "r", "title": "t", "drawn": 2}), Settings(devices=("cpu",))
+        assert with_seed(settings, sweep, tmp_path, 7) is settings, "the seed asked for"
+        assert len({with_seed(settings, sweep, tmp_path, None).seed for _ in range(4)}) == 4
+        with contextlib.closing(Journal(tmp_path / "r.journal.jsonl")) as journal:
+            journal.append(row(seed=99))
+        assert with_seed(replace(settings, resume=True), sweep, tmp_path, None).seed == 99
+        assert with_seed(settings, load_sweeps()["depth"], tmp_path, None) is settings, "other sweeps have seed 0"
