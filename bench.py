@@ -151,7 +151,7 @@ def run(
 
 
 def _run_on_cluster(out: Path, asked: Plan, sweeps_file: Path, resume: bool) -> int:
-    """Submit the tasks, follow them, merge what they wrote. Interrupted, they go on."""
+    """Submit the tasks, follow them, merge what they wrote. Tasks continue after Ctrl-C."""
     from benchmarks.run import cluster
     from jacobians.store import scheduling
 
@@ -458,7 +458,7 @@ def _print_json(record: object) -> None:
 
 
 def _explain(error: Any) -> str:
-    """Say what was wrong with an option, with the one that was probably meant."""
+    """Say what was wrong with an option, and suggest the closest one."""
     message = error.format_message()
     if hasattr(error, "possibilities") and getattr(error, "ctx", None) is not None:  # an option that there is none of
         known = [option for parameter in error.ctx.command.params for option in parameter.opts if option.startswith("--")]

@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--run-id", default=None, help="what the rows of one run share")
     group.addoption("--journal", type=Path, default=None, help="append a row per finished case to this file")
     group.addoption("--done", type=Path, default=None, help="file of case keys not to run again")
-    group.addoption("--events-fd", type=int, default=None, help="descriptor that is told of turns and ended cases")
+    group.addoption("--events-fd", type=int, default=None, help="file descriptor for progress events")
     group.addoption("--grant-fd", type=int, default=None, help="descriptor that gives a byte when a turn may begin")
     group.addoption("--lifeline-fd", type=int, default=None, help="descriptor whose end of file ends this process")
 

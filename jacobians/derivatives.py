@@ -72,7 +72,7 @@ def gradient(
 
 @transforms.in_own_precision
 def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, chunk: int) -> tuple[Tensor, ...] | Parts:
-    """Keep to a bound of memory: by the kernel with its smallest blocks, else by pieces of the readable method."""
+    """Compute within a memory limit: by the kernel with its smallest blocks, else by pieces of the readable method."""
     if not is_integer(chunk) or chunk < 1:
         raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
     if request.create_graph:
@@ -107,7 +107,7 @@ def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss =
         loss: A name, or a `Loss`.
 
     Returns:
-        The gradients; N times the size of the parameters, which is what computing them takes its time for.
+        The gradients; N times the size of the parameters, writing them dominates the time.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.

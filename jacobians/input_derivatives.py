@@ -81,7 +81,7 @@ def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
         target: Of the shape of J, (P, D) or (N, P, D); zeros by default. It is a constant.
 
     Returns:
-        A scalar in autograd's record.
+        A scalar attached to the autograd graph.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
@@ -270,7 +270,7 @@ def _features(mlp: MLP, x: Tensor) -> int:
 
 
 def _like(mlp: MLP, x: Tensor, name: str, given: Any, end: str) -> None:
-    """Refuse what has not the batch, dtype and device of x, and the width of that end of the network: D or P."""
+    """Check shape, dtype and device."""
     problem_of(mlp, x)
     if not isinstance(given, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}; convert it with torch.as_tensor")

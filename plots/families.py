@@ -1,4 +1,4 @@
-"""Rows grouped as figures need them, and the words that figures share."""
+"""Rows grouped as figures need them, and shared labels."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def statements(machine: str | None = None) -> str:
         f"problems and {planner.ratios[-1]:.2f} at worst; "
         + "; ".join(f"“{rule.chooser}” {rule.median:.3f} and {rule.ratios[-1]:.3g}" for rule in rules)
         + ".",
-        f"- Of these times, {disturbed(rows)}; ratios are of paired blocks, which what slows both does not change.",
+        f"- Of these times, {disturbed(rows)}; ratios are of paired blocks, so common slowdowns cancel.",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""One command for whoever has a GPU: check it, then measure what is worth most first, within a limit of time. `make gpu`.
+"""One command for a machine with a GPU: check it, then measure what is worth most first, within a limit of time. `make gpu`.
 
     python -m tools.gpu --minutes 40 --out results/my-machine
 
@@ -58,7 +58,7 @@ class Stage:
 
 
 FAST = ("eager", "cuda-graph", "triton", "triton-graph", "jax", "torch.func", "autograd", "sum-trick")
-# In the order of worth.
+# Most valuable first.
 PLAN = (
     Stage("notebook", 0.15, FAST),
     Stage("workloads", 0.15, FAST),

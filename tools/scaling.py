@@ -117,7 +117,7 @@ def peak_resident() -> int:
 
 
 def _timed(call: Callable[[], object]) -> float:
-    os.sync()  # pages that wait for the disk would slow whoever comes next
+    os.sync()  # pages that wait for the disk would slow the next measurement
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -39,7 +39,7 @@ def timer_for(device: str) -> Timer:
 def settle_and_warm(run: Callable[[], object], timer: Timer, seconds: float, settle_s: float = SETTLE_S) -> tuple[float, float]:
     """Let the machine come to rest, then call `run` until it is warm.
 
-    The thread pools of OpenMP and XLA go on spinning for a while after a call and slow down whoever comes next: hence
+    The thread pools of OpenMP and XLA go on spinning for a while after a call and slow down the next method: hence
     the pause. At least two calls follow: the first one may be slow.
     """
     time.sleep(settle_s)

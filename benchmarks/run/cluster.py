@@ -318,7 +318,7 @@ def failures(out: Path) -> list[str]:
         if state == "failed" and jobs is not None:
             logs = sorted((out / "logs").glob(f"{jobs.ids[name]}_*_log.err"))
             last = [line for line in (logs[-1].read_text(errors="replace").splitlines() if logs else []) if line.strip()]
-            found.append(f"{name}: {last[-1].strip() if last else 'ended without a word: cancelled, out of time, or its node failed'}")
+            found.append(f"{name}: {last[-1].strip() if last else 'exited without output: cancelled, out of time, or its node failed'}")
     return found
 
 

@@ -82,7 +82,7 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
 
 
 def _without_place(word: str) -> str:
-    """Leave of an absolute path its last part: the rest names a machine, or its user."""
+    """Strip directories from absolute paths: they name a machine, or its user."""
     return f".../{Path(word).name}" if Path(word).is_absolute() else word
 
 

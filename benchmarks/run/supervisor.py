@@ -188,7 +188,7 @@ class _Stage:
             self._replace(worker, device, None)
 
     def _replace(self, worker: Worker, device: str, known: tuple[str, str] | None) -> None:
-        """Make a row of the case that a worker which ended was at, and start another for what is left."""
+        """Record the case a dead worker was running, and start another worker for the rest."""
         ended = worker.end()
         status, reason = known or ended
         self.workers.remove(worker)
@@ -243,7 +243,7 @@ def _alike(entry: Entry, settings: Settings) -> bool:
 
 
 def under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:
-    """Put a row under the ceilings known at the end of its run, which may be higher than those at its start."""
+    """Recompute fraction_of_ceiling with the ceilings known at the end of the run."""
     row = entry.row
     if row.status != "ok" or row.device not in rates:
         return entry

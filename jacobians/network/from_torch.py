@@ -77,11 +77,11 @@ class _Affine:
 
 
 class Chain:
-    """The layers of a module in order, and the watch that they stay what they are.
+    """The layers of a module in order, and the checks that they have not changed.
 
     Args:
         module: The torch module.
-        normalising: Whether batch norms may be in training mode, for who evaluates them as such.
+        normalising: Whether batch norms may be in training mode, for `module_gradient`.
 
     Attributes:
         sequence: The linear layers, batch norms and activations in their order.

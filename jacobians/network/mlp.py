@@ -1,4 +1,4 @@
-"""The network: weights, biases, its evaluation, and the walk over its layers that every mode shares."""
+"""The network: weights, biases, its evaluation, and the layer iteration of every mode."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ class MLP:
         return self.parameter_tuples()[1]
 
     def parameters(self) -> Iterator[Tensor]:
-        """Go over the parameters.
+        """Iterate over the parameters.
 
         Yields:
-            `W_1, b_1, W_2, …`, without the biases that there are none of.
+            `W_1, b_1, W_2, …`, omitting absent biases.
         """
         for W, b in zip(*self.parameter_tuples(), strict=True):
             yield W

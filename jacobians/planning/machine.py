@@ -70,7 +70,7 @@ class Ceilings:
         return fast ** (1 - share) * slow**share
 
 
-# Of no machine in particular; ratios between methods depend on them little.
+# Defaults when nothing was measured; ratios between methods depend on them little.
 ASSUMED = {
     "cpu": Ceilings(((2**18, 150e9), (2**20, 100e9), (2**24, 60e9), (2**28, 25e9)), 3e11, 1.5e11, 2e11, 1e-6),
     "accelerator": Ceilings(((2**20, 3e12), (2**28, 1.5e12)), 5e13, 2.5e13, 3e13, 5e-6),
@@ -139,7 +139,7 @@ def _times(mark: str) -> dict[str, dict[str, float]]:
     known: dict[str, dict[str, float]] = {}
     for key, times in found.items():
         if not isinstance(times, dict) or not all(isinstance(s, int | float) and 0 < s < math.inf for s in times.values()):
-            _set_aside(name)  # somebody else's, or half a file: nothing in it is to be trusted
+            _set_aside(name)  # corrupt cache file
             return {}
         known[key] = {method: float(s) for method, s in times.items()}
     return known
@@ -190,4 +190,4 @@ def _write(name: str, content: object) -> None:
             json.dump(content, file)
         Path(file.name).replace(directory / name)
     except (OSError, RuntimeError):
-        return  # a memory is a convenience: its loss costs time, never an answer
+        return  # the cache is optional

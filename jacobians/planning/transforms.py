@@ -1,4 +1,4 @@
-"""Whether torch is transforming, tracing or faking what happens now: there a kernel that reads memory would be wrong, silently."""
+"""Detect active torch transforms and tracers, under which a kernel that reads memory would be wrong, silently."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ import torch
 SCHEDULERS = ("local", "slurm")
 INSTALL = "install it with: pip install 'jacobians[cluster]'"
 JOBS = "jobs.json"
-PROBE_S = 60  # a task that answers later than this has no directory in common with us, or no node
+PROBE_S = 60  # timeout of the shared-directory probe
 
 
 @dataclass(frozen=True)

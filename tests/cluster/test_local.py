@@ -282,7 +282,7 @@ class TestTasks:
         scheduling.Jobs("local", {"tiny-0": "999999999", "tiny-1": "999999998"}).save(tmp_path)
         first, second = cluster.failures(tmp_path)
         assert first == "tiny-0: slurmstepd: error: CANCELLED DUE TO TIME LIMIT"
-        assert "ended without a word" in second
+        assert "exited without output" in second
 
 
 def journal_of(path, rows):

@@ -254,7 +254,7 @@ def _compile(command: str, target: Path, flags: tuple[str, ...]) -> None:
         digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest(), encoding="ascii")
         digest.chmod(0o600)
         # Several processes may compile at once: each puts a whole file in place. Between the two renames the digest is of another
-        # build, and whoever looks then compiles again.
+        # build, and the next process compiles again.
         built.replace(target)
         digest.replace(target.with_suffix(".sha256"))
 

@@ -146,7 +146,7 @@ def setting(activation: Activation) -> Setting:
 
 @dataclass
 class Kernel:
-    """A program for one problem, with the memory its pointers point to."""
+    """A program for one problem, with the buffers it references."""
 
     program: Program
     keep: tuple[Any, ...]

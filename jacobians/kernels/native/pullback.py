@@ -115,7 +115,7 @@ def scaled(t: Tensor, factor: float) -> Tensor:
 
 
 def refusing(gradients: Sequence[Tensor | None], of: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """Let whoever differentiates derivatives of ours again hear that they cannot."""
+    """Raise on double backward."""
     if not torch.is_grad_enabled():
         return gradients
     anchors = [t for t in of if t is not None and t.requires_grad]

@@ -42,7 +42,7 @@ class Addresses:
         if of is not flat:
             for t in flat:
                 if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
-                    raise NotPlain(f"a parameter is a {type(t).__name__} whose numbers do not stand in memory as they are")
+                    raise NotPlain(f"a parameter is a {type(t).__name__} not a plain strided tensor")
         now = [t.data_ptr() for t in flat]
         if of is not flat or now != at:
             for t in flat:
@@ -57,9 +57,9 @@ class Addresses:
 
 
 def plain(name: str, t: Tensor) -> Tensor:
-    """Return a tensor that a C function may read, one number behind the other."""
+    """Return a contiguous tensor that a C function may read."""
     if type(t) not in _PLAIN or t.is_neg() or t.layout is not torch.strided:
-        raise NotPlain(f"{name} is a {type(t).__name__} whose numbers do not stand in memory as they are")
+        raise NotPlain(f"{name} is a {type(t).__name__} not a plain strided tensor")
     if not t.is_contiguous():
         t = t.contiguous()
     if t.data_ptr() == 0:

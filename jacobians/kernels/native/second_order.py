@@ -57,7 +57,7 @@ class JacobianLoss:
         self._call = InputDerivatives(problem, biased, kind, penalty=1.0 / numbers)
 
     def __call__(self, x: Tensor, parameters: Sequence[Tensor], target: Tensor | None) -> Tensor:
-        """Compute, in autograd's record."""
+        """Compute, attached to the autograd graph."""
         for t in (x, *parameters):
             plain("x or a parameter", t)
         at = None if target is None else plain("the target", target)

@@ -34,7 +34,7 @@ static void NAME(finish_rows)(const Program *p, const REAL *const *bias, int64_t
         for (int64_t i = from; i < to; i++) s[i] += spoiled;
 }
 
-/* One sample on some threads: where its parts lie in `work`, and who of the threads this is. */
+/* One sample on some threads: where its parts lie in `work`, and the thread index. */
 typedef struct {
     const Program *p;
     const REAL *const *weight, *const *bias;
