@@ -122,6 +122,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, command):
     assert message in printed.err
 
 
+@pytest.mark.long
 def test_run_plot_compare(tmp_path, command):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')

@@ -118,6 +118,7 @@ def test_adding_a_method_works_as_written(tmp_path):
     subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
 
 
+@pytest.mark.long
 def test_adding_a_quantity_works_as_written(tmp_path):
     code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "register_quantity" in block)
     (tmp_path / "square_quantity.py").write_text(code, encoding="utf-8")
@@ -136,6 +137,7 @@ def test_adding_a_quantity_works_as_written(tmp_path):
     subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
 
 
+@pytest.mark.long
 def test_adding_a_figure_works_as_written(tmp_path):
     code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "CountChart" in block)
     (tmp_path / "counts_figure.py").write_text(code, encoding="utf-8")

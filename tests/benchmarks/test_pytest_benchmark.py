@@ -55,6 +55,7 @@ def benchmarks(tmp_path):
 FAST = ("--benchmark-max-time", "0.01", "--benchmark-warmup", "off")
 
 
+@pytest.mark.long
 def test_an_entry_a_case_in_the_json(benchmarks, tmp_path):
     methods = ("--method", "forward:eager", "--method", "reverse:eager")
     printed = benchmarks(
@@ -79,6 +80,7 @@ def test_an_entry_a_case_in_the_json(benchmarks, tmp_path):
     assert "(0001_" in printed or "Comparing against" in printed
 
 
+@pytest.mark.long
 def test_disabled_each_case_runs_once_with_its_verdict(benchmarks):
     assert "2 passed" in benchmarks("--benchmark-disable", "--method", "reverse:eager", "-k", "test_jacobian")
     printed = benchmarks("--benchmark-disable", "--method", "reverse:faulty-wrong", "-k", "test_jacobian", status=1)
@@ -99,6 +101,7 @@ def test_a_wrong_method_fails_and_an_unsupported_one_is_skipped(benchmarks):
         (("--method", "reverse:egaer"), "unknown method 'reverse:egaer': did you mean 'reverse:eager'?"),
     ],
 )
+@pytest.mark.long
 def test_mistakes_are_one_line(benchmarks, arguments, message):
     printed = benchmarks("--benchmark-only", *arguments, status=4)
     assert f"ERROR: {message}" in printed

@@ -67,6 +67,7 @@ def test_the_recorded_command_names_no_place(monkeypatch):
     assert describe_run(load_sweeps()["quick"], Settings(devices=())).command == "python bench.py run tiny --out .../out --seed 1"
 
 
+@pytest.mark.long
 def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
     """A marker that is not the nearest one is silently ignored: look at what the fixture really has."""
     probe = tmp_path / "probe.py"

@@ -96,6 +96,7 @@ def test_a_method_by_name_and_a_measurement_wait(session, tmp_path):
     assert (tmp_path / "started").read_text().count("started") == 3, "two parts and the linker: compiled once"
 
 
+@pytest.mark.long
 def test_a_process_that_ends_first_leaves_a_compiler_that_finishes(session, tmp_path):
     session("jac.jacobian(mlp, x); until((there / 'started').exists)")
     assert ".so" not in files(tmp_path)

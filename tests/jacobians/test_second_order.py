@@ -117,8 +117,11 @@ def test_blocks_and_threads(monkeypatch, method, N, threads):
         torch.set_num_threads(before)
 
 
+BIG = ((65, 33, 31, 7), (3, 130, 129, 2), (130, 20, 1))
+
+
 @needs_c
-@pytest.mark.parametrize("widths", [(1, 1), (5, 33, 65), (65, 33, 31, 7), (17, 1, 40, 3), (3, 130, 129, 2), (130, 20, 1)], ids=str)
+@pytest.mark.parametrize("widths", [(1, 1), (5, 33, 65), (17, 1, 40, 3), *(pytest.param(w, marks=pytest.mark.long) for w in BIG)], ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("method", NATIVE)
 def test_sizes_that_are_no_multiple_of_a_vector(method, dtype, widths):

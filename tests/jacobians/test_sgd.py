@@ -53,7 +53,15 @@ def test_refused():
         jac.SGD(biasless, 0.1).step(jac.gradient(mlp, x, target))
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"weight_decay": 0.01}, {"momentum": 0.5, "weight_decay": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.5, "weight_decay": 0.1},
+        *(pytest.param(one, marks=pytest.mark.long) for one in ({"momentum": 0.9}, {"weight_decay": 0.01})),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(("batch", "bias"), [(6, True), (1, False), (None, True), (80, True)])
 def test_two_hundred_fused_steps_are_torchs(options, batch, bias):
     mlp, x, target = case((4, 8, 8, 3), bias, loss="cross_entropy", batch=batch)
