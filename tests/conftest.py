@@ -11,8 +11,11 @@ COMPILING = (":jax", ":folx", ":torch.compile")  # libraries whose compiler runs
 
 
 def pytest_collection_modifyitems(items):
-    """Leave what a library's compiler makes slow to `make test-long`."""
+    """Leave what a library's compiler makes slow to `make test-long`; without a C compiler, skip what is about the kernels."""
+    bare = compiler.compiler() is None
     for item in items:
+        if bare and item.get_closest_marker("needs_compiler"):
+            item.add_marker(pytest.mark.skip(reason="no C compiler"))
         if any(library in item.name for library in COMPILING):
             item.add_marker(pytest.mark.long)
 

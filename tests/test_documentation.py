@@ -23,6 +23,7 @@ def blocks(path, language):
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.needs_compiler
 def test_the_results_table_is_the_committed_results():
     for path, written in ((ROOT / "README.md", docs.first_page()), (ROOT / "docs" / "results.md", docs.text())):
         assert path.read_text(encoding="utf-8").split(docs.START)[1].split(docs.END)[0].strip() == written
@@ -152,6 +153,7 @@ def test_adding_a_figure_works_as_written(tmp_path):
     subprocess.run([sys.executable, "-c", check, str(tmp_path)], cwd=ROOT, check=True)
 
 
+@pytest.mark.needs_compiler
 def test_the_tutorial_runs(capsys):
     names = {}
     for code in blocks(ROOT / "docs" / "tutorial.md", "python"):

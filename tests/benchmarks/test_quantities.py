@@ -81,6 +81,7 @@ def rows():
     return [row(f"gradient/reverse:{name}", median=seconds, **common) for name, seconds in times.items()]
 
 
+@pytest.mark.needs_compiler
 def test_tables_and_choices():
     assert tables.by_mode(rows())[1] == []
     (line,) = tables.by_method(rows())[1]
@@ -93,6 +94,7 @@ def test_tables_and_choices():
     assert title(rows()[0]).endswith("mse")
 
 
+@pytest.mark.needs_compiler
 def test_recommendations():
     problem = problem_of(rows()[0])
     found = recommend.recommend(problem, recommend.Evidence(rows(), {"cpu": RATES}), RATES)

@@ -45,6 +45,7 @@ def command(monkeypatch, capsys, evidence):
     return run
 
 
+@pytest.mark.needs_compiler
 def test_what_was_measured_is_ranked_by_it(evidence):
     found = recommend.recommend(Problem(widths=(2, 30, 30, 30, 10)), evidence, RATES, threads=2)
     assert found.confidence == "measured"
@@ -101,6 +102,7 @@ def test_the_lines_to_paste_run(problem):
     assert str(names["J"].dtype) == f"torch.{problem.dtype}"
 
 
+@pytest.mark.needs_compiler
 def test_the_command(command):
     printed = command("--L", 3, "--D", 2, "--K", 30, "--P", 10).out
     assert printed.splitlines()[1].split()[1] == "forward:native"
@@ -143,6 +145,7 @@ def test_what_was_never_measured_on_a_device_says_so_in_its_first_line(evidence)
     assert answer.lines(found)[1].startswith("predicted, never measured on this device: use ")
 
 
+@pytest.mark.needs_compiler
 def test_json(command):
     record = json.loads(command("--L", 3, "--D", 2, "--K", 30, "--P", 10, "--json").out)
     assert record["method"] == "forward:native"

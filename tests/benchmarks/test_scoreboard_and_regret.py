@@ -23,6 +23,7 @@ SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name
 
 
 class TestScoreboard:
+    @pytest.mark.needs_compiler
     def test_ours_the_best_peer_and_the_choice(self):
         times = {"forward:native": 1e-5, "reverse:native": 2e-5, "reverse:jax": 4e-5, "forward:torch.func": 9e-5, "reverse:dense": 1e-6}
         rows = [row(m, median=t, fraction_of_ceiling=0.25) for m, t in times.items()]
@@ -54,6 +55,7 @@ class TestRegret:
             found += [row("reverse:jax", D=D, P=P, median=1e-9)]  # a peer's time is nobody's regret
         return found
 
+    @pytest.mark.needs_compiler
     def test_rules_are_judged_on_the_measured_times(self):
         found = {
             r.chooser: r for r in regret.regrets(self.rows(), {"oracle": lambda p: "forward" if p.D == 1 else "reverse"}, {"cpu": RATES})

@@ -24,6 +24,7 @@ PAGES = 2**18  # stacks of threads, Python's own objects
 @pytest.mark.parametrize("batch", [None, 1, 7])
 @pytest.mark.parametrize("widths", [(6, 9, 9, 5), (5, 4), (30, 8, 40)], ids=str)
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.needs_compiler
 def test_any_bound_gives_the_same_jacobian(mode, widths, batch):
     mlp, x = network(widths, batch=batch, bias=True, output_activation="tanh")
     problem = problem_of(mlp, x)
@@ -143,6 +144,7 @@ def test_bad_bounds():
 
 @pytest.mark.parametrize("loss", ["mse", "l1(reduction=sum, scale=0.5)", "cross_entropy"])
 @pytest.mark.parametrize("batch", [None, 1, 100])
+@pytest.mark.needs_compiler
 def test_any_bound_gives_the_same_gradient(batch, loss):
     mlp, x = network((6, 9, 9, 5), batch=batch, bias=True)
     rule = loss_of(loss)

@@ -31,7 +31,7 @@ def check_jacobian(method, output, widths, batch):
     mlp, x = network(widths, batch=batch, bias=True, output_activation=output)
     reason = jac.find_method(method).unsupported(jac.planning.plan.problem_of(mlp, x))
     if reason is not None:
-        assert method in PEERS
+        assert method in PEERS or "needs a C compiler" in reason
         pytest.skip(reason)
     y, J = jac.value_and_jacobian(mlp, x, method)
     exact = autograd(mlp, x)
@@ -54,7 +54,7 @@ def test_factors_and_the_planner(output):
 def test_derivatives_with_respect_to_parameters(monkeypatch, method, output):
     monkeypatch.setattr("tests.jacobians.test_quantity_methods.network", lambda *a, **k: network(*a, **{**k, "output_activation": output}))
     reason = jac.find_method(method).unsupported(jac.Problem(widths=(4, 6, 3), batch=5, output_activation=output, loss="mse"))
-    assert reason is None or f"has no {output} in C" in reason
+    assert reason is None or f"has no {output} in C" in reason or "needs a C compiler" in reason
     if reason is None:
         check(method, (4, 6, 5, 3), 7, jac.Loss("mse", "sum"))
 

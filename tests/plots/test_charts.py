@@ -142,6 +142,7 @@ class TestOthers:
         assert chart.points[1].y == pytest.approx((1.105, 1), rel=1e-3)
         assert mixed_gain.chart_of(rows[:2], "gain") is None
 
+    @pytest.mark.needs_compiler
     def test_regret_as_steps(self):
         rows = [row(m, D=D, median=t) for D in (2, 64) for m, t in (("forward:native", 1e-5), ("reverse:native", 3e-5))]
         chart = regret.chart_of(rows, "regret", {"cpu": RATES})

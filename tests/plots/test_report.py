@@ -29,6 +29,7 @@ def embedded(page, name):
     return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)[1])
 
 
+@pytest.mark.needs_compiler
 def test_the_page_holds_what_the_results_say(results):
     page = report.render(results)
     assert "15 measurements on 5 problems" in page
@@ -51,6 +52,7 @@ def test_the_page_holds_what_the_results_say(results):
     assert len(machine["problems"]) == 5
 
 
+@pytest.mark.needs_compiler
 def test_it_asks_nobody_for_anything(results):
     page = report.render(results)
     addresses = set(re.findall(r"""(?:https?:)?//[\w.-]+""", page)) - {"http://www.w3.org"}  # the names of XML
@@ -59,6 +61,7 @@ def test_it_asks_nobody_for_anything(results):
     assert "default-src 'none'" in page
 
 
+@pytest.mark.needs_compiler
 def test_ids_are_unique_and_what_they_name_is_there(results):
     page = report.render(results)
     ids = re.findall(r'\bid="([^"]+)"', page)
