@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from benchmarks.analysis import scoreboard
 from benchmarks.analysis.tables import by_method, by_mode, duration, place
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, study_directories, write_atomically
-from benchmarks.records.problems import best_of_ours, disturbed, groups, key_of, title
+from benchmarks.records.problems import best_of_ours, groups, key_of, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
@@ -25,7 +26,9 @@ from plots import figures, style
 from plots.chart import Exhibit, ResultFile, exhibits
 from plots.report import explorer, summary
 
-COLUMNS = ("sweep", "problem", "device", "method", "status", "median", "low", "high", "ceiling", "error", "memory", "flags", "reason")
+COLUMNS = ("sweep", "problem", "device", "method", "status", "median", "error", "flags", "reason")
+OVER = {"depth": "depth L", "inputs": "inputs D", "width": "width K", "outputs": "outputs P", "batch": "batch size N"}
+SMALL = 12_000  # bytes of a drawing that a folded part embeds though a file of the repository has it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class _Loaded:
 def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Path:
     """Write the report."""
     target = out or Path("report.html")
-    page = render(list(results) if results else result_files())
+    page = render(list(results) if results else result_files(), target.parent)
     try:
         write_atomically(target, page)
     except OSError as error:
@@ -46,8 +49,8 @@ def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Pat
     return target
 
 
-def render(paths: Sequence[Path]) -> str:
-    """Make the page; the same results give the same bytes."""
+def render(paths: Sequence[Path], place: Path = ROOT / "docs") -> str:
+    """Make the page for a directory, from which it links to figures; the same results give the same bytes."""
     if not paths:
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     loaded = [_Loaded(path, read_csv(path), read_provenance(path)) for path in paths]
@@ -65,17 +68,18 @@ def render(paths: Sequence[Path]) -> str:
     environment = Environment(
         loader=PackageLoader("plots.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    sentences = summary.sentences(rows)
     templates = Path(__file__).with_name("templates")
     return environment.get_template("report.html").render(
         style=Markup((templates / "report.css").read_text(encoding="utf-8") + style.DARK_SHEET),
         model=Markup(explorer.model()),
         script=Markup((templates / "report.js").read_text(encoding="utf-8")),
-        sentences=summary.sentences(rows),
+        sentences=sentences[:3],
+        noise=sentences[3],
         measured_at=max((row.started_at or "" for row in rows), default="")[:10],
-        disturbed=disturbed(rows),
         modes=_modes(loaded),
         boards=[board for machine in machines for board in _boards(loaded, machine)],
-        sections=_sections(shown, several=len(machines) + len(lone) > 1),
+        **_parts(shown, {r.origin.machine: r.rows[0].device_name for r in reversed(loaded) if r.rows}, place),
         devices=_devices(rows),
         methods=_methods(rows),
         origins=[_origin(result) for result in loaded],
@@ -103,26 +107,80 @@ def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
             scores = scoreboard.scores(result.rows, result.origin.sweep, result.origin.rates)
             columns, rows = scoreboard.table(scores)
             if rows:
-                boards.append({"title": result.rows[0].device_name, "columns": columns, "rows": rows})
+                sweep = result.origin.sweep
+                heading = f"{sweep.title}: ours against the best library, on {result.rows[0].device_name}"
+                boards.append({"sweep": sweep.name, "title": heading, "columns": columns, "rows": rows})
     return boards
 
 
-def _sections(shown: list[tuple[str, Exhibit]], several: bool) -> list[dict[str, Any]]:
-    sections: dict[str, list[dict[str, Any]]] = {}
+def _parts(shown: list[tuple[str, Exhibit]], names: dict[str, str], place: Path) -> dict[str, Any]:
+    """Sort the figures into the parts of the page: those in sight, in its order, and the folded ones by section."""
+    shown = _in_page_order(shown)
+    headline: list[dict[str, Any]] = []
+    over: dict[str, dict[str, Any]] = {}
+    libraries: list[dict[str, Any]] = []
+    beside: list[dict[str, Any]] = []
+    folded: dict[str, list[dict[str, Any]]] = {}
     for number, (machine, exhibit) in enumerate(shown, start=1):
-        chart = exhibit.chart
-        sources = " ".join(f"results/{machine}/{name}.csv" for name in exhibit.sources)
-        record = {
-            "number": number,
-            "title": f"{chart.title or chart.topic}{f' ({machine})' if several else ''}",
-            "caption": chart.caption,
-            "svg": Markup(_inline(exhibit, number)),
-            "commands": [f"python bench.py run {' '.join(exhibit.sources)}", f"python bench.py report {sources}"]
-            if sources
-            else [f"python bench.py study {exhibit.study}"],
-        }
-        sections.setdefault(exhibit.section, []).append(record)
-    return [{"title": heading, "figures": records} for heading, records in sections.items()]
+        name = names.get(machine, machine)
+        sweep = exhibit.sources[0] if exhibit.sources else ""
+        if exhibit.chart.stem == "headline":
+            headline = headline or [_figure(exhibit, number, machine, name)]
+        elif exhibit.section == "Growth" and sweep in OVER and sweep not in over:
+            over[sweep] = {"heading": f"Forward or reverse over {OVER[sweep]}, on {name}", **_figure(exhibit, number, machine, name)}
+        elif exhibit.section == "Against every library":
+            libraries.append(_figure(exhibit, number, machine, name))
+        elif exhibit.section == "Devices":
+            beside.append(_figure(exhibit, number, machine, name))
+        else:
+            folded.setdefault(exhibit.section, []).append(_figure(exhibit, number, machine, name, place))
+    return {
+        "headline": headline,
+        "over": [over[sweep] for sweep in OVER if sweep in over],
+        "libraries": libraries,
+        "beside": beside,
+        "sections": [{"title": heading, "figures": records} for heading, records in folded.items()],
+    }
+
+
+def _in_page_order(shown: list[tuple[str, Exhibit]]) -> list[tuple[str, Exhibit]]:
+    """Order figures as they stand in the page, so that their numbers rise in it."""
+    folded = len(OVER) + 3
+    places = {"Devices": len(OVER) + 1, "Against every library": len(OVER) + 2}
+    taken: set[str] = set()
+
+    def rank(exhibit: Exhibit) -> int:
+        sweep = exhibit.sources[0] if exhibit.sources else ""
+        if exhibit.chart.stem == "headline":
+            return 0
+        if exhibit.section == "Growth" and sweep in OVER and sweep not in taken:
+            taken.add(sweep)
+            return 1 + list(OVER).index(sweep)
+        return places.get(exhibit.section, folded)
+
+    sections = list(dict.fromkeys(exhibit.section for _, exhibit in shown))
+    ranked = [(rank(pair[1]), sections.index(pair[1].section), pair) for pair in shown]
+    return [pair for _, _, pair in sorted(ranked, key=lambda item: item[:2])]
+
+
+def _figure(exhibit: Exhibit, number: int, machine: str, name: str, place: Path | None = None) -> dict[str, Any]:
+    """Record a figure; with a place, one that is large and drawn in the repository is linked to from there."""
+    chart = exhibit.chart
+    sources = " ".join(f"results/{machine}/{source}.csv" for source in exhibit.sources)
+    drawn = ROOT / "plots" / "figures" / machine / f"{chart.stem}.svg"
+    linked = place is not None and drawn.is_file() and drawn.stat().st_size > SMALL
+    return {
+        "number": number,
+        "title": f"{chart.title or chart.topic}{f' ({name})' if name else ''}",
+        "caption": chart.caption,
+        "svg": "" if linked else Markup(_inline(exhibit, number)),
+        "link": Path(os.path.relpath(drawn, place.resolve())).as_posix() if linked and place else "",
+        "commands": [f"python bench.py run {' '.join(exhibit.sources)}", f"python bench.py report {sources}"]
+        if sources
+        else [f"python bench.py study {exhibit.study}"]
+        if exhibit.study
+        else [],
+    }
 
 
 def _inline(exhibit: Exhibit, number: int) -> str:
@@ -210,11 +268,7 @@ def _cells(row: Row) -> list[Any]:
         row.method,
         row.status,
         short(row.median_s),
-        short(row.ci_low_s, 3),
-        short(row.ci_high_s, 3),
-        short(row.fraction_of_ceiling, 3),
         short(row.rel_error, 2),
-        row.peak_bytes,
         row.flags or "",
         row.reason or "",
     ]

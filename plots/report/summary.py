@@ -36,7 +36,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         beside = (
             f"The best hand-written method beats every library on {wins} of {len(leads)} of them, in the median by "
             f"{statistics.median(lead for lead, _ in leads):.2f} times; most on {most[1]}, {most[0]:.3g} times, least on {least[1]}, "
-            f"{least[0]:.2f} times. Ratios are of paired blocks."
+            f"{least[0]:.2f} times."
         )
     else:
         beside = "No problem has both a hand-written method and a library's."
@@ -45,4 +45,4 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         f"on {reverse}."
     )
     noise = disturbed(rows)
-    return [checked, beside, modes, f"{noise[0].upper()}{noise[1:]}."]
+    return [modes, beside, checked, f"{noise[0].upper()}{noise[1:]}. Ratios are of paired blocks."]

@@ -17,29 +17,22 @@
     for (const [unit, scale] of [["s", 1], ["ms", 1e-3], ["µs", 1e-6]]) if (seconds >= scale) return `${(seconds / scale).toPrecision(3)} ${unit}`;
     return `${(seconds / 1e-9).toPrecision(3)} ns`;
   }
-  function size(bytes) {
-    if (bytes === null) return "–";
-    for (const [unit, scale] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) if (bytes >= scale) return `${(bytes / scale).toPrecision(3)} ${unit}`;
-    return `${bytes} B`;
-  }
 
   // All rows.
   const { columns, rows } = read("table-data");
   const at = Object.fromEntries(columns.map((name, index) => [name, index]));
   const SHOWN = [
     ["sweep", "sweep"], ["problem", "problem"], ["device", "device"], ["method", "method"], ["status", "status"], ["median", "median"],
-    ["interval", null], ["of ceiling", "ceiling"], ["rel. error", "error"], ["peak memory", "memory"], ["flags", "flags"], ["reason", "reason"],
+    ["rel. error", "error"], ["flags", "flags"], ["reason", "reason"],
   ];
   const TEXT = new Set(["sweep", "problem", "device", "method", "flags"]);
   const PAGE = 25;
   let order = { column: null, descending: false }, limit = PAGE, found = rows;
 
   function cells(row) {
-    const number = (value) => (value === null ? "–" : String(value));
-    const interval = row[at.low] === null ? "–" : `${duration(row[at.low])} to ${duration(row[at.high])}`;
     return [
-      row[at.sweep], row[at.problem], row[at.device], row[at.method], row[at.status], duration(row[at.median]), interval,
-      number(row[at.ceiling]), row[at.error] === null ? "–" : row[at.error].toExponential(1), size(row[at.memory]), row[at.flags], row[at.reason],
+      row[at.sweep], row[at.problem], row[at.device], row[at.method], row[at.status], duration(row[at.median]),
+      row[at.error] === null ? "–" : row[at.error].toExponential(1), row[at.flags], row[at.reason],
     ];
   }
   function draw() {
@@ -79,16 +72,13 @@
     const line = element("tr");
     for (const [name, column] of SHOWN) {
       const head = element("th", { scope: "col" });
-      if (column === null) head.append(name);
-      else {
-        head.append(element("button", { type: "button" }, name));
-        head.firstChild.addEventListener("click", () => {
-          order = { column, descending: order.column === column && !order.descending };
-          line.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
-          head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
-          select();
-        });
-      }
+      head.append(element("button", { type: "button" }, name));
+      head.firstChild.addEventListener("click", () => {
+        order = { column, descending: order.column === column && !order.descending };
+        line.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
+        select();
+      });
       line.append(head);
     }
     document.querySelector("#row-table thead").replaceChildren(line);
@@ -182,5 +172,5 @@
   draw();
   fields();
   // A printed page shows what a reader could unfold.
-  addEventListener("beforeprint", () => document.querySelectorAll("figure details").forEach((details) => { details.open = true; }));
+  addEventListener("beforeprint", () => document.querySelectorAll("figure details, details.part").forEach((details) => { details.open = true; }));
 })();
