@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -113,12 +114,18 @@ def _panel(variable: str, rows: dict[str, list[Row]]) -> Panel:
 def _crossovers(device: str, best: dict[str, dict[int, Row]]) -> list[Crossover]:
     """Find where the modes are equal, between neighbours whose intervals are apart: what noise could turn is not marked."""
     forward, reverse = (best.get(mode, {}) for mode in BOTH)
-    apart = [x for x in sorted(forward.keys() & reverse.keys()) if x > 0 and _apart(forward[x], reverse[x])]
+    both = sorted(x for x in forward.keys() & reverse.keys() if x > 0)
+    equal = crossings(both, [forward[x].median / reverse[x].median for x in both])
+    sure = [x for x in both if _apart(forward[x], reverse[x])]
     found: list[Crossover] = []
-    for x in crossings(apart, [forward[x].median / reverse[x].median for x in apart]):
-        low, high = max(a for a in apart if a <= x), min(a for a in apart if a >= x)
+    for before, after in pairwise(sure):
+        first = BOTH[forward[before].median > reverse[before].median]
+        if first == BOTH[forward[after].median > reverse[after].median]:
+            continue
+        here = [math.log(x) for x in equal if before <= x <= after]
+        x = math.exp(sum(here) / len(here))  # several only where noise decides
+        low, high = max(a for a in both if a <= x), min(a for a in both if a >= x)
         part = math.log(x / low) / math.log(high / low) if high > low else 0.0
-        first = BOTH[forward[low].median > reverse[low].median]
         found.append(Crossover(device, first, x, forward[low].median ** (1 - part) * forward[high].median ** part))
     return found
 

@@ -24,6 +24,7 @@ from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians.planning.registry import methods, quantities
 from plots import figures, style
 from plots.chart import Exhibit, ResultFile, exhibits
+from plots.charts.headline import headline
 from plots.report import explorer, summary
 
 COLUMNS = ("sweep", "problem", "device", "method", "status", "median", "error", "flags", "reason")
@@ -65,6 +66,8 @@ def render(paths: Sequence[Path], place: Path = ROOT / "docs") -> str:
     everything = set(result_files()) <= set(paths)  # and so machines that have studies alone too
     lone = [directory for directory in study_directories() if everything and directory not in {path.parent for path in paths}]
     shown += [(directory.name, exhibit) for directory in lone for exhibit in exhibits([], directory)]
+    if chart := headline([ResultFile(r.path, r.rows, r.origin.rates, r.origin.sweep) for r in loaded]):
+        shown.insert(0, ("", Exhibit("Headline", chart)))
     environment = Environment(
         loader=PackageLoader("plots.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
