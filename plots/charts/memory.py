@@ -29,7 +29,8 @@ def memory(results: Results) -> Iterator[Exhibit]:
 def beyond_output(row: Row) -> float:
     """Return the peak memory of a call beyond the J that it returned, with what a kernel keeps between calls."""
     problem = problem_of(row)
-    kept = program.working_bytes(row.mode, problem) if row.implementation == "native" and runner.available() else 0
+    native = row.implementation == "native" and runner.available()
+    kept = program.working_bytes(row.mode, problem, threads=row.threads) if native else 0  # where it was measured, not here
     return max(PAGE, kept + (row.peak_bytes or 0) - problem.itemsize * problem.N * problem.P * problem.D)
 
 

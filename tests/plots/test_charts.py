@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from benchmarks.workloads.cases import Sweep
 from plots import figures, style
@@ -277,3 +278,17 @@ class TestQuantities:
         file = ResultFile(tmp_path / "gradients.csv", self.rows(), {"cpu": RATES}, self.sweep())
         stems = [exhibit.chart.stem for exhibit in exhibits([file]) if exhibit.sources]
         assert [stem for stem in stems if "gradients" in stem] == ["speedups-gradients", "growth-gradients"]
+
+
+@pytest.mark.needs_compiler
+def test_memory_is_that_of_the_threads_of_the_row():
+    one = row("forward:native", L=5, D=32, K=256, P=64, N=256, threads=2, peak_bytes=0)
+    before, found = torch.get_num_threads(), set()
+    try:
+        for here in (1, 2, 3):
+            torch.set_num_threads(here)
+            found.add(memory.beyond_output(one))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+    assert found != {memory.beyond_output(one.model_copy(update={"threads": 5}))}

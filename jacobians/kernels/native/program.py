@@ -221,10 +221,10 @@ def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
     )
 
 
-def working_bytes(mode: str, problem: Problem, lean: bool = False) -> int:
-    """Return the memory a call uses beyond J."""
-    kernel = assemble(mode, problem, lean)
-    threads = torch.get_num_threads() if kernel.threaded else 1
+def working_bytes(mode: str, problem: Problem, lean: bool = False, threads: int | None = None) -> int:
+    """Return the memory a call uses beyond J, on torch's number of threads by default."""
+    kernel = assemble(mode, problem, lean, threads)
+    threads = (threads or torch.get_num_threads()) if kernel.threaded else 1
     return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
 
 
@@ -237,13 +237,13 @@ def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) 
     return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
 
 
-def assemble(mode: str, problem: Problem, lean: bool = False) -> Kernel:
+def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | None = None) -> Kernel:
     """Lay out a call."""
     if problem.activations[-1].coupled:  # whose slopes torch multiplies in, behind the kernel
         problem = problem.with_(output_activation="identity")
     mode, tree = _tree(mode, problem)
     widths, layers = problem.widths, problem.L + 1
-    threads = 1 if lean else torch.get_num_threads()
+    threads = 1 if lean else threads or torch.get_num_threads()
     kind = _kind(mode, problem, lean)
     widest, slopes = -(-max(widths) // 16) * 16, sum(widths[1:])
     scaled_last = not problem.activations[-1].linear or layers == 1
