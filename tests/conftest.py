@@ -1,12 +1,15 @@
 """What the tests of several packages share."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 import bench
 from jacobians.kernels.native import compiler
 
+EXTRAS = ("jax", "zarr", "sklearn", "mlxtend", "backpack", "opacus", "curvlinops", "folx")
+MISSING = [name for name in EXTRAS if find_spec(name) is None]
 COMPILING = (":jax", ":folx", ":torch.compile")  # libraries whose compiler runs again for each shape and type
 
 
@@ -14,6 +17,9 @@ def pytest_collection_modifyitems(items):
     """Leave what a library's compiler makes slow to `make test-long`; without a C compiler, skip what is about the kernels."""
     bare = compiler.compiler() is None
     for item in items:
+        wanted = item.get_closest_marker("needs")
+        if any(name in MISSING for name in (wanted.args if wanted else ())) or ("zarr" in MISSING and "outofcore.py" in item.nodeid):
+            item.add_marker(pytest.mark.skip(reason="an optional package is not installed"))
         if bare and item.get_closest_marker("needs_compiler"):
             item.add_marker(pytest.mark.skip(reason="no C compiler"))
         if any(library in item.name for library in COMPILING):
@@ -22,10 +28,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Skip what asks for the kernels by name where no compiler is found."""
+    """Skip what asks for the kernels by name where no compiler is found, and for a package that is not installed."""
     try:
         return (yield)
-    except (ValueError, compiler.CompilerError) as error:
+    except (ValueError, ModuleNotFoundError, compiler.CompilerError) as error:
+        if MISSING and ("not installed" in str(error) or getattr(error, "name", None) in MISSING):
+            pytest.skip(str(error).splitlines()[0])
         if "needs a C compiler and found none" in str(error) and compiler.compiler() is None:
             pytest.skip("no C compiler")
         raise

@@ -95,6 +95,7 @@ def test_tables_and_choices():
 
 
 @pytest.mark.needs_compiler
+@pytest.mark.needs("jax")
 def test_recommendations():
     problem = problem_of(rows()[0])
     found = recommend.recommend(problem, recommend.Evidence(rows(), {"cpu": RATES}), RATES)

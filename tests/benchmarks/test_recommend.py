@@ -46,6 +46,7 @@ def command(monkeypatch, capsys, evidence):
 
 
 @pytest.mark.needs_compiler
+@pytest.mark.needs("jax")
 def test_what_was_measured_is_ranked_by_it(evidence):
     found = recommend.recommend(Problem(widths=(2, 30, 30, 30, 10)), evidence, RATES, threads=2)
     assert found.confidence == "measured"
@@ -56,6 +57,7 @@ def test_what_was_measured_is_ranked_by_it(evidence):
     assert "reverse:torch.func" not in [p.method for p in found.ranked], "its Jacobian was wrong"
 
 
+@pytest.mark.needs("jax")
 def test_what_was_not_is_scaled_from_the_nearest(evidence):
     near = recommend.recommend(Problem(widths=(2, 30, 30, 30, 12)), evidence, RATES, threads=2)
     assert (near.confidence, near.nearest) == ("nearby", "L=3 D=2 K=30 P=10")
