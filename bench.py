@@ -390,7 +390,7 @@ def report(
     results: Results = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Where to write it; report.html by default.")] = None,
 ) -> None:
-    """Write one self-contained HTML page of results: figures, scoreboard, all rows, and an explorer of shapes."""
+    """Write one HTML page of results that loads nothing: figures, scoreboard, all rows, and an explorer of shapes."""
     files = names.results(results or [])
     from plots.report import page
 

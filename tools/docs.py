@@ -84,16 +84,18 @@ def first_page() -> str:
     chart = headline(files)
     if chart is None:
         return ""
-    chosen = {device: found for device in DEVICES if (found := rows_of(files, device))}
+    chosen = rows_of(files)
     lines = [textwrap.fill(f"**{chart.title}.** {chart.caption}", 118), ""]
     names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
     lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
     for variable in SWEEPS:
         families = [found[variable] for found in chosen.values() if variable in found]
-        sizes = sorted({getattr(row, variable) for row in families[0]}) if families else []
-        for size in (sizes[0], sizes[-1]) if sizes else ():
+        sizes = {getattr(row, variable) for row in families[0]} if families else set()
+        for size in sorted({min(sizes), max(sizes)}) if sizes else ():
             here = [[row for row in found.get(variable, []) if getattr(row, variable) == size] for found in chosen.values()]
-            lines.append(f"| {title(here[0][0])} | {' | '.join(cell for rows in here for cell in _modes_of(rows))} |")
+            lines.append(
+                f"| {title(next(row for rows in here for row in rows))} | {' | '.join(cell for rows in here for cell in _modes_of(rows))} |"
+            )
     libraries = "; ".join(f"{DEVICES[device]}: {found}" for device, found in chart.libraries.items())
     return "\n".join([*lines, "", f"{chart.subtitle}.", f"Libraries measured: {libraries}. The winner is in bold."])
 

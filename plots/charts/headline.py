@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.records.problems import best_baseline, best_by_mode, groups, is_baseline
+from benchmarks.records.problems import best_baseline, best_by_mode, fastest, groups, is_baseline, ratio
 from benchmarks.records.rows import Row, ok_rows
 from jacobians.planning.registry import JACOBIAN
 from plots import style
@@ -25,6 +26,7 @@ SWEEPS = {"L": "depth", "D": "inputs", "K": "width", "P": "outputs"}
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 LINES = {"cpu": "-", "cuda": (0, (4, 1.6))}
 BOTH = ("forward", "reverse")
+LINES_OF = (*BOTH, "library")
 CLEARLY = 1.25  # times as fast
 
 
@@ -56,153 +58,153 @@ class HeadlineChart(Chart):
     libraries: dict[str, str]
 
 
+Best = dict[str, dict[int, Row]]  # forward, reverse, library -> size -> the fastest row
+
+
 def headline(files: Sequence[ResultFile]) -> HeadlineChart | None:
     """Make the chart from the four sweeps, of the machine with most of them for each device; `None` with fewer than two."""
-    chosen = {device: found for device in DEVICES if (found := rows_of(files, device))}
-    rows = [row for found in chosen.values() for family in found.values() for row in family]
-    panels = tuple(
-        _panel(variable, {device: found[variable] for device, found in chosen.items() if variable in found})
-        for variable in SWEEPS
-        if any(variable in found for found in chosen.values())
-    )
-    if len(panels) < 2:
+    chosen = rows_of(files)
+    variables = [variable for variable in SWEEPS if any(variable in found for found in chosen.values())]
+    if len(variables) < 2:
         return None
-    where = "; ".join(
-        f"{DEVICES[device]}: {_origin(row for family in found.values() for row in family)}" for device, found in chosen.items()
-    )
+    every = {device: [row for family in found.values() for row in family] for device, found in chosen.items()}
+    first = next(iter(every.values()))[0]
     return HeadlineChart(
         stem="headline",
-        title=_gain(chosen),
+        title=_gain(every),
         topic="Time of one Jacobian over depth, inputs, width and outputs",
-        subtitle=f"One x, {rows[0].activation}, {rows[0].dtype}. {where}",
-        caption=_lead(chosen),
-        panels=panels,
-        libraries={device: _libraries(row for family in found.values() for row in family) for device, found in chosen.items()},
+        subtitle=f"One x, {first.activation}, {first.dtype}. "
+        + "; ".join(f"{DEVICES[device]}: {_origin(rows)}" for device, rows in every.items()),
+        caption=_lead(every),
+        panels=tuple(_panel(v, {device: found[v] for device, found in chosen.items() if v in found}) for v in variables),
+        libraries={device: _libraries(rows) for device, rows in every.items()},
     )
 
 
-def rows_of(files: Sequence[ResultFile], device: str) -> dict[str, list[Row]]:
-    """Return each variable's largest family on a device, from the machine that has most of them."""
-    machines: dict[str, dict[str, list[Row]]] = {}
-    for variable, sweep in SWEEPS.items():
-        for file in sorted((file for file in files if file.name == sweep), key=lambda file: str(file.path)):
-            rows = [row for row in ok_rows(file.rows) if row.device == device and row.quantity == JACOBIAN]
-            found = [family for family in families(rows, variable) if all(any(mode == row.mode for row in family) for mode in BOTH)]
-            if found:
-                machines.setdefault(rows[0].machine, {})[variable] = max(found, key=len)
-    return max(machines.values(), key=lambda found: (len(found), sum(map(len, found.values()))), default={})
+def rows_of(files: Sequence[ResultFile]) -> dict[str, dict[str, list[Row]]]:
+    """Return device -> variable -> rows: of the machine that has most of the sweeps, and of the same problems on all devices."""
+    chosen: dict[str, dict[str, list[Row]]] = {}
+    for device in DEVICES:
+        machines: dict[str, dict[str, list[Row]]] = {}
+        for variable, sweep in SWEEPS.items():
+            same = next((_fixed(found[variable][0], variable) for found in chosen.values() if variable in found), None)
+            for file in sorted((file for file in files if file.name == sweep), key=lambda file: str(file.path)):
+                rows = [row for row in ok_rows(file.rows) if row.device == device and row.quantity == JACOBIAN]
+                found = [family for family in families(rows, variable) if same in {None, _fixed(family[0], variable)}]
+                found = [family for family in found if best_by_mode(family).keys() >= set(BOTH)]
+                if found:
+                    machines.setdefault(rows[0].machine, {})[variable] = max(found, key=len)
+        if machines:
+            chosen[device] = max(machines.values(), key=lambda found: (len(found), sum(map(len, found.values()))))
+    return chosen
+
+
+def _fixed(row: Row, variable: str) -> tuple[object, ...]:
+    return (*(getattr(row, name) for name in VARIABLES if name != variable), row.activation, row.bias, row.init, row.dtype)
 
 
 def _panel(variable: str, rows: dict[str, list[Row]]) -> Panel:
-    traces: dict[str, dict[str, Trace]] = {}
-    crossovers: list[Crossover] = []
-    for device, family in rows.items():
-        best: dict[str, dict[int, Row]] = {}
-        for group in groups(family):
-            x = getattr(group[0], variable)
-            library = best_baseline(group)
-            for name, row in (*best_by_mode(group).items(), *([("library", library)] if library else [])):
-                best.setdefault(name, {})[x] = row
-        shown = [*BOTH, "library"]
-        traces[device] = {name: make_trace(name, name, [point(x, row) for x, row in best[name].items()]) for name in shown if name in best}
-        crossovers += _crossovers(device, best)
+    best = {device: _best(family, variable) for device, family in rows.items()}
     first = next(iter(rows.values()))[0]
-    fixed = ", ".join(f"{name} = {getattr(first, name)}" for name in SWEEPS if name != variable)
-    return Panel(VARIABLES[variable], fixed, _finding(variable, traces, crossovers), traces, tuple(crossovers))
+    crossovers = tuple(crossover for device, found in best.items() for crossover in _crossovers(device, found))
+    return Panel(
+        VARIABLES[variable],
+        ", ".join(f"{name} = {getattr(first, name)}" for name in SWEEPS if name != variable),
+        _finding(variable, best, crossovers),
+        {
+            device: {
+                name: make_trace(name, name, [point(x, row) for x, row in found[name].items()]) for name in LINES_OF if found.get(name)
+            }
+            for device, found in best.items()
+        },
+        crossovers,
+    )
 
 
-def _crossovers(device: str, best: dict[str, dict[int, Row]]) -> list[Crossover]:
-    """Find where the modes are equal, between neighbours whose intervals are apart: what noise could turn is not marked."""
-    forward, reverse = (best.get(mode, {}) for mode in BOTH)
+def _best(family: Sequence[Row], variable: str) -> Best:
+    best: Best = {}
+    for group in groups(family):
+        library = best_baseline(group)
+        for name, row in (*best_by_mode(group).items(), *([("library", library)] if library else [])):
+            best.setdefault(name, {})[getattr(row, variable)] = row
+    return best
+
+
+def _crossovers(device: str, best: Best) -> Iterator[Crossover]:
+    """Find where the modes are equal, between sizes whose intervals are apart: what noise could turn is not marked."""
+    forward, reverse = best["forward"], best["reverse"]
     both = sorted(x for x in forward.keys() & reverse.keys() if x > 0)
     equal = crossings(both, [forward[x].median / reverse[x].median for x in both])
-    sure = [x for x in both if _apart(forward[x], reverse[x])]
-    found: list[Crossover] = []
-    for before, after in pairwise(sure):
-        first = BOTH[forward[before].median > reverse[before].median]
-        if first == BOTH[forward[after].median > reverse[after].median]:
-            continue
-        here = [math.log(x) for x in equal if before <= x <= after]
-        x = math.exp(sum(here) / len(here))  # several only where noise decides
-        low, high = max(a for a in both if a <= x), min(a for a in both if a >= x)
-        part = math.log(x / low) / math.log(high / low) if high > low else 0.0
-        found.append(Crossover(device, first, x, forward[low].median ** (1 - part) * forward[high].median ** part))
-    return found
+    ahead = [(x, mode) for x in both for mode, other in (BOTH, BOTH[::-1]) if _ahead(best[mode][x], best[other][x])]
+    for (before, first), (after, then) in pairwise(ahead):
+        if first != then:
+            here = [math.log(x) for x in equal if before <= x <= after]
+            x = math.exp(sum(here) / len(here))  # several only where noise decides
+            low, high = max(a for a in both if a <= x), min(a for a in both if a >= x)
+            part = math.log(x / low) / math.log(high / low) if high > low else 0.0
+            yield Crossover(device, first, x, forward[low].median ** (1 - part) * forward[high].median ** part)
 
 
-def _apart(a: Row, b: Row) -> bool:
-    (_, _, low_a, high_a), (_, _, low_b, high_b) = point(0, a), point(0, b)
-    return high_a < low_b or high_b < low_a
+def _ahead(fast: Row, slow: Row, times: float = 1.0) -> bool:
+    """Say whether a row is faster, by more than both intervals."""
+    return point(0, fast)[3] < point(0, slow)[2] and times * fast.median < slow.median
 
 
-def _finding(variable: str, traces: dict[str, dict[str, Trace]], crossovers: Sequence[Crossover]) -> str:
+def _finding(variable: str, best: dict[str, Best], crossovers: Sequence[Crossover]) -> str:
+    """Say which mode is faster where, on each device; and from where on the GPU is, with the better mode of each."""
     parts: list[str] = []
-    for device, found in traces.items():
+    for device, found in best.items():
         here = [crossover for crossover in crossovers if crossover.device == device]
-        ahead = {first for first in BOTH if _leads(found[first], found[BOTH[first == "forward"]])}
+        sizes = found["forward"].keys() & found["reverse"].keys()
+        clear = {mode for mode, other in (BOTH, BOTH[::-1]) if any(_ahead(found[mode][x], found[other][x], CLEARLY) for x in sizes)}
         if len(here) == 1:
             parts.append(f"{DEVICES[device]}: {here[0].first} up to {variable} ≈ {float(f'{here[0].x:.2g}'):g}")
-        elif len(ahead) == 1:
-            parts.append(f"{DEVICES[device]}: {ahead.pop()}")
         else:
-            parts.append(f"{DEVICES[device]}: {'it varies' if ahead else 'both alike'}")
-    if len(traces) == 2:
-        fastest = [
-            {x: min(found[mode].y[i] for mode in BOTH) for i, x in enumerate(found["forward"].x)}
-            for found in (traces["cpu"], traces["cuda"])
-        ]
-        wins = [x for x in sorted(fastest[0].keys() & fastest[1].keys()) if fastest[1][x] < fastest[0][x]]
-        ends = wins and wins == [x for x in fastest[0] if x >= wins[0]]
-        if ends:
-            parts.append(f"GPU faster from {variable} = {wins[0]:g}")
-        elif wins:
-            parts.append(f"GPU faster at {len(wins)} of {len(fastest[0])} points")
-        else:
-            parts.append("GPU never faster")
-    return "\n".join((", ".join(parts[:2]), *parts[2:]))
+            parts.append(f"{DEVICES[device]}: {clear.pop() if len(clear) == 1 else 'it varies' if clear else 'both alike'}")
+    if len(best) < 2:
+        return parts[0]
+    better = [
+        {x: fastest(found[mode][x] for mode in BOTH if x in found[mode]) for x in {*found["forward"], *found["reverse"]}}
+        for found in best.values()
+    ]
+    cpu, gpu = better
+    sizes = sorted(cpu.keys() & gpu.keys())
+    wins = [x for x in sizes if (there := gpu[x]) and (here := cpu[x]) and _ahead(there, here)]
+    if wins and wins == [x for x in sizes if x >= wins[0]]:
+        return f"{', '.join(parts)}\nGPU faster from {variable} = {wins[0]:g}"
+    return f"{', '.join(parts)}\nGPU faster at {len(wins)} of {len(sizes)} points"
 
 
-def _leads(ahead: Trace, behind: Trace) -> bool:
-    """Say whether a mode is faster anywhere, clearly and by more than both intervals."""
-    times = zip(ahead.y, behind.y, ahead.high, behind.low, strict=True)
-    return any(CLEARLY * fast < slow and high < low for fast, slow, high, low in times)
-
-
-def _gain(chosen: dict[str, dict[str, list[Row]]]) -> str:
-    """Say what the right mode is worth on each device, at most."""
+def _gain(every: dict[str, list[Row]]) -> str:
+    """Say how far the modes are apart on each device, at most."""
     parts: list[str] = []
-    for device, found in chosen.items():
-        gains: list[float] = []
-        for group in groups(row for family in found.values() for row in family):
-            best = best_by_mode(group)
-            if all(mode in best for mode in BOTH):
-                gains.append(abs(math.log(best["forward"].median / best["reverse"].median)))
-        parts.append(f"{math.exp(max(gains)):.2g} times on the {DEVICES[device]}")
-    return f"The wrong mode costs up to {', '.join(parts)}"
+    for device, rows in every.items():
+        times = [[best[mode].median for mode in BOTH] for group in groups(rows) if (best := best_by_mode(group)).keys() >= set(BOTH)]
+        parts.append(f"{max(max(pair) / min(pair) for pair in times):.2g} times on the {DEVICES[device]}")
+    return f"Forward and reverse mode differ by up to {', '.join(parts)}"
 
 
-def _lead(chosen: dict[str, dict[str, list[Row]]]) -> str:
+def _lead(every: dict[str, list[Row]]) -> str:
     """Say how the better mode stands to the best library that was measured."""
     parts: list[str] = []
-    for device, found in chosen.items():
+    for device, rows in every.items():
         leads: list[float] = []
-        for group in groups(row for family in found.values() for row in family):
-            library, best = best_baseline(group), [row.median for mode, row in best_by_mode(group).items() if mode in BOTH]
-            if library and best:
-                leads.append(library.median / min(best))
+        for group in groups(rows):
+            library, better = best_baseline(group), fastest(row for mode, row in best_by_mode(group).items() if mode in BOTH)
+            if library and better:
+                leads.append(ratio(library, better).value)
         if leads:
-            mean = math.exp(sum(map(math.log, leads)) / len(leads))
+            mean = statistics.geometric_mean(leads)
             parts.append(f"{sum(lead > 1 for lead in leads)} of {len(leads)} {DEVICES[device]} points ({mean:.1f} times as fast)")
     return f"The better hand-written mode beats the best library measured at {' and '.join(parts)}." if parts else ""
 
 
-def _origin(rows: Iterable[Row]) -> str:
-    found = list(rows)
-    commits = ", ".join(dict.fromkeys(row.commit[:7] for row in found if row.commit))
-    return f"{found[0].device_name}" + (f" (at {commits})" if commits else "")
+def _origin(rows: Sequence[Row]) -> str:
+    commits = ", ".join(dict.fromkeys(row.commit[:7] for row in rows if row.commit))
+    return f"{rows[0].device_name}" + (f" (at {commits})" if commits else "")
 
 
-def _libraries(rows: Iterable[Row]) -> str:
+def _libraries(rows: Sequence[Row]) -> str:
     return ", ".join(dict.fromkeys(LIBRARIES.get(row.implementation, row.implementation) for row in rows if is_baseline(row)))
 
 
@@ -237,7 +239,7 @@ def _(chart: HeadlineChart) -> Figure:
         axes.set_visible(False)
     handles = [
         Line2D([], [], label=f"{name if name in BOTH else 'best library'}, {DEVICES[device]}", **_look(name, device))  # pyright: ignore[reportArgumentType]
-        for name in (*BOTH, "library")
+        for name in LINES_OF
         for device in chart.libraries
     ]
     handles.append(Line2D([], [], label="both modes equal", marker="X", color=style.INK, markersize=8, linestyle=""))

@@ -22,7 +22,7 @@ from plots.families import VARIABLES, crossings, families, grids, lead, make_tra
 
 BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
 LEAST_POINTS, WIDEST = 4, 0.5  # of a fit that is told: points, and half-width of the exponent's interval
-NOT_ALONE = ("workloads", "regret")  # whose problems happen to share sizes
+NOT_ALONE = ("workloads", "regret", "random")  # whose problems happen to share sizes
 
 
 @dataclass(frozen=True, kw_only=True)

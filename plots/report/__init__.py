@@ -1,1 +1,1 @@
-"""One self-contained HTML page of results."""
+"""One HTML page of results that loads nothing."""

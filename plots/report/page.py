@@ -1,7 +1,8 @@
-"""One self-contained HTML page of results: summary, scoreboard, figures, explorer, all rows, how it was measured."""
+"""One HTML page of results that loads nothing: summary, scoreboard, figures, explorer, all rows, how it was measured."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -117,53 +118,32 @@ def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
 
 
 def _parts(shown: list[tuple[str, Exhibit]], names: dict[str, str], place: Path) -> dict[str, Any]:
-    """Sort the figures into the parts of the page: those in sight, in its order, and the folded ones by section."""
-    shown = _in_page_order(shown)
-    headline: list[dict[str, Any]] = []
-    over: dict[str, dict[str, Any]] = {}
-    libraries: list[dict[str, Any]] = []
-    beside: list[dict[str, Any]] = []
-    folded: dict[str, list[dict[str, Any]]] = {}
-    for number, (machine, exhibit) in enumerate(shown, start=1):
-        name = names.get(machine, machine)
-        sweep = exhibit.sources[0] if exhibit.sources else ""
-        if exhibit.chart.stem == "headline":
-            headline = headline or [_figure(exhibit, number, machine, name)]
-        elif exhibit.section == "Growth" and sweep in OVER and sweep not in over:
-            over[sweep] = {"heading": f"Forward or reverse over {OVER[sweep]}, on {name}", **_figure(exhibit, number, machine, name)}
-        elif exhibit.section == "Against every library":
-            libraries.append(_figure(exhibit, number, machine, name))
-        elif exhibit.section == "Devices":
-            beside.append(_figure(exhibit, number, machine, name))
+    """Sort the figures into the parts of the page, and number them in its order: those in sight first, then the folded ones by section."""
+    over: dict[str, list[tuple[str, Exhibit]]] = {sweep: [] for sweep in OVER}
+    seen: dict[str, list[tuple[str, Exhibit]]] = {"Headline": [], "Devices": [], "Against every library": []}
+    folded: dict[str, list[tuple[str, Exhibit]]] = {}
+    for pair in shown:
+        section, sweep = pair[1].section, next(iter(pair[1].sources), "")
+        if section == "Growth" and sweep in OVER and not over[sweep]:
+            over[sweep].append(pair)
         else:
-            folded.setdefault(exhibit.section, []).append(_figure(exhibit, number, machine, name, place))
+            (seen if section in seen else folded).setdefault(section, []).append(pair)
+    numbers = itertools.count(1)
+
+    def record(pairs: list[tuple[str, Exhibit]], where: Path | None = None) -> list[dict[str, Any]]:
+        return [_figure(exhibit, next(numbers), machine, names.get(machine, machine), where) for machine, exhibit in pairs]
+
     return {
-        "headline": headline,
-        "over": [over[sweep] for sweep in OVER if sweep in over],
-        "libraries": libraries,
-        "beside": beside,
-        "sections": [{"title": heading, "figures": records} for heading, records in folded.items()],
+        "headline": record(seen["Headline"]),
+        "over": [
+            {"heading": f"Forward or reverse over {OVER[sweep]}, on {names.get(machine, machine)}", **record([(machine, exhibit)])[0]}
+            for sweep in OVER
+            for machine, exhibit in over[sweep]
+        ],
+        "beside": record(seen["Devices"]),
+        "libraries": record(seen["Against every library"]),
+        "sections": [{"title": section, "figures": record(pairs, place)} for section, pairs in folded.items()],
     }
-
-
-def _in_page_order(shown: list[tuple[str, Exhibit]]) -> list[tuple[str, Exhibit]]:
-    """Order figures as they stand in the page, so that their numbers rise in it."""
-    folded = len(OVER) + 3
-    places = {"Devices": len(OVER) + 1, "Against every library": len(OVER) + 2}
-    taken: set[str] = set()
-
-    def rank(exhibit: Exhibit) -> int:
-        sweep = exhibit.sources[0] if exhibit.sources else ""
-        if exhibit.chart.stem == "headline":
-            return 0
-        if exhibit.section == "Growth" and sweep in OVER and sweep not in taken:
-            taken.add(sweep)
-            return 1 + list(OVER).index(sweep)
-        return places.get(exhibit.section, folded)
-
-    sections = list(dict.fromkeys(exhibit.section for _, exhibit in shown))
-    ranked = [(rank(pair[1]), sections.index(pair[1].section), pair) for pair in shown]
-    return [pair for _, _, pair in sorted(ranked, key=lambda item: item[:2])]
 
 
 def _figure(exhibit: Exhibit, number: int, machine: str, name: str, place: Path | None = None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         most, least = max(leads), min(leads)
         wins = sum(lead > 1 for lead, _ in leads)
         beside = (
-            f"The best hand-written method beats every library on {wins} of {len(leads)} of them, in the median by "
+            f"The best hand-written method beats every library on {wins} of {len(leads)} problems where one was measured, in the median by "
             f"{statistics.median(lead for lead, _ in leads):.2f} times; most on {most[1]}, {most[0]:.3g} times, least on {least[1]}, "
             f"{least[0]:.2f} times."
         )

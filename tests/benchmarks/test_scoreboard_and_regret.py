@@ -17,7 +17,7 @@ from jacobians.planning import machine
 from jacobians.planning.machine import Ceilings
 from jacobians.problem import Problem
 from tests.benchmarks.rows import RATES, row, write_result
-from tools import refresh
+from tools import best_ceilings
 
 SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name": "tall", "L": 2, "D": 3, "K": 5, "P": 4}]})
 
@@ -150,12 +150,12 @@ class TestCeilings:
         for name, record in (("quick", slow), ("depth", fast)):
             rows = [row("forward:native", sweep=name, median=2e-3, **problem)]
             write_result(rows, tmp_path / f"{name}.csv", ceilings=record, fingerprint="a")
-        assert len(refresh.refresh(tmp_path)) == 2
+        assert len(best_ceilings.rewrite(tmp_path)) == 2
         (quick,), (depth,) = (read_csv(tmp_path / f"{name}.csv") for name in ("quick", "depth"))
         assert quick.fraction_of_ceiling == depth.fraction_of_ceiling == pytest.approx(3 * 2 * 512**3 / 4e11 / 2e-3, rel=0.05)
         write_result([row("forward:native", sweep="width")], tmp_path / "width.csv", fingerprint="b")
         with pytest.raises(BadInput, match="expected the results of one machine, got those of 2"):
-            refresh.refresh(tmp_path)
+            best_ceilings.rewrite(tmp_path)
 
     def test_a_row_above_its_ceiling_is_flagged(self):
         entry = supervisor.under(Entry(row("forward:native", L=3, D=512, K=512, P=512, median=1e-6)), {"cpu": self.rates})

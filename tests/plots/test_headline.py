@@ -45,7 +45,7 @@ def test_both_devices_in_one_panel_a_variable():
     assert [panel.x_label for panel in chart.panels] == ["hidden layers L", "input width D"]
     assert all(set(panel.traces) == {"cpu", "cuda"} for panel in chart.panels)
     assert chart.panels[1].traces["cpu"]["forward"].y == pytest.approx((1e-5, 4e-5, 16e-5, 64e-5))
-    assert chart.title == "The wrong mode costs up to 8 times on the CPU, 1 times on the GPU"
+    assert chart.title == "Forward and reverse mode differ by up to 8 times on the CPU, 1 times on the GPU"
     assert "JAX jit" in chart.libraries["cuda"]
     assert "8 of 8 CPU points" in chart.caption
     assert "4 of 8 GPU points" in chart.caption, "where a library wins, the figure says so"
@@ -80,4 +80,26 @@ def test_the_machine_with_most_of_the_sweeps_is_taken_and_one_alone_is_no_headli
 
 def test_it_is_drawn():
     text = figures.render(headline(on_both()), "svg").decode()
-    assert "<title>The wrong mode costs" in text
+    assert "<title>Forward and reverse mode differ" in text
+
+
+def test_a_point_that_one_mode_lacks_is_left_out_and_nothing_else():
+    gap = [one for one in inputs() if (one.method, one.D) != ("reverse:native", 4)]
+    failed = [row("reverse:native", D=4, status="oom"), *gap]
+    chart = headline([result("inputs", failed), *on_both()[1:]])
+    assert chart.panels[1].traces["cpu"]["reverse"].x == (1, 16, 64)
+    assert chart.panels[1].traces["cpu"]["forward"].x == (1, 4, 16, 64)
+    assert chart.panels[1].finding.startswith("CPU: forward up to D ≈ 8")
+    assert figures.render(chart, "svg")
+
+
+def test_other_problems_are_not_drawn_on_the_same_axes():
+    other = over("D", lambda D: 6e-5, lambda D: 6e-5, lambda D: 1e-4, K=77, **GPU)
+    chart = headline([*on_both()[:2], result("inputs", other, "g"), on_both()[3]])
+    assert set(chart.panels[0].traces) == {"cpu", "cuda"}
+    assert set(chart.panels[1].traces) == {"cpu"}
+
+
+def test_a_sweep_with_one_mode_alone_is_no_panel():
+    libraries = [one for one in inputs() if one.method != "reverse:native"]  # a library's reverse mode is none of the two lines
+    assert headline([result("inputs", libraries), result("depth", depth())]) is None

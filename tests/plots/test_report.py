@@ -6,6 +6,7 @@ import re
 import pytest
 
 from benchmarks.errors import BadInput
+from benchmarks.run.environment import ROOT
 from plots.report import page as report
 from plots.report import summary
 from tests.benchmarks.rows import row, write_result
@@ -33,7 +34,7 @@ def embedded(page, name):
 def test_the_page_holds_what_the_results_say(results):
     page = report.render(results)
     assert "15 measurements on 5 problems" in page
-    assert "beats every library on 5 of 5 of them" in page
+    assert "beats every library on 5 of 5 problems where one was measured" in page
     assert "Forward mode is the faster of the two on 2 of 5 problems" in page  # D = 1 and 4
     assert re.search(r'<th scope="row">tiny network</th><td>reverse:native</td>', page)
     assert "4.00x" in page
@@ -121,3 +122,17 @@ def test_one_row_makes_a_page(tmp_path):
     out = report.write([write_result([row()], tmp_path / "quick.csv")], tmp_path / "report.html")
     assert "1 measurements on 1 problems" in out.read_text(encoding="utf-8")
     assert summary.sentences([row()])[1] == "No problem has both a hand-written method and a library's."
+
+
+def test_the_committed_page_answers_first_and_folds_the_rest():
+    page = (ROOT / "docs" / "report.html").read_text(encoding="utf-8")
+    parts = ['class="lead"', 'id="headline"', 'id="modes"', 'id="devices"', 'id="scoreboard"', 'id="explorer"', 'class="part"']
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    headings = re.findall(r"<h3>(.*?)</h3>", page)
+    assert [re.search(r"over (\w+ \w),", text)[1] for text in headings[:4]] == ["depth L", "inputs D", "width K", "outputs P"]
+    numbers = [int(number) for number in re.findall(r'id="figure-(\d+)"', page)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    links = re.findall(r'<a href="(\.\./[^"]+)">', page)
+    assert links
+    assert all((ROOT / "docs" / link).is_file() for link in links)

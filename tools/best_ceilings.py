@@ -1,4 +1,4 @@
-"""Put all results of a machine under its best ceilings: `python -m tools.refresh results/<machine>`.
+"""Put all results of a machine under its best ceilings: `python -m tools.best_ceilings results/<machine>`.
 
 Each run measures the ceilings at both ends, and what else the machine did can only hide how fast it is. So the best rate of all runs
 counts for every row of the machine: fractions of the ceiling become comparable between files.
@@ -18,7 +18,7 @@ from benchmarks.run.provenance import read_provenance
 from benchmarks.run.supervisor import under
 
 
-def refresh(directory: Path) -> list[Path]:
+def rewrite(directory: Path) -> list[Path]:
     """Rewrite the results of a machine.
 
     Args:
@@ -51,5 +51,5 @@ def refresh(directory: Path) -> list[Path]:
 
 if __name__ == "__main__":
     for result in sys.argv[1:]:
-        for name in refresh(Path(result)):
+        for name in rewrite(Path(result)):
             print(f"wrote {name}")
