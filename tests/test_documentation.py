@@ -106,6 +106,7 @@ def test_the_mathematics_can_be_followed():
     assert (failed, tried >= 6) == (0, True)
 
 
+@pytest.mark.long
 def test_adding_a_method_works_as_written(tmp_path):
     code = next(block for block in blocks(ROOT / "docs" / "adding.md", "python") if "reverse:einsum" in block)
     (tmp_path / "einsum_method.py").write_text(code, encoding="utf-8")

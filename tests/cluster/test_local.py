@@ -188,6 +188,7 @@ def test_processors_do_not_share_a_library(monkeypatch, tmp_path):
             compiler.library()
         except (compiler.CompilerError, OSError):
             pass
+    compiler.forget()  # the directory too, lest the next test compiles into it
     names = [Path(target).name for target in targets]
     assert len(set(names)) == 2
 

@@ -154,6 +154,7 @@ def test_a_read_only_directory_is_refused_before_the_first_case(run, tmp_path):
             run(out, "reverse:eager")
 
 
+@pytest.mark.long
 def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_path):
     journal = tmp_path / "tiny.journal.jsonl"
     run(tmp_path, "reverse:eager")

@@ -135,7 +135,7 @@ def test_activations(method, activation):
 
 @pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("N", [1, 2, 16, 33, 64, 65, 130])
+@pytest.mark.parametrize("N", [1, 16, 65, *(pytest.param(N, marks=pytest.mark.long) for N in (2, 33, 64, 130))])
 @pytest.mark.parametrize("method", NATIVE)
 def test_blocks_and_threads(monkeypatch, method, N, threads, together):
     """Batches that fill blocks, miss them by one, and are shared out between threads in both ways."""

@@ -68,6 +68,7 @@ def test_every_step_of_either_optimizer_moves_the_parameters(way):
     assert losses[-1] < losses[3]
 
 
+@pytest.mark.long
 def test_a_run_leaves_tables_that_say_the_same(tmp_path):
     tables = run(find_study("pinn"), tmp_path, Options(epochs=4))
     assert {row["optimizer"] for row in tables["pinn"]} == {"Adam", "L-BFGS"}
