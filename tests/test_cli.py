@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -218,6 +219,14 @@ class TestCheck:
         assert "everything checked is right" in printed
         assert "relative error" in printed
         assert "GFLOP/s multiply-add" in printed
+
+    @pytest.mark.parametrize(("again", "status"), [(3e11, "ok"), (1e11, "wrong")])
+    def test_a_ceiling_below_the_products_is_measured_again(self, quick_check, monkeypatch, again, status):
+        low = replace(RATES, flops=1e11, gemm=2e11)
+        monkeypatch.setattr(quick_check.ceilings, "measured", lambda device: low)
+        monkeypatch.setattr(quick_check.ceilings, "raised", lambda device, doubted: replace(low, flops=again))
+        monkeypatch.setattr(quick_check, "load_before", lambda: None)
+        assert quick_check._ceiling("cpu").answer == status
 
     def test_a_wrong_method_is_named_and_status_1(self, command, quick_check):
         faulty.register_all()

@@ -25,7 +25,7 @@ import torch
 
 from jacobians.kernels.native.compiler import cache_directory, processor
 
-VERSION = 2  # of the files
+VERSION = 3  # of the files
 BLOCKS = 10  # of `time_in_turn`: what disturbs a shared machine may last for several
 
 
