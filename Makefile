@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Set up to measure, and to develop as well.
+MEASURES := $(VENV)/.measures
 READY := $(VENV)/.ready
+comma := ,
 MACHINE = $$($(BIN)/python -c 'from benchmarks.run.environment import machine_slug; print(machine_slug())')
 # Says every five seconds that it still works; takes a message and a command.
 define with_ticker
@@ -30,14 +33,22 @@ help:
 	@echo "make sanitize the kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
 	@echo "make wheel    build the wheel, install it in an empty environment, compute a Jacobian there"
 
-$(READY): pyproject.toml constraints.txt
+# The modules are compiled when they are first imported: pip would compile all of them, in half of the whole time.
+define install
 	$(PYTHON) -m venv $(VENV)
 	@# The kernels need nothing that is installed here: they are compiled meanwhile, and who needs them first waits for the rest.
 	@$(PYTHON) -I jacobians/kernels/native/compiler.py > /dev/null 2>&1 &
-	$(call with_ticker,setting up $(VENV): about a minute and most of it PyTorch,$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]')
-	@touch $(READY)
+	$(call with_ticker,setting up $(VENV): about a minute and most of it PyTorch,$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]')
+	@touch $(2)
+endef
 
-bench: $(READY)
+$(READY): pyproject.toml constraints.txt
+	$(call install,dev,$(READY) $(MEASURES))
+
+$(MEASURES): pyproject.toml constraints.txt
+	$(call install,bench$(comma)jax,$(MEASURES))
+
+bench: $(MEASURES)
 	$(BIN)/python bench.py run quick --out build/quick
 	@echo "drawing the figures"
 	$(BIN)/python bench.py plot build/quick/quick.csv --out build/quick --format svg,png
