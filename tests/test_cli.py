@@ -128,7 +128,7 @@ def test_run_plot_compare(tmp_path, command):
     sweeps = tmp_path / "sweeps.toml"
     sweeps.write_text('[mine]\ntitle = "t"\nseconds = 0.05\ngrid = [{ L = [1, 2, 3], D = 2, K = 4, P = 3 }]\n')
     done = bench(
-        "run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "reverse:eager", "--method", "reverse:dense"
+        "run", "mine", "--sweeps", sweeps, "--out", tmp_path, "--device", "cpu", "--method", "reverse:eager", "--method", "reverse:notebook"
     )
     assert "mine looking at this machine and starting the workers" in done.stderr.splitlines()
     assert all(f"mine {number}/6 L" in done.stderr for number in range(1, 7))

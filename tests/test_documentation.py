@@ -61,7 +61,7 @@ def commands():
     return list(dict.fromkeys(line.strip() for line in found))
 
 
-LEFT_OUT = ["*:jax", "*:autograd-*", "*:torch.*", "mixed:*", "*:dense", "*:sum-trick", "reverse:eager"]
+LEFT_OUT = ["*:jax", "*:autograd-*", "*:torch.*", "mixed:*", "*:notebook*", "*:sum-trick", "reverse:eager"]
 TINY = "\n".join(
     f'[{name}]\ntitle = "Tiny"\nseconds = 0.02\nexclude = {json.dumps(LEFT_OUT)}\ngrid = [{{ L = 1, D = 2, K = 3, P = 2 }}]\n'
     for name in ("quick", "depth", "width", "notebook", "batch", "mine")

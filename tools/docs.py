@@ -15,7 +15,7 @@ from benchmarks.analysis import regret, scoreboard
 from benchmarks.analysis.tables import by_mode, duration
 from benchmarks.measure.statistics import Ratio
 from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
-from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, fastest, groups, ratio, title
+from benchmarks.records.problems import NAIVE, best_baseline, best_by_mode, best_of_ours, disturbed, fastest, groups, ratio, title
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
@@ -39,7 +39,7 @@ COLUMNS: dict[str, Callable[[Row], bool]] = {
     "torch.func": lambda row: row.implementation == "torch.func",
     "torch.autograd": lambda row: row.implementation.startswith("autograd") or row.implementation == "sum-trick",
     "JAX jit": lambda row: row.implementation == "jax",
-    "diagonal matrices": lambda row: row.implementation == "dense",
+    "diagonal matrices": lambda row: row.implementation in NAIVE,
 }
 
 
@@ -212,7 +212,7 @@ def derivatives(machine: str | None = None) -> str:
     return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
 
 
-TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", "dense")
+TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", *NAIVE)
 
 
 def _line(rows: list[Row]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import psutil
 import torch
@@ -73,24 +75,39 @@ def load_before(seconds: float = 0.3) -> str | None:
 
 
 def notices_of_gpu(name: str) -> list[str]:
-    """Ask NVML what the card that is measured was doing."""
+    """Ask NVML what the card that is measured was doing; the run's other workers hold it too, and wait meanwhile."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
     found = []
     try:
+        _open_nvml()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         own = [handle for handle in handles if name in str(pynvml.nvmlDeviceGetUUID(handle))] or handles
         slow = pynvml.nvmlClocksThrottleReasonSwThermalSlowdown | pynvml.nvmlClocksThrottleReasonHwSlowdown
         if any(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & slow for handle in own):
             found.append("clock")
-        if any(one.pid != os.getpid() for handle in own for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)):
+        if any(_others({one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}) for handle in own):
             found.append("load")
     except pynvml.NVMLError:
-        pass  # a slice of a card does not answer everything
-    finally:
-        pynvml.nvmlShutdown()
+        pass  # there is no NVML, or a slice of a card does not answer everything
     return found
+
+
+@lru_cache
+def _open_nvml() -> None:
+    import pynvml
+
+    pynvml.nvmlInit()  # takes longer than a block: once a process
+
+
+def _others(on_card: set[int]) -> bool:
+    """Say whether somebody else computes on a card; in a container its numbers of processes can be others than ours, and are counted."""
+    family = {os.getpid(), *(one.pid for one in psutil.Process(os.getppid()).children() if _is_worker(one))}
+    return bool(on_card - family) if on_card & family else len(on_card) > len(family)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return any(Path(part).name == "blocks.py" for part in process.cmdline())
+    except psutil.Error:
+        return False

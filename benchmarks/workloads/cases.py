@@ -26,7 +26,8 @@ from jacobians.problem import DTYPES, uniform_widths
 
 Sizes = int | list[int]
 LARGEST_J, MOST_OPERATIONS = 64 * 2**20, 2e10  # of problems drawn at random
-LEFT_OUT = ("*:torch.compile",)  # by default; not every quantity has it
+LEFT_OUT = ("*:torch.compile", "*:notebook-no-grad")  # by default; not every quantity has these
+GONE = ("*:dense",)  # in the records of earlier runs
 
 
 class Grid(BaseModel):
@@ -130,7 +131,7 @@ class Sweep(BaseModel):
     @model_validator(mode="after")
     def _known_methods(self) -> Sweep:
         for pattern in self.exclude:
-            if not jac.methods(pattern, self.quantity) and pattern not in LEFT_OUT:
+            if not jac.methods(pattern, self.quantity) and pattern not in (*LEFT_OUT, *GONE):
                 raise BadInput(f"exclude: {suggest('method', pattern, [method.short for method in jac.methods(quantity=self.quantity)])}")
         return self
 
@@ -243,7 +244,7 @@ EXPECTED = {
     "seconds": "a positive number",
     "bias": "true or false",
     "grid": "a list of tables, e.g. [{ L = 3, D = [1, 4], K = 64, P = 16 }]",
-    "exclude": "a list of patterns such as ['*:dense']",
+    "exclude": "a list of patterns such as ['*:notebook']",
 }
 
 

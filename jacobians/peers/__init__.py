@@ -1,5 +1,5 @@
 """Library methods and the naive baseline. Importing this registers them."""
 
-from jacobians.peers import autograd_functional, dense, jax, parameters, second_order, sum_trick, torch_compile, torch_func
+from jacobians.peers import autograd_functional, jax, notebook, parameters, second_order, sum_trick, torch_compile, torch_func
 
-__all__ = ["autograd_functional", "dense", "jax", "parameters", "second_order", "sum_trick", "torch_compile", "torch_func"]
+__all__ = ["autograd_functional", "jax", "notebook", "parameters", "second_order", "sum_trick", "torch_compile", "torch_func"]

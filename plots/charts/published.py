@@ -55,7 +55,7 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
     gains: list[float] = []
     for index, L in enumerate(depths):
         here = [row for row in family if row.L == L]
-        naive = {row.mode: row for row in here if row.implementation == "dense"}
+        naive = {row.mode: row for name in ("dense", "notebook") for row in here if row.implementation == name}
         for mode, row in best_by_mode(here).items():
             if mode in ("forward", "reverse"):
                 points.setdefault((f"{mode}:native", f"{mode}, ours"), []).append((index, row.median, row.median, row.median))

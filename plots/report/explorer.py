@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis import recommend
-from benchmarks.records.problems import groups, is_ours, problem_of
+from benchmarks.records.problems import NAIVE, groups, is_ours, problem_of
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.provenance import Provenance
 from jacobians.kernels.cuda import blocks, wide
@@ -81,5 +81,5 @@ def _measured(group: list[Row]) -> dict[str, Any]:
         "itemsize": problem.itemsize,
         "plain": (problem.activation, problem.output_activation, problem.bias) == ("tanh", "identity", False),
         "normal": group[0].init == "normal",
-        "times": [[row.method, float(f"{row.median_s:.6g}")] for row in group if is_ours(row) or row.implementation != "dense"],
+        "times": [[row.method, float(f"{row.median_s:.6g}")] for row in group if is_ours(row) or row.implementation not in NAIVE],
     }

@@ -72,7 +72,7 @@ def test_a_stage_that_fails_is_said(tmp_path, status):
 def test_the_whole_on_the_cpu(tmp_path, command, forked_workers):
     """Two stages, the second on from where it was."""
     (tmp_path / "tiny.toml").write_text('[quick]\ntitle = "Tiny"\ngrid = [{ L = 1, D = 2, K = 3, P = 2 }]\n')
-    plan = [gpu.Stage("quick", 0.01, ("eager",), share=1.0), gpu.Stage("quick", 0.01, ("eager", "dense"), share=1.0)]
+    plan = [gpu.Stage("quick", 0.01, ("eager",), share=1.0), gpu.Stage("quick", 0.01, ("eager", "notebook"), share=1.0)]
 
     def run(words, seconds):
         assert words[:2] == [sys.executable, "bench.py"]
@@ -82,7 +82,7 @@ def test_the_whole_on_the_cpu(tmp_path, command, forked_workers):
     lines = gpu.measure(tmp_path, "cpu", 60, plan, run, lambda: 0.0)
     assert lines == ["quick: done", "quick: done"]
     rows = read_csv(tmp_path / "quick.csv")
-    assert {row.implementation for row in rows if row.status == "ok"} == {"eager", "dense"}
+    assert {row.implementation for row in rows if row.status == "ok"} == {"eager", "notebook"}
 
 
 class Slow:

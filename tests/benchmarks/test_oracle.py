@@ -89,7 +89,7 @@ def test_faults_are_caught_and_the_truth_passes(case, toy):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.init == "normal"], ids=lambda case: case.id)
 def test_every_method_passes_on_saturated_networks(case):
-    for method in ("forward:eager", "reverse:eager", "reverse:dense", "reverse:torch.func"):
+    for method in ("forward:eager", "reverse:eager", "reverse:notebook", "reverse:torch.func"):
         assert verdict(case, method).reason is None
 
 

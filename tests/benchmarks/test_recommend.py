@@ -28,7 +28,7 @@ TIMES = {
 
 @pytest.fixture
 def evidence():
-    rows = [row(m, L=3, D=2, K=30, P=10, median=t) for m, t in (TIMES | {"reverse:jax": 4e-5, "forward:dense": 5e-5}).items()]
+    rows = [row(m, L=3, D=2, K=30, P=10, median=t) for m, t in (TIMES | {"reverse:jax": 4e-5, "forward:notebook": 5e-5}).items()]
     rows.append(row("reverse:torch.func", L=3, D=2, K=30, P=10, status="invalid"))
     return Evidence(rows, {"cpu": RATES})
 

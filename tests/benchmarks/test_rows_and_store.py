@@ -60,7 +60,7 @@ class TestCsv:
             row(),
             row("forward:eager", K=7),
             row("reverse:jax", status="unsupported"),
-            row("forward:dense", ci_low_s=None, ci_high_s=None),
+            row("forward:notebook", ci_low_s=None, ci_high_s=None),
         ]
         write_csv(rows, tmp_path / "a.csv")
         assert read_csv(tmp_path / "a.csv") == rows

@@ -25,7 +25,7 @@ SWEEP = Sweep.model_validate({"name": "workloads", "title": "t", "grid": [{"name
 class TestScoreboard:
     @pytest.mark.needs_compiler
     def test_ours_the_best_peer_and_the_choice(self):
-        times = {"forward:native": 1e-5, "reverse:native": 2e-5, "reverse:jax": 4e-5, "forward:torch.func": 9e-5, "reverse:dense": 1e-6}
+        times = {"forward:native": 1e-5, "reverse:native": 2e-5, "reverse:jax": 4e-5, "forward:torch.func": 9e-5, "reverse:notebook": 1e-6}
         rows = [row(m, median=t, fraction_of_ceiling=0.25) for m, t in times.items()]
         (score,) = scoreboard.scores(rows, SWEEP, {"cpu": RATES})
         assert (score.name, score.ours.method, score.peer.method) == ("tall", "forward:native", "reverse:jax"), "dense is no peer"
@@ -36,7 +36,7 @@ class TestScoreboard:
         assert line[6] == "0.25"
 
     def test_a_problem_without_a_peer_has_no_score(self):
-        assert scoreboard.scores([row("forward:native"), row("reverse:dense")], SWEEP) == []
+        assert scoreboard.scores([row("forward:native"), row("reverse:notebook")], SWEEP) == []
 
     def test_every_workload_has_a_name_of_its_own(self):
         sweep = find_sweep("workloads")

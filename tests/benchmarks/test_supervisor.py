@@ -31,10 +31,10 @@ def sweeps_file(tmp_path):
 
 
 def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, forked_workers):
-    settings = Settings(devices=("cpu",), methods=("reverse:eager", "forward:dense"), threads=1, cache="cold", sweeps_file=sweeps_file)
+    settings = Settings(devices=("cpu",), methods=("reverse:eager", "forward:notebook"), threads=1, cache="cold", sweeps_file=sweeps_file)
     result = supervisor.run(load_sweeps(sweeps_file)["tiny"], tmp_path / "out", settings)
     rows = read_csv(result.csv)
-    assert [row.method for row in rows] == ["reverse:eager", "forward:dense"]
+    assert [row.method for row in rows] == ["reverse:eager", "forward:notebook"]
     for row, entry in zip(rows, result.entries, strict=True):
         assert (row.status, row.threads, row.cache) == ("ok", 1, "cold")
         assert row.rel_error < 1e-6 < row.tolerance == 1e-5

@@ -1,6 +1,7 @@
 """What can go wrong with a GPU, stood in for: each is a row with its reason, or a flag; nothing is measured as if it had not been."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pynvml
@@ -43,7 +44,7 @@ class Cards:
             return answer
 
         monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-        monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+        conditions._open_nvml.cache_clear()
         monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{'ab'[handle]}")
@@ -59,11 +60,27 @@ def test_another_process_on_the_card_is_load(monkeypatch):
     assert conditions.notices_of_gpu("a") == []
 
 
+def test_workers_of_the_same_run_are_no_load(monkeypatch):
+    """They hold the card and wait; where the card numbers processes by another count, as many of them are expected."""
+    module = Path(session.__file__).with_name("blocks.py")
+    family = [SimpleNamespace(pid=pid, cmdline=lambda: ["python", "-m", "pytest", str(module)]) for pid in (os.getpid(), 41, 42)]
+    stranger = SimpleNamespace(pid=43, cmdline=lambda: ["python", "train.py"])
+    monkeypatch.setattr(conditions.psutil, "Process", lambda pid: SimpleNamespace(children=lambda: [*family, stranger]))
+    for pids, expected in (
+        ((os.getpid(), 41, 42), []),
+        ((os.getpid(), 41, 43), ["load"]),
+        ((1001, 1002, 1003), []),
+        ((1001, 1002, 1003, 1004), ["load"]),
+    ):
+        Cards(monkeypatch, processes=(pids, ()))
+        assert conditions.notices_of_gpu("a") == expected, pids
+
+
 def test_of_two_cards_the_one_that_computes_counts(monkeypatch):
     Cards(monkeypatch, slow=(0, pynvml.nvmlClocksThrottleReasonHwSlowdown), processes=((), (7,)))
     assert conditions.notices_of_gpu("a") == []
-    assert conditions.notices_of_gpu("b") == ["clock", "load"]
-    assert conditions.notices_of_gpu("a card that NVML does not know") == ["clock", "load"], "then any of them"
+    assert conditions.notices_of_gpu("b") == ["clock"], "one process, which may be this one under another number"
+    assert conditions.notices_of_gpu("a card that NVML does not know") == ["clock"], "then any of them"
 
 
 def test_a_slice_that_does_not_answer_is_no_error(monkeypatch):

@@ -184,8 +184,8 @@ class TestRegistry:
         names = [method.name for method in jac.methods()]
         assert len(set(names)) == len(names)
         assert jac.methods()[0].hand_written
-        assert {"forward:eager", "reverse:eager", "forward:dense", "reverse:jax", "reverse:autograd-loop"} <= set(names)
-        assert [m.name for m in jac.methods("*:dense")] == ["forward:dense", "reverse:dense"]
+        assert {"forward:eager", "reverse:eager", "forward:notebook", "reverse:jax", "reverse:autograd-loop"} <= set(names)
+        assert [m.name for m in jac.methods("*:notebook")] == ["forward:notebook", "reverse:notebook"]
 
     @pytest.mark.parametrize("name", ["reverse", "sideways:eager", "reverse:"])
     def test_refuses_a_malformed_name(self, name):

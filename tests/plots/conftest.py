@@ -30,5 +30,5 @@ def large_report(tmp_path_factory):
     sizes = product(range(1, 26), range(1, 26), (1, 4), methods)
     rows = [row(m, D=D, P=P, N=N, sweep="aspect", median=1e-6 * D) for D, P, N, m in sizes]
     rows += [r.model_copy(update={"flags": HOSTILE}) for r in growing(sweep="aspect", K=7)]
-    rows.append(row("reverse:dense", sweep="aspect", status="crashed", reason=HOSTILE))
+    rows.append(row("reverse:notebook", sweep="aspect", status="crashed", reason=HOSTILE))
     return report.write([write_result(rows, out / "aspect.csv")], out / "report.html")

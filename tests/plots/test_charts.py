@@ -22,7 +22,7 @@ def growing(**options):
     rows = []
     for D in (1, 4, 16, 64):
         rows += [row("forward:eager", D=D, median=D * 1e-5, **options), row("reverse:eager", D=D, median=8e-5, **options)]
-        rows += [row("reverse:jax", D=D, median=1e-4, **options), row("reverse:dense", D=D, median=1e-7, **options)]
+        rows += [row("reverse:jax", D=D, median=1e-4, **options), row("reverse:notebook", D=D, median=1e-7, **options)]
     return rows
 
 
@@ -118,7 +118,7 @@ class TestOthers:
         assert winners.maps(grid(16), "winners", {})[0].predicted == ()
 
     def test_speed_ups_are_sorted_and_named(self):
-        times = {"reverse:native": 1e-5, "reverse:jax": 3e-5, "forward:jax": 2e-5, "reverse:dense": 1e-6}
+        times = {"reverse:native": 1e-5, "reverse:jax": 3e-5, "forward:jax": 2e-5, "reverse:notebook": 1e-6}
         rows = [row(m, median=t) for m, t in times.items()]
         rows += [row("reverse:native", P=9, median=1e-5), row("reverse:jax", P=9, median=9e-5)]
         chart = speedups.chart_of(rows, "speedups", PROBLEMS)
@@ -166,7 +166,7 @@ class TestOthers:
             assert chart.limit.label == "less than chunk= can keep to"
 
     def test_published_times_stand_beside_ours(self):
-        rows = [row(m, L=L, D=1000, K=1000, P=1, median=1e-3) for L in (3, 5, 10) for m in ("reverse:dense", "reverse:eager")]
+        rows = [row(m, L=L, D=1000, K=1000, P=1, median=1e-3) for L in (3, 5, 10) for m in ("reverse:notebook", "reverse:eager")]
         chart = published.chart_of(rows, "s", published.PUBLISHED)
         found = {trace.label: trace for trace in chart.traces}
         assert found["forward, published, cpu"].y == pytest.approx((0.0211333, 0.0412067, 0.0913489), rel=1e-4)
@@ -195,7 +195,7 @@ def everything(tmp_path):
         row(m, sweep="workloads", median=t) for m, t in (("reverse:native", 1e-5), ("forward:native", 2e-5), ("reverse:jax", 4e-5))
     ]
     P = [row(m, sweep="outputs", P=P, peak_bytes=10_000 * P, median=1e-5 * P) for P in (1, 8, 64) for m in (*OURS, "reverse:jax")]
-    notebook = [row(m, sweep="notebook", L=L, D=1000, K=1000, P=1) for L in (3, 5, 10) for m in ("reverse:dense", "reverse:native")]
+    notebook = [row(m, sweep="notebook", L=L, D=1000, K=1000, P=1) for L in (3, 5, 10) for m in ("reverse:notebook", "reverse:native")]
     return [
         ResultFile(tmp_path / "workloads.csv", workloads, {"cpu": RATES}, PROBLEMS),
         ResultFile(tmp_path / "aspect.csv", grid(), {"cpu": RATES}),

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, result_files, write_csv
-from benchmarks.records.problems import key_of, ratio
+from benchmarks.records.problems import NAIVE, key_of, ratio
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from jacobians.kernels.native import runner
@@ -30,7 +30,7 @@ class TestDrawing:
 
     @pytest.mark.parametrize("count", [1, 2, 5])
     def test_partial_results_are_drawn(self, tmp_path, count):
-        write_csv([*growing()[:count], row("reverse:dense", status="oom")], tmp_path / "s.csv")
+        write_csv([*growing()[:count], row("reverse:notebook", status="oom")], tmp_path / "s.csv")
         assert figures.draw_files([tmp_path / "s.csv"], tmp_path, ["svg"])
 
     @pytest.mark.parametrize("rows", [[], [row(status="crashed")]])
@@ -122,7 +122,7 @@ def test_committed_notebook_claim(path):
     rows = [r for r in every if r.status == "ok"]
     for ours in (r for r in rows if r.method in {"forward:eager", "reverse:eager"}):
         others = [r for r in rows if key_of(r) == key_of(ours) and (r.device, r.mode) == (ours.device, ours.mode)]
-        slower = [r for r in others if r.implementation in {"dense", "torch.func", "autograd-loop", "autograd-vectorized", "sum-trick"}]
+        slower = [r for r in others if r.implementation in {*NAIVE, "torch.func", "autograd-loop", "autograd-vectorized", "sum-trick"}]
         wrong = [r for r in every if key_of(r) == key_of(ours) and r.mode == ours.mode and r.status == "invalid"]
         assert slower or wrong  # what computes something else is not timed
         for other in slower:

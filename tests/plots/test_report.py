@@ -73,7 +73,7 @@ def test_ids_are_unique_and_what_they_name_is_there(results):
 
 def test_hostile_text_stays_text(tmp_path):
     rows = [r.model_copy(update={"device_name": HOSTILE, "flags": HOSTILE}) for r in growing(sweep="inputs")]
-    rows.append(row("reverse:dense", sweep="inputs", status="crashed", reason=HOSTILE))
+    rows.append(row("reverse:notebook", sweep="inputs", status="crashed", reason=HOSTILE))
     path = write_result(rows, tmp_path / "inputs.csv", facts={"cpu_model": HOSTILE, "commit": HOSTILE}, command=HOSTILE)
     page = report.render([path])
     assert "<script>alert" not in page
