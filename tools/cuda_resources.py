@@ -39,11 +39,13 @@ class Resources(NamedTuple):
         registers: Of a thread.
         stack: Bytes of a thread in local memory: what did not fit the registers.
         shared: Bytes of shared memory.
+        precisions: Of the products on the matrix units, as the intermediate code has them.
     """
 
     registers: int
     stack: int
     shared: int
+    precisions: frozenset[str] = frozenset()
 
 
 def resources(kind: str, problem: Problem, target: int, masked: bool = False) -> Resources:
@@ -111,7 +113,8 @@ def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], opti
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     found = re.findall(r"REG:(\d+) STACK:(\d+)", text)
     registers, stack = map(int, found[-1])
-    return Resources(registers, stack, int(compiled.metadata.shared))
+    dots = re.findall(r"tt\.dot [^:]*?(?:inputPrecision = (\w+))? :", compiled.asm["ttir"])
+    return Resources(registers, stack, int(compiled.metadata.shared), frozenset(name or "ieee" for name in dots))
 
 
 def table() -> str:

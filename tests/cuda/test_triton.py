@@ -9,6 +9,7 @@ import torch
 import jacobians as jac
 from jacobians.kernels.cuda import blocks
 from jacobians.kernels.cuda.graph import Replay
+from jacobians.kernels.cuda.wide import WIDE_ROWS
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.registry import Request, find_quantity
 from tests import oracles
@@ -261,7 +262,9 @@ def test_what_they_cannot_serve_is_said(monkeypatch):
 
 @compiled
 @pytest.mark.parametrize("target", [80, 90, 100])
-def test_nothing_spills_from_the_registers(target):
+def test_nothing_spills_and_every_product_has_its_stated_precision(target):
+    """And no product has a precision that nobody wrote down: Triton makes one in tf32 of a sum over rows where it can."""
+    from jacobians.kernels.cuda.elementary import DOT
     from tools.cuda_resources import SHAPES as MEASURED
     from tools.cuda_resources import resources, resources_of_layer
 
@@ -270,9 +273,12 @@ def test_nothing_spills_from_the_registers(target):
         assert needs.stack == 0, (kind, problem.widths, needs)
         assert needs.registers <= 255
         assert needs.shared <= 100_000
+        assert needs.precisions == {DOT.value}, (kind, problem.widths)
     for mode in ("forward", "reverse"):
-        for rows in (1, 2, 4, 8, 16):
-            assert resources_of_layer(mode, rows, target).stack == 0, (mode, rows)
+        for rows in (1, 2, 4, 8, 16, 32, 64):
+            needs = resources_of_layer(mode, rows, target)
+            assert needs.stack == 0 or rows > WIDE_ROWS, (mode, rows)
+            assert needs.precisions <= {DOT.value}, (mode, rows)
 
 
 def test_the_interpreter_is_asked_for_by_name(monkeypatch):

@@ -12,10 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from jacobians.kernels.cuda.elementary import phi
-
-# Products of float32 on the matrix units: each number as a sum of two tf32, three products, an error near that of float32.
-DOT = tl.constexpr("tf32x3")
+from jacobians.kernels.cuda.elementary import DOT, phi
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from jacobians.kernels.cuda.elementary import phi
+from jacobians.kernels.cuda.elementary import DOT, phi
 
 
 @triton.jit
@@ -83,6 +83,9 @@ def pulled_layer(
                 c += tl.load(C + (before * rows + row[:, None]) * n_out + o[None, :], mask=there, other=0.0)
         c *= tl.load(slopes + (row[:, None] // P) * n_out + o[None, :], mask=there, other=0.0)
         w = tl.load(W + o[:, None] * n_in + i[None, :], mask=(o[:, None] < n_out) & (i[None, :] < n_in), other=0.0)
-        total += tl.sum(c[:, :, None] * w[None, :, :], axis=1)
+        if R >= 16:  # left to itself, Triton makes a product of this sum from 16 rows on, and computes it in tf32
+            total = tl.dot(c, w, total, input_precision=DOT)
+        else:
+            total += tl.sum(c[:, :, None] * w[None, :, :], axis=1)
     at = out + (part * rows + row[:, None]) * n_in + i[None, :]
     tl.store(at, total, mask=(row[:, None] < rows) & (i[None, :] < n_in))

@@ -16,7 +16,6 @@ from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 
 WIDE_ROWS = 16  # of all samples: more are work for the matrix units
-PULLED_ROWS = 16  # from here on Triton gives the product of `pulled_layer` to the matrix units, which compute in tf32
 PRODUCTS = 8192  # of a block at once, 64 to a thread
 OUTPUTS = 8  # of a block that pushes: neurons of the layer
 INPUTS = 64  # of a block that pulls: neurons before the layer
@@ -44,6 +43,7 @@ def blocks_of_pulled(n_out: int, n_in: int, rows: int) -> tuple[int, int, int]:
         (64, 1, 64)
     """
     at_once = PRODUCTS // INPUTS // max(2, power_of_two(rows))
+    at_once = at_once if power_of_two(rows) < WIDE_ROWS else WIDE_ROWS  # the least that the matrix units multiply
     parts = max(1, min(MOST_PARTS, 2 * MULTIPROCESSORS // -(-n_in // INPUTS), -(-n_out // at_once)))
     each = -(-n_out // (parts * at_once)) * at_once
     return at_once, -(-n_out // each), each
@@ -119,8 +119,6 @@ def _supports_forward(problem: Problem) -> str | None:
 
 
 def _supports_reverse(problem: Problem) -> str | None:
-    if problem.N * problem.P >= PULLED_ROWS:
-        return f"computes products of {PULLED_ROWS} rows and more in tf32, with a relative error of 0.004; use reverse:cuda-graph"
     return _supports(problem, problem.P, "cotangents")
 
 
