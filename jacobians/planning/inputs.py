@@ -67,7 +67,7 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
 
 
 def not_folded(mlp: MLP) -> None:
-    """Refuse a network whose parameters are not what it is multiplied by."""
+    """Refuse a network with folded batch norms."""
     if mlp.folded:
         raise ValueError(
             "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "

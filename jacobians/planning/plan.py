@@ -61,7 +61,7 @@ class Plan:
     _held: object = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Begin to watch the parameters, where the method does not do so itself."""
+        """Watch the parameters, where the method does not do so itself."""
         method = self.choice.method
         object.__setattr__(self, "_peer", not method.hand_written)
         object.__setattr__(self, "_kind", self.problem.device.partition(":")[0])
@@ -112,7 +112,7 @@ class Plan:
         if torch.is_autocast_enabled(self._kind):
             with torch.autocast(self._kind, enabled=False):  # the network says what it computes in
                 return self.compute(inputs, transformed, raw)
-        if transformed and (self._holds or not self.computation.records):  # what is recorded now is the transform's business
+        if transformed and (self._holds or not self.computation.records):  # the transform records what is computed now
             return self._in_torch(inputs)
         if self.choice.provisional and not transformed:
             self._settle()
@@ -234,7 +234,7 @@ def plan(
 def make_plan(
     mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
 ) -> Plan:
-    """Prepare a method for a problem that is described already."""
+    """Prepare a method for a known problem."""
     if effort not in EFFORTS:
         raise ValueError(unknown("effort", effort, EFFORTS))
     check_inputs(mlp, problem, inputs)
@@ -272,7 +272,7 @@ def loss_text(quantity: str, loss: str | Loss | None) -> str | None:
 
 
 def look(t: Tensor) -> tuple[Any, ...]:
-    """Return what a plan goes by: shape, dtype, device and layout."""
+    """Return what of an input is in the key of a plan: shape, dtype, device and layout."""
     try:
         return t.shape, t.dtype, t.device, t.layout
     except (AttributeError, RuntimeError):
@@ -334,7 +334,7 @@ def jacobian(
 
 @transforms.in_own_precision
 def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
-    """Keep to a bound of memory: by a kernel whose working set is small enough, else by pieces of the readable modes."""
+    """Compute J within a memory limit: by a kernel whose working set is small enough, else by pieces of the readable modes."""
     problem = problem_of(mlp, x)
     if not is_integer(chunk) or chunk < 1:
         raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
@@ -360,7 +360,7 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -
 
 
 def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], chunk: int) -> Tensor:
-    """Keep to a bound in both passes: the kernels keep nothing between them but x and the parameters."""
+    """Keep the limit in both passes: the kernels keep nothing between them but x and the parameters."""
     biased = [b is not None for b in mlp.biases]
     for lean in (False, True) if not transforms.active() else ():
         for mode in compiled:
@@ -425,7 +425,7 @@ def compute_cached(
         return _traced(mlp, quantity, inputs, method, request, loss)
     if loss is not None and not isinstance(loss, str):
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
-    # Anything odd fails this cheap look-up, or misses, and is then looked at closely.
+    # Invalid input misses the cache, and is validated below.
     key = (quantity, method, loss, request, *map(look, inputs))
     plans: Any = mlp._plans if isinstance(mlp, MLP) else {}  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     cached = plans.get(key)
