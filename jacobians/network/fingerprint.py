@@ -11,6 +11,8 @@ import copy
 import random
 import types
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
+from operator import contains
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ class Fingerprint:
         self._settings = [(m.__dict__, name) for m, names in settings for name in names]
         self._values = [d[name] for d, name in self._settings]
         children = [d["_modules"] for d in self._dicts if d["_modules"]]
-        self._children = [(c, tuple(c), tuple(c.values())) for c in children]
+        self._children = [(c, list(c), list(c.values())) for c in children]
         self._reads: list[tuple[Callable[[], object], object]] = []
         self._attributes: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         if own:
@@ -61,9 +63,9 @@ class Fingerprint:
             return not (
                 any(self._hooks)
                 or list(map(type, self._modules)) != self._types
-                or [None for d in self._dicts if "forward" in d]
+                or any(map(contains, self._dicts, repeat("forward")))
                 or [d[name] for d, name in self._settings] != self._values
-                or [None for c, keys, values in self._children if tuple(c.values()) != values or tuple(c) != keys]
+                or [None for c, keys, values in self._children if [*c.values()] != values or [*c] != keys]
                 or [kind.forward for kind in self._kinds] != self._forwards
                 or [None for d, values in self._attributes if tuple(d.values()) != values]
                 or [None for read, value in self._reads if read() is not value]
@@ -75,7 +77,7 @@ class Fingerprint:
         """Name the kind of a module whose children are others than they were, if there is one."""
         for m in self._modules:
             for c, keys, values in self._children:
-                if c is m.__dict__["_modules"] and (tuple(c), tuple(c.values())) != (keys, values):
+                if c is m.__dict__["_modules"] and (list(c), list(c.values())) != (keys, values):
                     return type(m).__name__
         return None
 

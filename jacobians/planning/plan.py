@@ -109,7 +109,7 @@ class Plan:
         if torch.is_inference_mode_enabled():  # where autograd records nothing, and its derivatives are zero without a word
             with torch.inference_mode(False):
                 return self.compute(tuple(t.clone() if t.is_inference() else t for t in inputs), transformed, raw)
-        if torch.is_autocast_enabled(self._kind):
+        if transforms.autocast() and torch.is_autocast_enabled(self._kind):
             with torch.autocast(self._kind, enabled=False):  # the network says what it computes in
                 return self.compute(inputs, transformed, raw)
         if transformed and (self._holds or not self.computation.records):  # the transform records what is computed now

@@ -16,14 +16,17 @@ Returned = TypeVar("Returned")
 _peek = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # pyright: ignore[reportAttributeAccessIssue]
 _function_modes = torch._C._len_torch_function_stack  # pyright: ignore[reportAttributeAccessIssue]
+autocast = torch._C._is_any_autocast_enabled  # for any type of device: one call without an argument to be read
 _tracing = torch._C._get_tracing_state
 
 
 def tracing(*inputs: object) -> bool:
     """Say whether a graph is being recorded in which sizes are no plain integers: there nothing can be planned."""
-    if torch.compiler.is_compiling() or _tracing() is not None:
-        return True
-    return any(type(size) is not int for t in inputs for size in getattr(t, "shape", ()))
+    return _recording() or any(type(size) is not int for t in inputs for size in getattr(t, "shape", ()))
+
+
+def _recording() -> bool:
+    return torch.compiler.is_compiling() or _tracing() is not None
 
 
 def in_own_precision(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
@@ -54,7 +57,7 @@ def active() -> bool:
         (False, [1.0, 1.0])
     """
     return (
-        tracing()
+        _recording()
         or _peek() is not None
         or _dispatch_modes() > 0
         or (_function_modes() > 0 and not _only_default_device())

@@ -24,11 +24,12 @@ def kernel_of(mlp: MLP, x1: Tensor, x2: Tensor | None = None, trace: bool = Fals
     F1 = factors_of(mlp, x1)
     F2 = F1 if x2 is None else factors_of(mlp, x2)
     N1, N2, P = x1.shape[0], (x1 if x2 is None else x2).shape[0], mlp.P
-    each = N2 * (1 if trace else P * P) * x1.element_size()
-    step = max(1, tile_bytes // max(1, each))
+    pieces = [slice(None)]
+    if type(N1) is int and type(N2) is int:  # and no symbols of a trace, which no number of tiles would fit
+        step = max(1, tile_bytes // max(1, N2 * (1 if trace else P * P) * x1.element_size()))
+        pieces = [slice(first, first + step) for first in range(0, max(N1, 1), step)]
     tiles: list[Tensor] = []
-    for first in range(0, max(N1, 1), step):
-        rows = slice(first, first + step)
+    for rows in pieces:
         total: Tensor | None = None
         for (C1, h1), (C2, h2), biased in zip(F1.layers(), F2.layers(), F1.biased, strict=True):
             inner = h1[rows] @ h2.mT + (1.0 if biased else 0.0)  # (n, N2)
@@ -36,7 +37,7 @@ def kernel_of(mlp: MLP, x1: Tensor, x2: Tensor | None = None, trace: bool = Fals
                 part = inner * (C1[rows].flatten(1) @ C2.flatten(1).mT)
             else:
                 out = C1.shape[-1]
-                part = (C1[rows].reshape(-1, out) @ C2.reshape(-1, out).mT).unflatten(0, (-1, P)).unflatten(2, (N2, P))  # (n, P, N2, P)
+                part = (C1[rows].reshape(-1, out) @ C2.reshape(-1, out).mT).unflatten(0, (-1, P)).unflatten(2, (-1, P))  # (n, P, N2, P)
                 part = part.transpose(1, 2) * inner[:, :, None, None]
             total = part if total is None else total + part
         assert total is not None

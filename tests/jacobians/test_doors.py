@@ -366,6 +366,8 @@ class TestTransforms:
         "factors": lambda m, x: jac.parameter_jacobian(m, x).cotangents[0],
         "jacobian": jac.jacobian,
         "factored": lambda m, x: jac.jacobian(m, x, factored=True).B,
+        "ntk": jac.ntk,
+        "trace": lambda m, x: jac.ntk(m, x, trace=True),
         "jvp": lambda m, x: jac.jvp(m, x, x),
         "vjp": lambda m, x: jac.vjp(m, x, x[:, :2]),
         "hvp": lambda m, x: jac.hvp(m, x, x),
@@ -411,14 +413,3 @@ class TestTransforms:
         for product in (lambda: F @ v, lambda: F.T @ v, *((lambda: J @ v,) if not isinstance(v, torch.Tensor) else ())):
             with pytest.raises((TypeError, ValueError), match=r"unsupported operand|must be"):
                 product()
-
-
-@pytest.mark.parametrize("batch", [15, 16, 40])
-def test_triton_graphs_refuse_what_they_compute_in_tf32(batch, monkeypatch):
-    from jacobians.kernels.cuda import wide
-
-    for name in ("unsupported_device", "unsupported_activations"):
-        monkeypatch.setattr(wide, name, lambda problem: None)
-    reason = jac.find_method("reverse:triton-graph").unsupported(jac.Problem(widths=(9, 9, 1), batch=batch, device="cuda"))
-    assert (reason is None) == (batch < 16)
-    assert reason is None or "tf32" in reason
