@@ -87,7 +87,7 @@ def lead(rows: Sequence[Row]) -> str:
     found.sort()
     wins = sum(value > 1 for value in found)
     span = f"{found[0]:.3g}" if len(found) == 1 else f"{found[0]:.3g} to {found[-1]:.3g}"
-    return f"The best of ours is faster than the best library on {wins} of {len(found)} problems: {span} times as fast (paired blocks)."
+    return f"Ahead of the best library on {wins} of {len(found)} problems: {span} times as fast."
 
 
 def numbered(stem: str, index: int) -> str:

@@ -78,7 +78,7 @@ class Merger:
     def _facts(self, journal: Journal, source: int) -> Iterator[tuple[object, ...]]:
         for place, row in _rows_of(journal.path):
             self.read += 1
-            problem = row.case.rsplit("/", 1)[0]
+            problem = row.case.removesuffix(f"/{row.method}")
             ok, run = row.status == "ok", f"{row.run} {source}"
             yield (row.machine, row.sweep, problem, row.case, run, ok, row.rounds or 0, row.started_at or "", journal.shared, source, place)
 

@@ -21,7 +21,7 @@ from jacobians.network.activations import RULES, activation
 from jacobians.network.losses import RULES as LOSSES
 from jacobians.network.losses import loss_of
 from jacobians.network.mlp import INITS
-from jacobians.planning.registry import JACOBIAN, find_quantity, quantities
+from jacobians.planning.registry import JACOBIAN, find_method, find_quantity, quantities
 from jacobians.problem import DTYPES, uniform_widths
 
 Sizes = int | list[int]
@@ -113,6 +113,7 @@ class Sweep(BaseModel):
     name: str
     title: str
     quantity: str = Field(JACOBIAN, description="what is computed")
+    beside: list[str] = Field(default_factory=list, description="other quantities of the same problems, measured in the same turns")
     seconds: float = Field(2.0, gt=0, description="measuring time of a case")
     exclude: list[str] = Field(
         default_factory=lambda: list(LEFT_OUT), description="globs of methods left out; torch.compile takes many seconds a case"
@@ -120,13 +121,14 @@ class Sweep(BaseModel):
     drawn: int = Field(0, ge=0, le=1000, description="problems drawn at random, by the seed of the run")
     grid: list[Grid] = Field(default_factory=list)
 
-    @field_validator("quantity")
+    @field_validator("quantity", "beside")
     @classmethod
-    def _known_quantity(cls, name: str) -> str:
+    def _known_quantity(cls, names: str | list[str]) -> str | list[str]:
         known = [quantity.name for quantity in quantities()]
-        if name not in known:
-            raise BadInput(suggest("quantity", name, known))
-        return name
+        for name in [names] if isinstance(names, str) else names:
+            if name not in known:
+                raise BadInput(suggest("quantity", name, known))
+        return names
 
     @model_validator(mode="after")
     def _known_methods(self) -> Sweep:
@@ -185,8 +187,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """Key of the cases that are measured in turn: the problem and the device."""
-        return self.key.rsplit("/", 1)[0]
+        """Key of the cases that are measured in turn: the problem, whatever of it is computed, and the device."""
+        return self.key.removesuffix(f"/{self.method}")
 
     @property
     def id(self) -> str:
@@ -261,16 +263,17 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
 
     Kernels made for another type of device are left out.
     """
-    chosen = select_methods(patterns, sweep.quantity)
-    made_for = {method.name: method.device for method in jac.methods(quantity=sweep.quantity)}
+    computed = (sweep.quantity, *sweep.beside)
+    chosen = select_methods(patterns, computed)
+    made_for = {method.name: method.device for quantity in computed for method in jac.methods(quantity=quantity)}
     left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern, sweep.quantity)}
     cases: list[Case] = []
     seen: set[str] = set()
     for device in devices:
         for grid in sweep.grids(seed):
             for sizes in sweep.problems(grid):
-                problem = jac.Problem(device=device, **sizes)
                 for method in chosen:
+                    problem = jac.Problem(device=device, **{**sizes, "quantity": find_method(method).quantity})
                     case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)
                     if method not in left_out and made_for[method] in {None, device} and case.key not in seen:
                         seen.add(case.key)
@@ -278,9 +281,9 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     return cases
 
 
-def select_methods(patterns: Sequence[str], quantity: str = JACOBIAN) -> list[str]:
-    """Resolve method globs."""
-    everything = jac.methods(quantity=quantity)
+def select_methods(patterns: Sequence[str], computed: Sequence[str] = (JACOBIAN,)) -> list[str]:
+    """Resolve globs of methods of some quantities."""
+    everything = [method for quantity in computed for method in jac.methods(quantity=quantity)]
     if not patterns:
         return [method.name for method in everything]
     wanted: set[str] = set()

@@ -53,8 +53,8 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
         title=_finding(family, variable),
         topic=f"Peak memory beyond J against {VARIABLES[variable]}",
         subtitle=subtitle_of(family, variable),
-        caption="Resident memory of a call beyond J, with the working set that the kernels keep for the next call. "
-        "JAX takes its memory from a pool of its own, where it is not seen, and is left out.",
+        caption="Resident memory of a call beyond J, with what kernels keep for the next call. "
+        "JAX, whose memory comes from a pool of its own, is left out.",
         x_label=VARIABLES[variable],
         traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
         y_label="peak memory beyond J (one page at least)",

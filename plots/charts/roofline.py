@@ -54,7 +54,7 @@ def chart_of(rows: list[Row], stem: str, rates: Ceilings) -> Roofline:
         title=f"The best of ours reaches {share:.0%} of what arithmetic allows",
         topic="Operations per second under the machine's ceilings",
         subtitle=hardware(rows),
-        caption=f"{len(ours)} problems, the best of ours and the best library of each. The fastest, {best.method} on {title(best)}, does "
+        caption=f"{len(ours)} problems. The fastest, {best.method} on {title(best)}, does "
         f"{(best.flops or 0) / best.median / 1e9:.0f} GFLOP/s; large products of the libraries reach {rates.gemm / 1e9:.0f}.",
         flops=rates.flops,
         gemm=rates.gemm,

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.analysis.scoreboard import names_of
-from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, fastest, groups, is_baseline, problem_of, ratio, title
+from benchmarks.records.problems import best_baseline, best_of_ours, fastest, groups, is_baseline, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
 from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
 from plots.axes import canvas, error, legend
-from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
 from plots.families import hardware, make_trace
 
 LIBRARIES = {  # implementation -> what its users call it; the faster one of each counts
@@ -86,8 +86,10 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
         f"{middle:.2g} times in the median",
         topic="Time of each library over the best of ours",
         subtitle=hardware(rows),
-        caption=f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}. "
-        f"Ratios of paired blocks with 95 % intervals; {disturbed(rows)}.",
+        caption=brief(
+            f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}.",
+            "Ratios of paired blocks with 95 % intervals.",
+        ),
         problems=tuple(name for _, name, _ in scored),
         series=tuple(make_trace(f"library:{name}", name, series[name]) for name in dict.fromkeys(LIBRARIES.values()) if name in series),
     )

@@ -19,7 +19,7 @@ from jacobians.planning.cost_model import estimate
 from jacobians.planning.machine import Ceilings
 from plots import style
 from plots.axes import between, canvas, seconds
-from plots.chart import Chart, Exhibit, Results, draw, figure
+from plots.chart import Chart, Exhibit, Results, brief, draw, figure
 from plots.charts.lines import NOT_ALONE
 from plots.families import crossings, grids, lead, subtitle_of
 
@@ -73,7 +73,7 @@ def maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> list[
                 title=f"Ours is the fastest in {sum(is_ours(row) for row in best.values())} of {len(best)} cells; {words}",
                 topic="The fastest method over input and output width",
                 subtitle=subtitle_of(grid, "D", "P"),
-                caption=f"F forward, R reverse, M mixed mode, of ours.{where} Line: where the planner predicts them equal. {lead(grid)}",
+                caption=brief(f"F forward, R reverse, M mixed mode.{where}", "Line: where the planner predicts them equal.", lead(grid)),
                 D=tuple(D),
                 P=tuple(P),
                 winner=tuple(tuple(_winner(best[d, p]) if (d, p) in best else "" for d in D) for p in P),

@@ -8,12 +8,13 @@ import pytest
 
 from benchmarks.errors import BadInput
 from benchmarks.records.journal import Journal
+from benchmarks.run.session import in_turn
 from benchmarks.run.supervisor import with_seed
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Sweep, expand, find_sweep, load_sweeps
 from tests.benchmarks.rows import row
 
-EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook"}
+EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook", "evaluations"}
 
 
 def test_the_named_sweeps_are_there():
@@ -24,7 +25,7 @@ def test_the_named_sweeps_are_there():
 def test_keys_and_ids_are_unique_and_methods_of_a_problem_are_neighbours(name):
     cases = expand(load_sweeps()[name], ["cpu", "cuda"])
     assert len({case.key for case in cases}) == len({case.id for case in cases}) == len(cases)
-    problems = [case.key.rsplit("/", 1)[0] for case in cases]
+    problems = [case.group for case in cases]
     changes = sum(a != b for a, b in pairwise(problems))
     assert changes == len(set(problems)) - 1
 
@@ -111,3 +112,12 @@ class TestDrawnProblems:
             journal.append(row(seed=99))
         assert with_seed(replace(settings, resume=True), sweep, tmp_path, None).seed == 99
         assert with_seed(settings, load_sweeps()["depth"], tmp_path, None) is settings, "other sweeps have seed 0"
+
+
+def test_other_quantities_are_measured_in_the_same_turns():
+    cases = expand(load_sweeps()["evaluations"], ["cpu"])
+    of_first = [case for case in cases if case.group == cases[0].group]
+    assert {case.problem.quantity for case in of_first} == {"jacobian", "value"}
+    assert [case.problem.quantity for case in cases[: len(of_first)]] == [case.problem.quantity for case in of_first], "next to each other"
+    assert {turn.block for turn in in_turn(of_first)[: len(of_first)]} == {0}
+    assert [case.method for case in expand(load_sweeps()["evaluations"], ["cpu"], ["value/*:eager"])] == ["value/evaluation:eager"] * 12

@@ -48,7 +48,7 @@ class TestLines:
         assert chart.traces[0].x == (1, 4, 16, 64)
         assert chart.crossovers == pytest.approx([8.0])
         assert chart.title == "Forward mode is faster up to D ≈ 8, reverse mode beyond"
-        assert "faster than the best library on 4 of 4 problems: 1.25 to 10 times as fast" in chart.caption
+        assert "Ahead of the best library on 4 of 4 problems: 1.25 to 10 times as fast" in chart.caption
 
     def test_the_winner_is_computed(self):
         same = [row(m, L=n, median=t) for n in (1, 2, 3) for m, t in (("forward:eager", 1e-5), ("reverse:eager", 2e-5))]
@@ -57,24 +57,24 @@ class TestLines:
 
     def test_exponents_are_recovered_beside_those_of_the_operations(self):
         (chart,) = lines.charts(power_law((3, 2, 1.5)), "growth")
-        assert "forward K^3.00 ± 0.00 over 5 points (operations 2.00), reverse K^2.00 ± 0.00" in chart.caption
+        assert "forward K^3.00±0.00 (2.00), reverse K^2.00±0.00" in chart.caption
         assert chart.limit.y == pytest.approx([0.5 * 1e-7 * K**1.5 for K in (8, 16, 32, 64, 128, 256)])
         assert chart.limit.label == "no faster on this machine"
 
     def test_few_or_noisy_points_are_not_fitted(self):
         (few,) = lines.charts(power_law((3, 2, 1.5), sizes=(8, 16, 32)), "growth")
-        assert "How forward and reverse and mixed mode grow cannot be told from these points" in few.caption
+        assert "Growth" not in few.caption
         wobbly = power_law((2, 2, 2))
         noisy = [r.model_copy(update={"median_s": r.median_s * (8 if r.K in (32, 128) else 1)}) for r in wobbly]
         (chart,) = lines.charts(noisy, "growth")
-        assert "cannot be told" in chart.caption
+        assert "Growth" not in chart.caption
 
     def test_only_points_beyond_the_overhead_count(self):
         flat = [
             r.model_copy(update={"median_s": r.median_s + 1e-3}) for r in power_law((3, 3, 3), sizes=(8, 16, 32, 64, 128, 256, 512, 1024))
         ]
         (chart,) = lines.charts(flat, "growth")
-        assert re.search(r"forward K\^2\.[89]\d ± \d\.\d\d over [56] points", chart.caption), chart.caption
+        assert re.search(r"forward K\^2\.[89]\d±\d\.\d\d", chart.caption), chart.caption
 
     def test_exponent(self):
         x = [1, 2, 4, 8, 16]
@@ -88,7 +88,7 @@ class TestLines:
         rows = [row(m, L=3, D=M, K=M, P=1, median=1e-9 * M**e, flops=M**e) for M in sizes for m, e in ((OURS[0], 3), (OURS[1], 2))]
         (chart,) = lines.charts(rows, "square")
         assert chart.x_label == "width M of input and hidden layers"
-        assert "forward M^3.00 ± 0.00 over 4 points (operations 3.00), reverse M^2.00" in chart.caption
+        assert "forward M^3.00±0.00 (3.00), reverse M^2.00" in chart.caption
         assert lines.charts(rows[:4], "square") == []
 
     def test_mixed_mode_has_its_gain_in_the_caption(self):
@@ -125,7 +125,7 @@ class TestOthers:
         assert chart.problems == ("L=2 D=3 K=5 P=9", "first")
         assert {trace.label: trace.y for trace in chart.series} == {"JAX jit": pytest.approx((9, 2))}
         assert chart.title.startswith("Faster than every library on 2 of 2 workloads")
-        assert "none of 6 measurements was disturbed" in chart.caption
+        assert "9 times on" in chart.caption
         assert speedups.chart_of([row("reverse:jax")], "speedups") is None
 
     def test_the_roofline_has_one_point_of_ours_and_one_of_the_libraries_per_problem(self):
@@ -148,7 +148,7 @@ class TestOthers:
         rows = [row(m, D=D, median=t) for D in (2, 64) for m, t in (("forward:native", 1e-5), ("reverse:native", 3e-5))]
         chart = regret.chart_of(rows, "regret", {"cpu": RATES})
         assert dict(chart.series)["always reverse"] == pytest.approx((3, 3))
-        assert "“always reverse” 3 and 3 times" in chart.caption
+        assert "“always reverse” 3 and 3." in chart.caption
         assert regret.chart_of(rows[:1], "regret", {}) is None
 
     def test_memory_is_what_lies_beyond_the_output_with_what_a_kernel_keeps(self):
