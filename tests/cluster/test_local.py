@@ -341,6 +341,16 @@ class TestMerge:
             self.merged(journal)
         assert self.merged(merging.Journal(tmp_path / "none.jsonl")) == []
 
+    def test_a_machine_is_no_path(self, planned, sweeps, tmp_path):
+        asked = planned()
+        (tmp_path / "a" / "tasks" / asked.tasks[0].name).mkdir(parents=True)
+        (tmp_path / "a" / "sweeps.toml").write_text(SWEEPS)
+        (tmp_path / "a" / "run.json").write_text(asked.model_dump_json())
+        journal_of(tmp_path / "a" / "tasks" / asked.tasks[0].name / "tiny.journal.jsonl", [one(machine="../../x", sweep="tiny")])
+        with pytest.raises(BadInput, match=r"'../../x' is the name of no machine"):
+            cluster.merge([tmp_path / "a"], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_runs_that_measured_something_else_are_refused(self, planned, sweeps, tmp_path):
         for name, text, seed in (("a", SWEEPS, 0), ("b", SWEEPS, 1), ("c", SWEEPS.replace("Tiny", "Other"), 0)):
             (tmp_path / name).mkdir()
