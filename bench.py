@@ -425,7 +425,7 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
-        typer.echo("dropped a torn last line of the journal; its case ran again", err=True)
+        typer.echo(f"{result.torn} lines of the journal were not whole; their cases ran again", err=True)
     for columns, body in (tables.by_mode(rows), tables.by_method(rows)):
         if body:
             _print_table(columns, body)
