@@ -372,10 +372,10 @@ class TestMerge:
             "    most = tracemalloc.get_traced_memory()[1]\n    tracemalloc.stop()\n    return most\n"
             "few, many = (peak(pathlib.Path(name)) for name in sys.argv[1:])\nassert many < 1.5 * few + 500_000, (few, many)\n"
         )
-        line = (journal_of(tmp_path / "one.jsonl", [one()])).path.read_text()
-        key = record_of(line)["row"]["case"]
+        record = record_of((journal_of(tmp_path / "one.jsonl", [one()])).path.read_bytes())
         for name, count in (("few", 400), ("many", 2000)):
-            (tmp_path / f"{name}.jsonl").write_text("".join(line.replace(key, f"case {n}/cpu/reverse:eager") for n in range(count)))
+            lines = (line_of({**record, "row": record["row"] | {"case": f"case {n}/cpu/reverse:eager"}}) for n in range(count))
+            (tmp_path / f"{name}.jsonl").write_text("".join(lines))
         command = [sys.executable, "-c", code, str(tmp_path / "few.jsonl"), str(tmp_path / "many.jsonl")]
         subprocess.run(command, cwd=ROOT, check=True)
 
