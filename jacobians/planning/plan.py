@@ -59,11 +59,13 @@ class Plan:
     _holds: bool = field(init=False, repr=False, compare=False)
     _parameters: Parameters = field(init=False, repr=False, compare=False)
     _held: object = field(init=False, repr=False, compare=False)
+    _open: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Watch the parameters, where the method does not do so itself."""
         method = self.choice.method
         object.__setattr__(self, "_peer", not method.hand_written)
+        object.__setattr__(self, "_open", self.choice.provisional or bool(self.choice.rivals))
         object.__setattr__(self, "_kind", self.problem.device.partition(":")[0])
         object.__setattr__(self, "_holds", self.computation.holds or not (method.hand_written or method.quantity == JACOBIAN))
         object.__setattr__(self, "_parameters", Parameters(self.mlp, self.problem))
@@ -114,8 +116,8 @@ class Plan:
                 return self.compute(inputs, transformed, raw)
         if transformed and (self._holds or not self.computation.records):  # the transform records what is computed now
             return self._in_torch(inputs)
-        if self.choice.provisional and not transformed:
-            self._settle()
+        if self._open and not transformed:
+            self._settle(inputs)
         computation = self._ready() if self._holds else self.computation
         if computation.reset is not None:
             computation.reset()
@@ -150,14 +152,18 @@ class Plan:
     def _places(self) -> list[tuple[object, ...]]:
         return [(t.data_ptr(), t.stride(), t.is_neg()) for t in self._parameters.now()[1]]
 
-    def _settle(self) -> None:
-        """Choose again once every method can be had: a plan made while the kernels were being compiled goes over to them."""
-        if planner.settled(self.problem):
+    def _settle(self, inputs: tuple[Tensor, ...]) -> None:
+        """Choose again: by the times of two rivals, or, of a plan made while the kernels were being compiled, once these are there."""
+        if self.choice.rivals:
+            choice = planner.compare(self.mlp, inputs, self.problem, self.request, self.choice)
+        elif planner.settled(self.problem):
             choice = planner.choose(self.problem, self.request)
-            # Threads that come here at once find the same.
-            object.__setattr__(self, "computation", choice.method.prepare(self.mlp, self.problem, self.request))
-            object.__setattr__(self, "choice", choice)
-            self.__post_init__()
+        else:
+            return
+        # Threads that come here at once may each find another; either computes the same.
+        object.__setattr__(self, "computation", choice.method.prepare(self.mlp, self.problem, self.request))
+        object.__setattr__(self, "choice", choice)
+        self.__post_init__()
 
     def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
         """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
@@ -192,7 +198,7 @@ def plan(
     *,
     value: bool = False,
     create_graph: bool = False,
-    effort: str = "estimate",
+    effort: str = "compare",
     quantity: str = JACOBIAN,
     others: tuple[Tensor, ...] = (),
     loss: str | Loss | None = None,
@@ -206,8 +212,9 @@ def plan(
             and the plan chooses again when they are there; a method by name waits for the compiler.
         value: Whether calls return `(y, J)`.
         create_graph: Whether J can be back-propagated through to the weights and to x.
-        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
-            the best three candidates at `x` now, and remembers.
+        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"compare"` does too,
+            but where the two shortest lie within 25 %, the first call on a CPU times both, three calls each, and the plan keeps the
+            faster, unless `torch.use_deterministic_algorithms` is on; `"measure"` times the best three candidates now, and remembers.
         quantity: What to compute, e.g. `"gradient"`.
         others: Examples of what the quantity takes besides x, e.g. `(target,)`.
         loss: The loss, of quantities that have one; `mse` by default.
@@ -232,14 +239,17 @@ def plan(
 
 
 def make_plan(
-    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
+    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "compare"
 ) -> Plan:
     """Prepare a method for a known problem."""
     if effort not in EFFORTS:
         raise ValueError(unknown("effort", effort, EFFORTS))
     check_inputs(mlp, problem, inputs)
     if method == "auto":
-        choice = planner.choose(problem, request, wait=False) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
+        if effort == "measure":
+            choice = planner.measure(mlp, inputs, problem, request)
+        else:
+            choice = planner.choose(problem, request, wait=False, compare=effort == "compare")
     else:
         choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
     chosen = choice.method
