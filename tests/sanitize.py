@@ -133,7 +133,7 @@ def _hostile(jac: Any, torch: Any, widths: tuple[int, ...]) -> None:
     calls += [lambda t, m=m.name: jac.jacobian(mlp, t, m) for m in jac.methods("*:native")]
     calls += [
         lambda t: jac.jacobian(mlp, t, create_graph=True),
-        lambda t: jac.jacobian(mlp, t, chunk=2**24),
+        lambda t: jac.jacobian(mlp, t, max_bytes=2**24),
         lambda t: jac.ntk(mlp, x, t),
     ]
     calls += [lambda t, f=f, v=v: f(mlp, t, v) for f in (jac.jvp, jac.vjp, jac.hvp) for v in (*given[:8], *targets)]

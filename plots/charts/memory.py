@@ -1,4 +1,4 @@
-"""Peak memory beyond the Jacobian itself, against a size, with the least that `chunk` can keep to."""
+"""Peak memory beyond the Jacobian itself, against a size, with the least that `max_bytes` can keep to."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
         traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
         y_label="peak memory beyond J (one page at least)",
         unit="B",
-        limit=make_trace("limit", "less than chunk= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
+        limit=make_trace("limit", "less than max_bytes= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
     )
 
 

@@ -163,7 +163,7 @@ class TestOthers:
         if runner.available():
             kept = [program.working_bytes("reverse", memory.problem_of(r)) for r in rows if r.method == "reverse:native"]
             assert found["reverse, ours in C"] == tuple(9000 + bytes_ for bytes_ in kept)
-            assert chart.limit.label == "less than chunk= can keep to"
+            assert chart.limit.label == "less than max_bytes= can keep to"
 
     def test_published_times_stand_beside_ours(self):
         rows = [row(m, L=L, D=1000, K=1000, P=1, median=1e-3) for L in (3, 5, 10) for m in ("reverse:notebook", "reverse:eager")]
