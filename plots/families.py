@@ -76,7 +76,7 @@ def hardware(rows: Sequence[Row]) -> str:
 
 
 def lead(rows: Sequence[Row]) -> str:
-    """Say how the best of ours stands to the best library, over the problems of a chart."""
+    """Say how the best hand-written method stands to the best library, over the problems of a chart."""
     found: list[float] = []
     for group in groups(rows):
         ours, library = best_of_ours(group), best_baseline(group)

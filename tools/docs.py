@@ -35,8 +35,8 @@ SHOWN: dict[str, Callable[[Row], bool]] = {  # sweep -> which of its problems
     "bottleneck": lambda row: row.K in {None, 50},
 }
 COLUMNS: dict[str, Callable[[Row], bool]] = {
-    "ours, in C": lambda row: row.implementation == "native",
-    "ours, in torch": lambda row: row.implementation == "eager",
+    "hand-written, in C": lambda row: row.implementation == "native",
+    "hand-written, in torch": lambda row: row.implementation == "eager",
     "torch.func": lambda row: row.implementation == "torch.func",
     "torch.autograd": lambda row: row.implementation.startswith("autograd") or row.implementation == "sum-trick",
     "JAX jit": lambda row: row.implementation == "jax",
@@ -229,7 +229,7 @@ def derivatives(machine: str | None = None) -> str:
     Returns:
         Markdown; empty where no other quantity was measured.
     """
-    lines = ["| what | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    lines = ["| what | workload | best hand-written | time | best library | time | faster by | of ceiling |", "|---" * 8 + "|"]
     every: list[Row] = []
     for path in [path for path in result_files() if path.parent == _folder(machine)]:
         origin = read_provenance(path)
@@ -249,7 +249,7 @@ def derivatives(machine: str | None = None) -> str:
     faster, sure = sum(lead.value > 1 for lead in leads), sum((lead.low or 0) > 1 for lead in leads)
     slower = sum((lead.high or math.inf) < 1 for lead in leads)
     end = (
-        f"Over all {len(leads)} problems of these sweeps, growth with N, K, P and L included, ours is the fastest on {faster}; the whole "
+        f"Over all {len(leads)} problems of these sweeps, growth with N, K, P and L included, a hand-written method is the fastest on {faster}; the whole "
         f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {disturbed(every).capitalize()}."
     )
     return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
@@ -288,7 +288,7 @@ def on_accelerators() -> str:
     Returns:
         Markdown.
     """
-    lines = ["| card | workload | best of ours | time | best library | time | ours faster by | of ceiling |", "|---" * 8 + "|"]
+    lines = ["| card | workload | best hand-written | time | best library | time | faster by | of ceiling |", "|---" * 8 + "|"]
     for path in result_files():
         origin = read_provenance(path)
         rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]

@@ -125,7 +125,7 @@ def compare(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Req
 
 
 def settled(problem: Problem) -> bool:
-    """Say whether every method of ours for a problem could answer at once; what needs to be compiled is, meanwhile."""
+    """Say whether every hand-written method for a problem could answer at once; what needs to be compiled is, meanwhile."""
     return all(method.ready(problem) for method in methods(quantity=problem.quantity) if method.hand_written)
 
 
@@ -134,7 +134,7 @@ def _some(problem: Problem, request: Request) -> dict[str, float]:
     if not predicted:
         reasons = {m.name: m.unsupported(problem, request) for m in methods(quantity=problem.quantity) if m.hand_written}
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise ValueError(f"no method of ours computes the {problem.quantity} of this network: {why}")
+        raise ValueError(f"no hand-written method computes the {problem.quantity} of this network: {why}")
     return predicted
 
 
@@ -167,7 +167,7 @@ def measure(
     names: Sequence[str] | None = None,
     seconds: float = 0.05,
 ) -> Choice:
-    """Time candidates against each other now, remember what ours took, and choose."""
+    """Time candidates against each other now, remember what hand-written ones took, and choose."""
     predicted = _some(problem, request)
     key = key_of(problem, request)
     known = machine.known_times(problem.device, key)

@@ -1,4 +1,4 @@
-"""Time against one size: the best of ours in each mode, the best library, and the machine's limit."""
+"""Time against one size: the best hand-written method in each mode, the best library, and the machine's limit."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
 
 
 def look_of(name: str) -> tuple[str, str]:
-    """Return the look and the label of a mode of ours, or of the best library."""
-    return (f"{name}:native", f"{name}, ours") if name in MODES else ("library:best", "best library")
+    """Return the look and the label of a hand-written mode, or of the best library."""
+    return (f"{name}:native", f"{name}, hand-written") if name in MODES else ("library:best", "best library")
 
 
 def _square(rows: Sequence[Row]) -> list[Row]:

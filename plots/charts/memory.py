@@ -41,7 +41,7 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
     for row in family:
         x, y = getattr(row, variable), beyond_output(row)
         if is_ours(row) and row.mode != "mixed" and row.implementation in SHOWN:
-            points.setdefault((row.method, f"{row.mode}, ours {SHOWN[row.implementation]}"), []).append((x, y, y, y))
+            points.setdefault((row.method, f"{row.mode}, hand-written {SHOWN[row.implementation]}"), []).append((x, y, y, y))
         if runner.available():
             least[x] = min(program.working_bytes(mode, problem_of(row), lean=True) for mode in ("forward", "reverse"))
     libraries = [row for row in family if _is_seen_library(row)]
@@ -74,4 +74,4 @@ def _finding(family: Sequence[Row], variable: str) -> str:
     theirs = min((beyond_output(row) for row in there if _is_seen_library(row)), default=None)
     if ours is None or theirs is None:
         return ""
-    return f"At {variable} = {largest} the leanest of ours takes {byte_count(ours)}, the leanest library {byte_count(theirs)}"
+    return f"At {variable} = {largest} the leanest hand-written method takes {byte_count(ours)}, the leanest library {byte_count(theirs)}"

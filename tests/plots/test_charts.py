@@ -44,7 +44,9 @@ def grid(K=16):
 class TestLines:
     def test_the_best_of_each_mode_and_of_the_libraries(self):
         (chart,) = lines.charts(growing(), "s")
-        assert [trace.label for trace in chart.traces] == ["forward, ours", "reverse, ours", "best library"], "the naive baseline is none"
+        assert [trace.label for trace in chart.traces] == ["forward, hand-written", "reverse, hand-written", "best library"], (
+            "the naive baseline is none"
+        )
         assert chart.traces[0].x == (1, 4, 16, 64)
         assert chart.crossovers == pytest.approx([8.0])
         assert chart.title == "Forward mode is faster up to D ≈ 8, reverse mode beyond"
@@ -105,7 +107,7 @@ class TestOthers:
     def test_dots_for_problems_that_share_no_size(self):
         chart = dots.chart_of([r for r in growing() if r.D < 8], "s")
         assert chart.problems == ("L=2 D=1 K=5 P=4", "L=2 D=4 K=5 P=4")
-        assert chart.title == "Fastest of ours: forward mode on 2 of 2"
+        assert chart.title == "Fastest hand-written: forward mode on 2 of 2"
 
     def test_winners_and_both_crossovers(self):
         first, second = winners.maps(grid(16) + grid(32), "winners", {"cpu": RATES})
@@ -131,7 +133,7 @@ class TestOthers:
     def test_the_roofline_has_one_point_of_ours_and_one_of_the_libraries_per_problem(self):
         rows = power_law((3, 2, 1.5))
         chart = roofline.chart_of(rows, "roofline", RATES)
-        assert {trace.label: len(trace.x) for trace in chart.points} == {"best library": 6, "mixed, best of ours": 6}
+        assert {trace.label: len(trace.x) for trace in chart.points} == {"best library": 6, "mixed, best hand-written": 6}
         assert (chart.flops, chart.gemm) == (RATES.flops, RATES.gemm)
 
     def test_what_mixed_mode_gains(self):
@@ -264,7 +266,9 @@ class TestQuantities:
     def test_growth_and_leads(self):
         chart = quantities.growth_of(self.rows(), "growth")
         assert chart.title == "Gradient of a loss in the parameters: faster than every library at 4 of 4 sizes, 3 to 3 times"
-        assert [(label, [t.label for t in traces]) for label, traces in chart.panels] == [("samples N", ["best of ours", "best library"])]
+        assert [(label, [t.label for t in traces]) for label, traces in chart.panels] == [
+            ("samples N", ["best hand-written", "best library"])
+        ]
         assert figures.render(chart, "svg")
         assert quantities.growth_of(self.rows()[:4], "growth") is None
 

@@ -19,8 +19,8 @@ def test_j_over_the_fastest_y():
     (panel,) = chart.panels
     costs = {trace.label: dict(zip(trace.x, trace.y, strict=True)) for trace in panel.traces}
     assert {name: {x: round(y, 9) for x, y in line.items()} for name, line in costs.items()} == {
-        "forward, ours": {1: 2, 4: 8, 16: 32},
-        "reverse, ours": {1: 4, 4: 4, 16: 4},
+        "forward, hand-written": {1: 2, 4: 8, 16: 32},
+        "reverse, hand-written": {1: 4, 4: 4, 16: 4},
         "best library": {1: 8, 4: 8, 16: 8},
     }
     assert {bound.label: bound.y for bound in panel.bounds} == {"bound of forward": (2.5, 10, 40), "bound of reverse": (16, 16, 16)}
