@@ -249,7 +249,7 @@ def derivatives(machine: str | None = None) -> str:
     faster, sure = sum(lead.value > 1 for lead in leads), sum((lead.low or 0) > 1 for lead in leads)
     slower = sum((lead.high or math.inf) < 1 for lead in leads)
     end = (
-        f"Over all {len(leads)} problems of these sweeps, growth with N, K, P and L included, a hand-written method is the fastest on {faster}; the whole "
+        f"Over all {len(leads)} problems of these sweeps, growth included, a hand-written method is the fastest on {faster}; the whole "
         f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {disturbed(every).capitalize()}."
     )
     return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"

@@ -161,10 +161,10 @@ class TestOthers:
         chart = memory.chart_of(rows, "P", "memory-P")
         found = {trace.label: trace.y for trace in chart.traces}
         assert found["leanest library"] == (100_000,) * 3, "JAX, whose pool is not seen, is left out"
-        assert found["reverse, ours in torch"] == (50_000,) * 3
+        assert found["reverse, hand-written in torch"] == (50_000,) * 3
         if runner.available():
             kept = [program.working_bytes("reverse", memory.problem_of(r)) for r in rows if r.method == "reverse:native"]
-            assert found["reverse, ours in C"] == tuple(9000 + bytes_ for bytes_ in kept)
+            assert found["reverse, hand-written in C"] == tuple(9000 + bytes_ for bytes_ in kept)
             assert chart.limit.label == "less than max_bytes= can keep to"
 
     def test_published_times_stand_beside_ours(self):
