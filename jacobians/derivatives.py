@@ -49,7 +49,7 @@ def gradient(
         inputs: Whether to return `∂L/∂x` too.
         create_graph: Whether the gradient can be back-propagated through.
         max_bytes: Bound of the memory used beyond the result: samples are taken a few at a time.
-        renamed: Words of earlier versions, refused with the present one.
+        **renamed: Words of earlier versions, refused with the present one.
 
     Returns:
         The loss and its derivatives.

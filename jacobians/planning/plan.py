@@ -320,7 +320,7 @@ def jacobian(
         create_graph: Whether J can be back-propagated through to the weights and to x.
         factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
         max_bytes: Bound of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
-        renamed: Words of earlier versions, refused with the present one.
+        **renamed: Words of earlier versions, refused with the present one.
 
     Returns:
         J of shape (P, D) or (N, P, D), or its factors.
