@@ -84,8 +84,10 @@ def run(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of weights and inputs, 0 by default; of drawn problems, a new one by default.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(metavar="S", min=0.001, help="Measuring time of a case, instead of its sweep's.")] = None,
-    precision: Annotated[float, typer.Option(metavar="R", min=0.0, help="Half-width of the median's 95 % interval to stop at.")] = 0.01,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", min=0.001, max=86400, help="Measuring time of a case, not its sweep's.")
+    ] = None,
+    precision: Annotated[float, typer.Option(metavar="R", min=0.0, max=1.0, help="Half-width of the 95 % interval to stop at.")] = 0.01,
     cache: Annotated[str, typer.Option(metavar="hot|cold", help="cold: flush the caches before each call.")] = "hot",
     sweeps_file: Annotated[
         Path | None, typer.Option("--sweeps", metavar="FILE", help="Your own sweeps, in the form of benchmarks/sweeps.toml.")
@@ -392,6 +394,7 @@ def report(
 ) -> None:
     """Write one HTML page of results that loads nothing: figures, scoreboard, all rows, and an explorer of shapes."""
     files = names.results(results or [])
+    names.output(out, files)
     from plots.report import page
 
     typer.echo(f"wrote {page.write(files, out)}")
@@ -422,7 +425,7 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
-        typer.echo("dropped a torn last line of the journal; its case ran again", err=True)
+        typer.echo(f"{result.torn} lines of the journal were not whole; their cases ran again", err=True)
     for columns, body in (tables.by_mode(rows), tables.by_method(rows)):
         if body:
             _print_table(columns, body)

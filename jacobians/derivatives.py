@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native import gradient as native
+from jacobians.names import outdated
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
@@ -34,7 +35,8 @@ def gradient(
     *,
     inputs: bool = False,
     create_graph: bool = False,
-    chunk: int | None = None,
+    max_bytes: int | None = None,
+    **renamed: object,
 ) -> Gradient:
     """Compute the gradient of a loss by hand: `∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]`, `∂L/∂b_l = Σ_n C_l[n]`.
 
@@ -46,7 +48,8 @@ def gradient(
         method: `"auto"`, `"reverse"`, or a full method name.
         inputs: Whether to return `∂L/∂x` too.
         create_graph: Whether the gradient can be back-propagated through.
-        chunk: Bound in bytes of the memory used beyond the result: samples are taken a few at a time.
+        max_bytes: Bound of the memory used beyond the result: samples are taken a few at a time.
+        **renamed: Words of earlier versions, refused with the present one.
 
     Returns:
         The loss and its derivatives.
@@ -64,36 +67,38 @@ def gradient(
     Source:
         Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323 (1986).
     """
+    if renamed:
+        raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     request = Request(inputs=inputs, create_graph=create_graph)
-    if chunk is not None:
-        return Gradient(_bounded(mlp, x, target, loss_of(loss), method, request, chunk), inputs)
+    if max_bytes is not None:
+        return Gradient(_bounded(mlp, x, target, loss_of(loss), method, request, max_bytes), inputs)
     return Gradient(compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
 @transforms.in_own_precision
-def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, chunk: int) -> tuple[Tensor, ...] | Parts:
+def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, max_bytes: int) -> tuple[Tensor, ...] | Parts:
     """Compute within a memory limit: by the kernel with its smallest blocks, else by pieces of the readable method."""
-    if not is_integer(chunk) or chunk < 1:
-        raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    if not is_integer(max_bytes) or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
     if request.create_graph:
-        raise ValueError("chunk cannot bound a gradient that is differentiated again: its graph holds every piece; leave out chunk")
+        raise ValueError("max_bytes cannot bound a gradient that is differentiated again: its graph holds every piece; leave out max_bytes")
     if loss.reduction == "none":
-        raise ValueError("chunk bounds the gradient of one loss, not of one for each element; use reduction 'sum' or 'mean'")
+        raise ValueError("max_bytes bounds the gradient of one loss, not of one for each element; use reduction 'sum' or 'mean'")
     problem = _described(mlp, x, "gradient", target, loss=loss)
     if method == "auto" or find_method(method, "gradient").implementation == "native":
         if native.why_not(problem) is None and not transforms.active():
             classes = loss.classes and not target.is_floating_point()
             for lean in (False, True):
                 kernel = native.Derivative(mlp, problem, native.GRADIENT, loss, classes, request.inputs, lean)
-                if kernel.working_bytes <= chunk:
+                if kernel.working_bytes <= max_bytes:
                     with suppress(NotPlain):  # then by the readable method
                         found = kernel(x, target)
                         assert isinstance(found, Parts)
                         return found
     if method != "auto" and find_method(method, "gradient").implementation != "eager":
-        raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto' or 'reverse'")
+        raise ValueError(f"{method!r} cannot keep to max_bytes={max_bytes} bytes on this network; use method='auto' or 'reverse'")
     with torch.no_grad():
-        return gradient_in_pieces(mlp, x, target, loss, problem, request.inputs, chunk)
+        return gradient_in_pieces(mlp, x, target, loss, problem, request.inputs, max_bytes)
 
 
 @transforms.in_own_precision

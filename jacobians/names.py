@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
@@ -20,3 +20,14 @@ def unknown(what: str, given: object, known: Iterable[str]) -> str:
         close = [name for name in names if likeness[name] >= best - 0.02][:3]
         return f"unknown {what} {given!r}: did you mean {' or '.join(map(repr, close))}?"
     return f"unknown {what} {given!r}; choose from {', '.join(names)}"
+
+
+def outdated(given: Mapping[str, object], successors: Mapping[str, str]) -> str:
+    """Write what is wrong with keywords that a function does not have.
+
+    Example:
+        >>> outdated({"chunk": 1}, {"chunk": "max_bytes"}), outdated({"chunks": 1}, {"chunk": "max_bytes"})
+        ("'chunk' is 'max_bytes' since 0.2.0", "unexpected keyword 'chunks'")
+    """
+    name = next(iter(given))
+    return f"{name!r} is {successors[name]!r} since 0.2.0" if name in successors else f"unexpected keyword {name!r}"

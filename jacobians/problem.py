@@ -9,11 +9,14 @@ from operator import index
 
 from jacobians.network.activations import Activation, activation, per_layer
 
+MOST_LAYERS = 10_000
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
     """Return `widths` as a tuple of at least two integers, each at least 1."""
+    if len(widths) > MOST_LAYERS + 1:
+        raise ValueError(f"widths has {len(widths)} entries; give at most {MOST_LAYERS + 1}")
     for width in widths:
         if not is_integer(width):
             raise TypeError(f"widths must be integers, got {width!r} in {list(widths)}; pass e.g. widths=[784, 50, 10]")
@@ -46,6 +49,8 @@ def uniform_widths(L: int, D: int, K: int, P: int) -> tuple[int, ...]:
         raise TypeError(f"L must be an integer, got {L!r}; pass the number of hidden layers")
     if L < 0:
         raise ValueError(f"L must be at least 0, got {L}; L counts the hidden layers")
+    if L >= MOST_LAYERS:
+        raise ValueError(f"L must be below {MOST_LAYERS}, got {L}; L counts the hidden layers")
     return check_widths((D, *[K] * L, P))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -34,6 +35,23 @@ class Chart:
     topic: str
     subtitle: str
     caption: str
+
+
+MOST_WORDS = 30  # of a caption
+
+
+def brief(*parts: str) -> str:
+    """Join the sentences of a caption, in the order of their worth, as many as fit.
+
+    Example:
+        >>> brief("Reverse mode wins. It does so " + "again and " * 20 + "again.", "", "By 2 times.")
+        'Reverse mode wins. By 2 times.'
+    """
+    told: list[str] = []
+    for sentence in re.split(r"(?<=\.) (?=[A-Z])", " ".join(filter(None, parts))):
+        if sentence and len(" ".join((*told, sentence)).split()) <= MOST_WORDS:
+            told.append(sentence)
+    return " ".join(told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def hardware(rows: Sequence[Row]) -> str:
 
 
 def lead(rows: Sequence[Row]) -> str:
-    """Say how the best of ours stands to the best library, over the problems of a chart."""
+    """Say how the best hand-written method stands to the best library, over the problems of a chart."""
     found: list[float] = []
     for group in groups(rows):
         ours, library = best_of_ours(group), best_baseline(group)
@@ -87,7 +87,7 @@ def lead(rows: Sequence[Row]) -> str:
     found.sort()
     wins = sum(value > 1 for value in found)
     span = f"{found[0]:.3g}" if len(found) == 1 else f"{found[0]:.3g} to {found[-1]:.3g}"
-    return f"The best of ours is faster than the best library on {wins} of {len(found)} problems: {span} times as fast (paired blocks)."
+    return f"Ahead of the best library on {wins} of {len(found)} problems: {span} times as fast."
 
 
 def numbered(stem: str, index: int) -> str:

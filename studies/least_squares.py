@@ -75,7 +75,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     below = [float(row["share"]) for row in rows if float(row["converges"])]
     above = [float(row["share"]) for row in rows if not float(row["converges"])]
     return (
-        f"The iterates are those of the closed form within {max(column(rows, 'worst_difference')):.1e}; of the step sizes tried, in shares "
+        f"The iterates are those of the closed form within {max(column(rows, 'worst_difference')):.1e}. Of the step sizes tried, in shares "
         f"of 2/λ_max, those up to {max(below):g} come nearer in the second half of the steps and those from {min(above):g} on go away."
     )
 

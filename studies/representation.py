@@ -54,7 +54,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     worst = max(float(row["value_error"]) for row in rows)
     units = ", ".join(f"{row['function']} {float(row['units']):g} units for {float(row['kinks']):g} kinks" for row in rows)
     slope = max(float(row["slope_error"]) for row in rows)
-    return f"At {POINTS} points the values are exact within {worst:.1e} and J is the slope within {slope:.1e}: {units}."
+    return f"At {POINTS} points the values are exact within {worst:.1e} and J is the slope within {slope:.1e}. Of each function: {units}."
 
 
 register(

@@ -7,10 +7,12 @@ python -m tests.sanitize thread     # ThreadSanitizer, over the pool of threads
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 KINDS = {
     "address": ("libasan.so", "address,undefined", ()),
@@ -95,6 +97,61 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
             for dtype in (torch.float32, torch.float64):
                 for method in second.NATIVE:
                     second.check(method, *network(widths, batch=N, bias=True, dtype=dtype))
+    for widths in ((5, 3), (5, 33, 17, 3)):
+        _hostile(jac, torch, widths)
+
+
+def _hostile(jac: Any, torch: Any, widths: tuple[int, ...]) -> None:
+    """Call every public function with sizes, strides, dtypes and tensors that do not fit: answered or refused, nothing is read beyond."""
+    D, P = widths[0], widths[-1]
+    mlp = jac.MLP.random(widths=widths, bias=True)
+    x = torch.randn(6, D)
+    given = [x, x[0], x[:0], x[:1].expand(6, D), x.T.contiguous().T, x[::2], x.flip(0), torch._neg_view(x), x * 1e38, x * torch.nan]
+    given += [
+        x.double(),
+        x.half(),
+        x.long(),
+        torch.randn(6, D + 1),
+        torch.randn(6, D - 1),
+        torch.randn(2, 3, D),
+        torch.randn(6, D, device="meta"),
+    ]
+    targets = [
+        torch.randn(6, P),
+        torch.randn(1, P),
+        torch.randn(6, P).T.contiguous().T,
+        torch.zeros(6).long(),
+        torch.full((6,), 99),
+        torch.full((6,), -1),
+    ]
+    targets += [torch.randn(6, P + 1), torch.randn(6, P).double(), torch.randn(0, P), torch.randn(1, P).expand(6, P)]
+    ones = [torch.ones_like(W) for W in mlp.parameters()]
+    calls = [
+        lambda t, f=f: f(mlp, t)
+        for f in (jac.value_and_jacobian, jac.laplacian, jac.hessian, jac.hessian_diagonal, jac.jacobian_loss, jac.ntk)
+    ]
+    calls += [lambda t, m=m.name: jac.jacobian(mlp, t, m) for m in jac.methods("*:native")]
+    calls += [
+        lambda t: jac.jacobian(mlp, t, create_graph=True),
+        lambda t: jac.jacobian(mlp, t, max_bytes=2**24),
+        lambda t: jac.ntk(mlp, x, t),
+    ]
+    calls += [lambda t, f=f, v=v: f(mlp, t, v) for f in (jac.jvp, jac.vjp, jac.hvp) for v in (*given[:8], *targets)]
+    for loss in ("mse", "l1", "cross_entropy", "bce_with_logits"):
+        for target in targets:
+            for f in (jac.gradient, jac.per_sample_gradients, jac.per_sample_gradient_norms):
+                calls.append(lambda t, f=f, target=target, loss=loss: f(mlp, t, target, loss))
+            for v in (ones, ones[::-1], ones[:1]):
+                calls.append(lambda t, target=target, loss=loss, v=v: jac.ggn_product(mlp, t, target, loss, v))
+    for weights in ([], [1.0], [1.0] * D, torch.ones(2, D), torch.ones(2, D - 1), torch.ones(D).double()):
+        calls.append(lambda t, w=weights: jac.laplacian(mlp, t, weights=w))
+    answered = 0
+    for call in calls:
+        for t in given:
+            with contextlib.suppress(TypeError, ValueError, IndexError, RuntimeError, NotImplementedError):
+                call(t)
+                answered += 1
+    print(f"{len(calls) * len(given)} calls with hostile inputs, {answered} answered", flush=True)
 
 
 if __name__ == "__main__":

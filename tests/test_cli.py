@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import jacobians as jac
-from benchmarks.records.csv_file import read_csv, write_csv
+from benchmarks.errors import BadInput
+from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
 from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import RATES, row
 from tests.faults import faulty
@@ -256,3 +258,25 @@ class TestCheck:
         assert "relative error 1 exceeds" in command("check", "--device", "cpu", "--module", "my_jacobians:wrong", status=1).out
         assert "a int cannot be called" in command("check", "--module", "my_jacobians:thing", status=2).err
         assert "--module takes package:function" in command("check", "--module", "nonsense", status=2).err
+
+
+@pytest.mark.parametrize("given", [",", ""])
+def test_no_sweep_is_named(command, given):
+    assert "no sweep is named; choose from quick" in command("run", given, status=2).err
+
+
+@pytest.mark.parametrize("option", ["--precision", "--seconds"])
+def test_numbers_that_would_never_end_a_run(option, command):
+    assert f"Invalid value for '{option}'" in command("run", "quick", option, "inf", status=2).err
+
+
+def test_outputs_are_new_or_regular_files_and_no_inputs(command, tmp_path):
+    measured = tmp_path / "mine.csv"
+    write_csv([row()], measured)
+    before = measured.read_bytes()
+    assert "is one of the results to be read" in command("report", measured, "--out", measured, status=2).err
+    assert measured.read_bytes() == before
+    assert "is no regular file" in command("report", measured, "--out", tmp_path, status=2).err
+    assert "is no regular file" in command("report", measured, "--out", "/dev/null", status=2).err
+    with pytest.raises(BadInput, match="is no regular file"):
+        write_atomically(Path("/dev/null"), "text")

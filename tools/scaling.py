@@ -24,6 +24,7 @@ import torch
 
 import jacobians as jac
 from benchmarks.records.csv_file import write_atomically
+from benchmarks.records.journal import line_of
 from benchmarks.records.merge import Journal, Merger, write_rows
 from benchmarks.records.rows import SCHEMA
 from benchmarks.run import environment
@@ -245,7 +246,7 @@ def _merging(scratch: Path, count: int) -> dict[str, float]:
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             line["row"]["case"] = f"problem {number // 8}/cpu/method {number % 8}"
-            file.write(json.dumps(line) + "\n")
+            file.write(line_of(line))
     done = subprocess.run([sys.executable, "-c", _MERGE, str(path)], capture_output=True, text=True, check=True, cwd=environment.ROOT)
     seconds, peak, base = map(float, done.stdout.split())
     return {"seconds": seconds, "peak_bytes": peak, "base_bytes": base}

@@ -66,7 +66,7 @@ def answer(question: Question, measure_now: bool = False) -> Recommendation:
     if device == "cpu" and needed > there:
         raise BadInput(
             f"this does not fit in memory: the network and what is computed take at least {byte_count(needed)}, and the machine has "
-            f"{byte_count(there)}; use smaller widths, fewer samples, or chunk="
+            f"{byte_count(there)}; use smaller widths, fewer samples, or max_bytes="
         )
     found = recommend(problem, evidence())
     if not measure_now:

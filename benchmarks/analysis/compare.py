@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -> list[Comparison]:
-    """Match rows by problem and method; across devices also the best of ours of either side, whatever their methods."""
+    """Match rows by problem and method; across devices also the best hand-written method of either side, whatever their methods."""
     base, other = ok_rows(base), ok_rows(other)
     if not force:
         for name, words in (("schema_version", "schema"), ("dtype", "dtype"), ("cache", "cache")):

@@ -234,7 +234,7 @@ def table(found: Recommendation) -> Table:
         [
             str(rank),
             p.method,
-            "ours" if p.hand_written else "peer",
+            "hand-written" if p.hand_written else "library",
             duration(p.predicted),
             duration(p.measured),
             f"{p.seconds / best.seconds:.2f}x",

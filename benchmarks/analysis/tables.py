@@ -32,7 +32,7 @@ def methods() -> Table:
     for quantity in jac.quantities():
         small = jac.Problem(widths=(2, 3, 2), batch=2, quantity=quantity.name, loss="mse" if quantity.loss else None)
         for m in jac.methods(quantity=quantity.name):
-            rows.append([m.name, "ours" if m.hand_written else "peer", m.unsupported(small) or "available", m.summary])
+            rows.append([m.name, "hand-written" if m.hand_written else "library", m.unsupported(small) or "available", m.summary])
     return ["method", "by", "here", "summary"], rows
 
 
@@ -78,11 +78,11 @@ def by_mode(rows: Sequence[Row]) -> Table:
     return BY_MODE, table
 
 
-BY_METHOD = ["problem", "best of ours", "time", "best library", "time", "faster by"]
+BY_METHOD = ["problem", "best hand-written", "time", "best library", "time", "faster by"]
 
 
 def by_method(rows: Sequence[Row]) -> Table:
-    """Show, per problem of any quantity but the Jacobian, the best of ours beside the best library."""
+    """Show, per problem of any quantity but the Jacobian, the best hand-written method beside the best library."""
     found = groups(row for row in rows if row.quantity != JACOBIAN)
     places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []

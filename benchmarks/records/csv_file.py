@@ -27,7 +27,9 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename."""
+    """Write beside, flush to disk, rename: over a regular file or none, never over a device or a directory."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: is no regular file; give another name with --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

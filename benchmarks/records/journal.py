@@ -1,4 +1,4 @@
-"""The journal of a run: an append-only file of JSON lines that survives a kill, and the lock of an output directory."""
+"""The journal of a run: an append-only file of JSON lines with checksums that survives a kill, and the lock of an output directory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
@@ -44,7 +45,7 @@ class Journal:
         record = {"row": row.model_dump(by_alias=True), "samples": [[float(f"{s:.6g}") for s in block] for block in samples]}
         size = self.path.stat().st_size
         try:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.write(line_of(record))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
@@ -56,24 +57,36 @@ class Journal:
         self._file.close()
 
 
+def line_of(record: dict[str, Any]) -> str:
+    """Write a line: a checksum, and the record as JSON."""
+    text = json.dumps(record, ensure_ascii=False)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Read a line; `None` where it is not as it was written: cut off by a kill, or damaged since."""
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else None
+
+
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
-    """Read the finished entries of a journal, the last one of each case."""
+    """Read the finished entries of a journal, the last one of each case, and count the lines that are not whole."""
     if not path.exists():
         return {}, 0
     entries: dict[str, Entry] = {}
-    raw = path.read_bytes()
-    lines = raw.split(b"\n")
-    torn = int(lines.pop() != b"")
+    lines = path.read_bytes().split(b"\n")
+    damaged = int(lines.pop() != b"")
     for number, line in enumerate(lines, start=1):
+        record = record_of(line)
+        if record is None:
+            damaged += 1
+            continue
         try:
-            record = json.loads(line)
             row = Row.model_validate(record["row"])
-            entries[row.case] = Entry(row, tuple(tuple(block) for block in record["samples"]))
         except ValidationError as error:
             raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away and run again") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path}, line {number}: not a journal entry ({error}); move the journal away and run again") from None
-    return entries, torn
+        entries[row.case] = Entry(row, tuple(tuple(block) for block in record["samples"]))
+    return entries, damaged
 
 
 class Lock:

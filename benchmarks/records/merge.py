@@ -7,7 +7,6 @@ ratios hold within a run; then the one with more rounds; then the later one. Mer
 from __future__ import annotations
 
 import csv
-import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmarks.errors import BadInput
+from benchmarks.records.journal import record_of
 from benchmarks.records.rows import COLUMNS, SCHEMA, Row, describe, to_cells
 
 _TABLE = """
@@ -68,7 +68,7 @@ class Merger:
         self._directory.cleanup()
 
     def add(self, journals: Sequence[Journal]) -> None:
-        """Read journals. A torn last line, left by a kill, is passed over."""
+        """Read journals. Lines that are not whole are passed over."""
         for journal in journals:
             if journal.path.exists():
                 self._sources.append(journal)
@@ -78,7 +78,7 @@ class Merger:
     def _facts(self, journal: Journal, source: int) -> Iterator[tuple[object, ...]]:
         for place, row in _rows_of(journal.path):
             self.read += 1
-            problem = row.case.rsplit("/", 1)[0]
+            problem = row.case.removesuffix(f"/{row.method}")
             ok, run = row.status == "ok", f"{row.run} {source}"
             yield (row.machine, row.sweep, problem, row.case, run, ok, row.rounds or 0, row.started_at or "", journal.shared, source, place)
 
@@ -94,7 +94,7 @@ class Merger:
                 if source not in files:
                     files[source] = self._sources[source].path.open("rb")
                 files[source].seek(place)
-                row = Row.model_validate(json.loads(files[source].readline())["row"])
+                row = Row.model_validate((record_of(files[source].readline()) or {})["row"])
                 if shared and row.status == "ok":
                     row = row.model_copy(update={"flags": " ".join(sorted({*(row.flags or "").split(), "shared"}))})
                 self.kept += 1
@@ -109,19 +109,15 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open("rb") as file:
         place = 0
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return  # torn by a kill
-            try:
-                record = json.loads(line)["row"]
-                if record.get("schema") != SCHEMA:
-                    raise BadInput(
-                        f"{path}, line {number}: schema {record.get('schema')}, the others have {SCHEMA}; merge runs of one version"
-                    )
-                yield place, Row.model_validate(record)
-            except ValidationError as error:
-                raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away") from None
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise BadInput(f"{path}, line {number}: not a journal entry ({error}); move the journal away") from None
+            record = record_of(line)
+            if record is not None:  # what is not whole is run again by --resume
+                schema = record["row"].get("schema")
+                if schema != SCHEMA:
+                    raise BadInput(f"{path}, line {number}: schema {schema}, the others have {SCHEMA}; merge runs of one version")
+                try:
+                    yield place, Row.model_validate(record["row"])
+                except ValidationError as error:
+                    raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away") from None
             place += len(line)
 
 

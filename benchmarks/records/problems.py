@@ -128,8 +128,8 @@ def ratio(over: Row, under: Row) -> Ratio:
 
 
 def together(one: Row, other: Row) -> bool:
-    """Say whether two rows were measured side by side: one run of one problem on one device."""
-    facts = [(r.sweep, key_of(r), r.machine, r.device, r.threads, r.cache, r.commit, r.run) for r in (one, other)]
+    """Say whether two rows were measured side by side: one run of one problem on one device, whatever of it was computed."""
+    facts = [(r.sweep, key_of(r)[1:], r.machine, r.device, r.threads, r.cache, r.commit, r.run) for r in (one, other)]
     return facts[0] == facts[1]
 
 

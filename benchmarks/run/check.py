@@ -187,7 +187,7 @@ def _ceiling(device: str) -> Item:
 
 
 def _module(name: str) -> Iterator[Item]:
-    """Check and time a user's own function beside the best of ours."""
+    """Check and time a user's own function beside the best hand-written method."""
     function = _load_function(name)
     for problem in PROBLEMS:
         ref = oracle.reference(problem, "xavier", 0)

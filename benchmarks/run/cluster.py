@@ -14,6 +14,7 @@ which it has only a part, so that their ratios hold.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -333,6 +334,8 @@ def merge(directories: Sequence[Path], out: Path) -> list[Path]:
     with Merger() as merger:
         merger.add([Journal(directory / "tasks" / t.name / f"{t.sweep}.journal.jsonl", asked.shared) for directory, asked, t in tasks])
         for machine, sweep in merger.results():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", machine):
+                raise BadInput(f"{directories[0]}: {machine!r} is the name of no machine, and no directory is made of it")
             own = [(path, origin) for path, origin in origins if (origin.machine, origin.sweep.name) == (machine, sweep)]
             if not own:
                 raise BadInput(f"{directories[0]}: rows of {machine} without its environment; the directory is not whole")

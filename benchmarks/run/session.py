@@ -107,9 +107,8 @@ class Session:
 
     def record(self, case: Case) -> Record:
         """Return the record of a case; entering another problem lets go of the last one's networks and results."""
-        problem = case.key.rsplit("/", 1)[0]
-        if problem != self._problem:
-            self._problem = problem
+        if case.group != self._problem:
+            self._problem = case.group
             self._records.clear()
             gc.collect()
         if case.key not in self._records:

@@ -87,6 +87,8 @@ def run(
         stage = _Stage(sweep, journal, settings, cases, done, report, left_out=[case.key for case in everything if case not in cases])
         origin = describe_run(sweep, settings)
         provenance(_as_text(origin))
+        if not settings.resume:  # what a resumed run is held to, should this one be killed
+            write_atomically(csv.with_suffix(".environment.json"), _as_text(origin))
         runner.available()  # compiled once, before the workers start, and not by each of them
         interrupted = False
         try:
@@ -226,7 +228,7 @@ class _Stage:
 
 def _check_alike(csv: Path, settings: Settings) -> None:
     """Refuse to go on with a result that was measured otherwise."""
-    if not csv.exists():
+    if not csv.with_suffix(".environment.json").exists():
         return
     before = read_provenance(csv)
     for name in ("seconds", "precision", "seed"):

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 import jacobians as jac
 from benchmarks.errors import BadInput
@@ -21,10 +21,11 @@ from jacobians.network.activations import RULES, activation
 from jacobians.network.losses import RULES as LOSSES
 from jacobians.network.losses import loss_of
 from jacobians.network.mlp import INITS
-from jacobians.planning.registry import JACOBIAN, find_quantity, quantities
+from jacobians.planning.registry import JACOBIAN, find_method, find_quantity, quantities
 from jacobians.problem import DTYPES, uniform_widths
 
-Sizes = int | list[int]
+Sizes = StrictInt | list[StrictInt]
+MOST_PROBLEMS = 100_000  # of a grid
 LARGEST_J, MOST_OPERATIONS = 64 * 2**20, 2e10  # of problems drawn at random
 LEFT_OUT = ("*:torch.compile", "*:notebook-no-grad")  # by default; not every quantity has these
 GONE = ("*:dense",)  # in the records of earlier runs
@@ -41,7 +42,7 @@ class Grid(BaseModel):
     K: Sizes | None = None
     P: Sizes | None = None
     N: Sizes = 1
-    widths: list[int] | None = None
+    widths: list[StrictInt] | None = None
     activation: str = "tanh"
     output_activation: str = "identity"
     bias: bool = False
@@ -88,6 +89,9 @@ class Grid(BaseModel):
         sizes = (self.L, self.D, self.K, self.P)
         if (self.widths is None) == (None in sizes) or (self.widths is not None and sizes != (None,) * 4):
             raise ValueError("give either widths or all of L, D, K, P")
+        count = math.prod(len(size) for size in (*sizes, self.N) if isinstance(size, list))
+        if count > MOST_PROBLEMS:
+            raise ValueError(f"{count} problems are more than a run can take; make a grid of {MOST_PROBLEMS} at most")
         return self
 
     def problems(self, quantity: str = JACOBIAN) -> Iterator[dict[str, Any]]:
@@ -110,23 +114,25 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9-]{1,80}$")
     title: str
     quantity: str = Field(JACOBIAN, description="what is computed")
-    seconds: float = Field(2.0, gt=0, description="measuring time of a case")
+    beside: list[str] = Field(default_factory=list, description="other quantities of the same problems, measured in the same turns")
+    seconds: float = Field(2.0, gt=0, le=86400, description="measuring time of a case")
     exclude: list[str] = Field(
         default_factory=lambda: list(LEFT_OUT), description="globs of methods left out; torch.compile takes many seconds a case"
     )
     drawn: int = Field(0, ge=0, le=1000, description="problems drawn at random, by the seed of the run")
     grid: list[Grid] = Field(default_factory=list)
 
-    @field_validator("quantity")
+    @field_validator("quantity", "beside")
     @classmethod
-    def _known_quantity(cls, name: str) -> str:
+    def _known_quantity(cls, names: str | list[str]) -> str | list[str]:
         known = [quantity.name for quantity in quantities()]
-        if name not in known:
-            raise BadInput(suggest("quantity", name, known))
-        return name
+        for name in [names] if isinstance(names, str) else names:
+            if name not in known:
+                raise BadInput(suggest("quantity", name, known))
+        return names
 
     @model_validator(mode="after")
     def _known_methods(self) -> Sweep:
@@ -185,8 +191,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """Key of the cases that are measured in turn: the problem and the device."""
-        return self.key.rsplit("/", 1)[0]
+        """Key of the cases that are measured in turn: the problem, whatever of it is computed, and the device."""
+        return self.key.removesuffix(f"/{self.method}")
 
     @property
     def id(self) -> str:
@@ -212,7 +218,7 @@ def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
             sweep = Sweep.model_validate({"name": name, **table})
             for grid in sweep.grids():
                 for problem in sweep.problems(grid):
-                    jac.Problem(**problem)
+                    _ = jac.Problem(**problem).activations  # says what does not fit, before the first is measured
         except ValidationError as error:
             raise BadInput(f"{path}, table [{name}]: {_complaint(error)}") from None
         except (TypeError, ValueError) as error:
@@ -235,6 +241,8 @@ def _complaint(error: ValidationError) -> str:
     if item["type"] == "value_error":
         message = str(item.get("ctx", {}).get("error"))
         return f"{key}: {message}" if key else message
+    if key == "name":
+        return f"a sweep is named by at most 80 of a-z, 0-9 and '-', got {item['input']!r}"
     last = str(next((part for part in reversed(parts) if isinstance(part, str)), ""))
     expected = EXPECTED.get(last, "a whole number, or a list of them such as [1, 2, 3]" if last in {*"LDKPN", "widths"} else "text")
     return f"{key}: expected {expected}, got {item['input']!r}"
@@ -261,16 +269,17 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
 
     Kernels made for another type of device are left out.
     """
-    chosen = select_methods(patterns, sweep.quantity)
-    made_for = {method.name: method.device for method in jac.methods(quantity=sweep.quantity)}
+    computed = (sweep.quantity, *sweep.beside)
+    chosen = select_methods(patterns, computed)
+    made_for = {method.name: method.device for quantity in computed for method in jac.methods(quantity=quantity)}
     left_out = {method.name for pattern in sweep.exclude for method in jac.methods(pattern, sweep.quantity)}
     cases: list[Case] = []
     seen: set[str] = set()
     for device in devices:
         for grid in sweep.grids(seed):
             for sizes in sweep.problems(grid):
-                problem = jac.Problem(device=device, **sizes)
                 for method in chosen:
+                    problem = jac.Problem(device=device, **{**sizes, "quantity": find_method(method).quantity})
                     case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)
                     if method not in left_out and made_for[method] in {None, device} and case.key not in seen:
                         seen.add(case.key)
@@ -278,9 +287,9 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     return cases
 
 
-def select_methods(patterns: Sequence[str], quantity: str = JACOBIAN) -> list[str]:
-    """Resolve method globs."""
-    everything = jac.methods(quantity=quantity)
+def select_methods(patterns: Sequence[str], computed: Sequence[str] = (JACOBIAN,)) -> list[str]:
+    """Resolve globs of methods of some quantities."""
+    everything = [method for quantity in computed for method in jac.methods(quantity=quantity)]
     if not patterns:
         return [method.name for method in everything]
     wanted: set[str] = set()

@@ -62,7 +62,7 @@ def layout(problem: Problem, mode: str, most_bytes: int) -> Chunks:
     each = working_bytes(problem, mode, 1, 1) - fixed
     few = (most_bytes - fixed) // each
     if few < 1:
-        raise ValueError(f"chunk={most_bytes} bytes is too little for {mode} mode on this network; it needs at least {fixed + each}")
+        raise ValueError(f"max_bytes={most_bytes} bytes is too little for {mode} mode on this network; it needs at least {fixed + each}")
     return Chunks(1, few, fixed + few * each)
 
 

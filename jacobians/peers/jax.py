@@ -56,11 +56,13 @@ def evaluate_one(problem: Problem) -> Callable[..., Any]:
     return evaluate
 
 
-def _prepare(transform_name: str) -> Prepare:
+def _prepare(transform_name: str | None) -> Prepare:
+    """Make a method of a transform of JAX; of none, the evaluation."""
+
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         import jax
 
-        transform = getattr(jax, transform_name)
+        transform = getattr(jax, transform_name or "jit")
         device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
         # JAX narrows float64 to float32 unless told otherwise; told per call, other users of JAX are left alone.
         precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
@@ -70,7 +72,10 @@ def _prepare(transform_name: str) -> Prepare:
             y = evaluate(parameters, x)
             return y, y
 
-        per_sample = transform(with_value, argnums=1, has_aux=True) if request.value else transform(evaluate, argnums=1)
+        if transform_name is None:
+            per_sample = evaluate
+        else:
+            per_sample = transform(with_value, argnums=1, has_aux=True) if request.value else transform(evaluate, argnums=1)
         compiled = jax.jit(per_sample if problem.batch is None else jax.vmap(per_sample, in_axes=(None, 0)))
 
         def to_jax(tensor: Tensor) -> Any:
@@ -85,10 +90,12 @@ def _prepare(transform_name: str) -> Prepare:
         def run(native: Any) -> tuple[Any, Any]:
             with precise():
                 result = jax.block_until_ready(compiled(*native))
+            if transform_name is None:
+                return None, (result,)
             return (result[1], result[0]) if request.value else (None, result)
 
-        def restore(array: Any) -> Tensor:
-            return torch.from_dlpack(array).clone()
+        def restore(array: Any) -> Any:
+            return tuple(map(restore, array)) if isinstance(array, tuple) else torch.from_dlpack(array).clone()
 
         return Computation(run, convert, restore)
 
@@ -97,3 +104,4 @@ def _prepare(transform_name: str) -> Prepare:
 
 register("reverse:jax", summary="jit(jacrev), under vmap for batches", supports=why_not, runtime="jax")(_prepare("jacrev"))
 register("forward:jax", summary="jit(jacfwd), under vmap for batches", supports=why_not, runtime="jax")(_prepare("jacfwd"))
+register("value/evaluation:jax", summary="jit of the evaluation, under vmap for batches", supports=why_not, runtime="jax")(_prepare(None))

@@ -16,6 +16,7 @@ from jacobians.peers.evaluation import FORWARD_AD
 from jacobians.peers.torch_func import jacobian_function
 from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
+from jacobians.quantities.value import prepare_with
 
 
 def why_not(problem: Problem) -> str | None:
@@ -48,3 +49,6 @@ def _prepare(transform: Callable[..., Callable[..., object]]) -> Prepare:
 
 register("reverse:torch.compile", supports=why_not, summary="torch.compile of torch.func.jacrev, under vmap for batches")(_prepare(jacrev))
 register("forward:torch.compile", supports=why_not, summary="torch.compile of torch.func.jacfwd, under vmap for batches")(_prepare(jacfwd))
+register("value/evaluation:torch.compile", supports=why_not, summary="torch.compile of the network")(
+    prepare_with(lambda mlp: torch.compile(mlp.__call__, dynamic=False))
+)

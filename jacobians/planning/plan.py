@@ -19,7 +19,7 @@ from jacobians.modes.factored import factored as factor
 from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
-from jacobians.names import unknown
+from jacobians.names import outdated, unknown
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
@@ -59,11 +59,13 @@ class Plan:
     _holds: bool = field(init=False, repr=False, compare=False)
     _parameters: Parameters = field(init=False, repr=False, compare=False)
     _held: object = field(init=False, repr=False, compare=False)
+    _open: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Watch the parameters, where the method does not do so itself."""
         method = self.choice.method
         object.__setattr__(self, "_peer", not method.hand_written)
+        object.__setattr__(self, "_open", self.choice.provisional or bool(self.choice.rivals))
         object.__setattr__(self, "_kind", self.problem.device.partition(":")[0])
         object.__setattr__(self, "_holds", self.computation.holds or not (method.hand_written or method.quantity == JACOBIAN))
         object.__setattr__(self, "_parameters", Parameters(self.mlp, self.problem))
@@ -114,8 +116,8 @@ class Plan:
                 return self.compute(inputs, transformed, raw)
         if transformed and (self._holds or not self.computation.records):  # the transform records what is computed now
             return self._in_torch(inputs)
-        if self.choice.provisional and not transformed:
-            self._settle()
+        if self._open and not transformed:
+            self._settle(inputs)
         computation = self._ready() if self._holds else self.computation
         if computation.reset is not None:
             computation.reset()
@@ -150,14 +152,18 @@ class Plan:
     def _places(self) -> list[tuple[object, ...]]:
         return [(t.data_ptr(), t.stride(), t.is_neg()) for t in self._parameters.now()[1]]
 
-    def _settle(self) -> None:
-        """Choose again once every method can be had: a plan made while the kernels were being compiled goes over to them."""
-        if planner.settled(self.problem):
+    def _settle(self, inputs: tuple[Tensor, ...]) -> None:
+        """Choose again: by the times of two rivals, or, of a plan made while the kernels were being compiled, once these are there."""
+        if self.choice.rivals:
+            choice = planner.compare(self.mlp, inputs, self.problem, self.request, self.choice)
+        elif planner.settled(self.problem):
             choice = planner.choose(self.problem, self.request)
-            # Threads that come here at once find the same.
-            object.__setattr__(self, "computation", choice.method.prepare(self.mlp, self.problem, self.request))
-            object.__setattr__(self, "choice", choice)
-            self.__post_init__()
+        else:
+            return
+        # Threads that come here at once may each find another; either computes the same.
+        object.__setattr__(self, "computation", choice.method.prepare(self.mlp, self.problem, self.request))
+        object.__setattr__(self, "choice", choice)
+        self.__post_init__()
 
     def _in_torch(self, inputs: tuple[Tensor, ...]) -> Any:
         """Compute by the readable method of the same mode, which is right under every transform, mode and subclass."""
@@ -192,7 +198,7 @@ def plan(
     *,
     value: bool = False,
     create_graph: bool = False,
-    effort: str = "estimate",
+    effort: str = "compare",
     quantity: str = JACOBIAN,
     others: tuple[Tensor, ...] = (),
     loss: str | Loss | None = None,
@@ -206,8 +212,9 @@ def plan(
             and the plan chooses again when they are there; a method by name waits for the compiler.
         value: Whether calls return `(y, J)`.
         create_graph: Whether J can be back-propagated through to the weights and to x.
-        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"measure"` times
-            the best three candidates at `x` now, and remembers.
+        effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"compare"` does too,
+            but where the two shortest lie within 25 %, the first call on a CPU times both, three calls each, and the plan keeps the
+            faster, unless `torch.use_deterministic_algorithms` is on; `"measure"` times the best three candidates now, and remembers.
         quantity: What to compute, e.g. `"gradient"`.
         others: Examples of what the quantity takes besides x, e.g. `(target,)`.
         loss: The loss, of quantities that have one; `mse` by default.
@@ -232,14 +239,17 @@ def plan(
 
 
 def make_plan(
-    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
+    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "compare"
 ) -> Plan:
     """Prepare a method for a known problem."""
     if effort not in EFFORTS:
         raise ValueError(unknown("effort", effort, EFFORTS))
     check_inputs(mlp, problem, inputs)
     if method == "auto":
-        choice = planner.choose(problem, request, wait=False) if effort == "estimate" else planner.measure(mlp, inputs, problem, request)
+        if effort == "measure":
+            choice = planner.measure(mlp, inputs, problem, request)
+        else:
+            choice = planner.choose(problem, request, wait=False, compare=effort == "compare")
     else:
         choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
     chosen = choice.method
@@ -285,12 +295,19 @@ def _shown(seen: tuple[Any, ...]) -> str:
 
 @overload
 def jacobian(
-    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., chunk: int | None = ...
+    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., max_bytes: int | None = ...
 ) -> Tensor: ...
 @overload
 def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
 def jacobian(
-    mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False, factored: bool = False, chunk: int | None = None
+    mlp: MLP,
+    x: Tensor,
+    method: str = "auto",
+    *,
+    create_graph: bool = False,
+    factored: bool = False,
+    max_bytes: int | None = None,
+    **renamed: object,
 ) -> Tensor | FactoredJacobian:
     """Compute `J[..., p, d] = ∂y_p/∂x_d` of an MLP.
 
@@ -302,7 +319,8 @@ def jacobian(
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
-        chunk: Bound in bytes of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
+        max_bytes: Bound of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
+        **renamed: Words of earlier versions, refused with the present one.
 
     Returns:
         J of shape (P, D) or (N, P, D), or its factors.
@@ -319,61 +337,63 @@ def jacobian(
         >>> torch.allclose(J, torch.autograd.functional.jacobian(mlp, x), atol=1e-6)
         True
     """
+    if renamed:
+        raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     if factored:
-        if chunk is not None:
-            raise ValueError("chunk bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
+        if max_bytes is not None:
+            raise ValueError("max_bytes bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
         problem_of(mlp, x)
         with torch.set_grad_enabled(create_graph):
             return transforms.in_own_precision(factor)(mlp, x)
-    if chunk is not None:
-        return _bounded(mlp, x, method, create_graph, chunk)
+    if max_bytes is not None:
+        return _bounded(mlp, x, method, create_graph, max_bytes)
     return _compute(mlp, x, method, False, create_graph)
 
 
 @transforms.in_own_precision
-def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, chunk: int) -> Tensor:
+def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: int) -> Tensor:
     """Compute J within a memory limit: by a kernel whose working set is small enough, else by pieces of the readable modes."""
     problem = problem_of(mlp, x)
-    if not is_integer(chunk) or chunk < 1:
-        raise ValueError(f"chunk must be a positive number of bytes, got {chunk!r}; pass e.g. chunk=2**28 for 256 MB")
+    if not is_integer(max_bytes) or max_bytes < 1:
+        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
     psi = mlp.activations[-1]
     if psi.coupled:
-        raise ValueError(f"chunk cannot bound J behind {psi.name}, for which rows of J are not computed by themselves; leave out chunk")
+        raise ValueError(f"max_bytes cannot bound J behind {psi.name}, whose rows are not computed by themselves; leave out max_bytes")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
     compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
     if create_graph:
-        return _bounded_graph(mlp, x, problem, compiled, chunk)
+        return _bounded_graph(mlp, x, problem, compiled, max_bytes)
     for mode in compiled if not transforms.active() else ():
-        if program.working_bytes(mode, problem) <= chunk:
+        if program.working_bytes(mode, problem) <= max_bytes:
             return _compute(mlp, x, f"{mode}:native", False, False)
     for mode in compiled if not transforms.active() else ():
-        if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= chunk:
+        if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= max_bytes:
             with suppress(NotPlain):  # then by the readable modes
                 return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
     readable = [m.mode for m in wanted if m.implementation == "eager" and m.mode != "mixed"]
     if not readable:
-        raise ValueError(f"{method!r} cannot keep to chunk={chunk} bytes on this network; use method='auto', 'forward' or 'reverse'")
+        raise ValueError(f"{method!r} cannot keep to max_bytes={max_bytes} bytes here; use method='auto', 'forward' or 'reverse'")
     with torch.no_grad():
-        return chunked(mlp, x, problem, readable[0], chunk)
+        return chunked(mlp, x, problem, readable[0], max_bytes)
 
 
-def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], chunk: int) -> Tensor:
+def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], max_bytes: int) -> Tensor:
     """Keep the limit in both passes: the kernels keep nothing between them but x and the parameters."""
     biased = [b is not None for b in mlp.biases]
     for lean in (False, True) if not transforms.active() else ():
         for mode in compiled:
             pull = Pullback(problem, biased, lean=lean)
-            if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > chunk:
+            if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > max_bytes:
                 continue
             runner = Runner(mlp, mode, problem, value=False, lean=lean)
             with suppress(NotPlain):
                 plain("x", x)
                 return differentiable(lambda x, runner=runner: (runner(x), None), pull, x, tuple(mlp.parameters()))[1]
     raise ValueError(
-        f"chunk={chunk} bytes is too little for a J that is differentiated again by the kernels in C, and the graph of any other method "
-        f"holds every piece; leave out chunk, or take a larger one"
+        f"max_bytes={max_bytes} bytes is too little for the kernels in C to differentiate J again, and the graph of any other method "
+        f"holds every piece; leave out max_bytes, or take a larger one"
     )
 
 

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from jacobians.planning import machine
 from jacobians.planning.cost_model import estimate, estimate_back
-from jacobians.planning.registry import JACOBIAN, Method, Request, find_method, methods
+from jacobians.planning.registry import JACOBIAN, Method, NotPlain, Request, Stale, find_method, methods
 from jacobians.problem import Problem
 
 if TYPE_CHECKING:
     from jacobians.network.mlp import MLP
 
-EFFORTS = ("estimate", "measure")
+EFFORTS = ("compare", "estimate", "measure")
 TO_MEASURE = 3  # of the candidates, by estimate
+CLOSE = 1.25  # times the shortest predicted time: within that, `compare` times both at the first call
+KEPT = 1024  # comparisons that a process remembers
+_compared: dict[tuple[str, str], dict[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Choice:
         measured: Method name to seconds measured on this machine, where known.
         reason: Why it won.
         provisional: Whether other methods could not answer at once, e.g. because they are still being compiled.
+        rivals: The winner and another whose predicted time is close: the first call times both.
     """
 
     method: Method
@@ -39,6 +43,7 @@ class Choice:
     measured: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     provisional: bool = False
+    rivals: tuple[str, ...] = ()
 
 
 def candidates(
@@ -60,7 +65,12 @@ def candidates(
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 
 
-def choose(problem: Problem, request: Request = Request(), wait: bool = True) -> Choice:  # noqa: B008 - frozen
+def choose(
+    problem: Problem,
+    request: Request = Request(),  # noqa: B008 - frozen
+    wait: bool = True,
+    compare: bool = False,
+) -> Choice:
     """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
 
     Example:
@@ -75,15 +85,47 @@ def choose(problem: Problem, request: Request = Request(), wait: bool = True) ->
     predicted = candidates(problem, request, wait=False) if provisional else {}
     if not predicted:
         provisional, predicted = False, _some(problem, request)
-    measured = {name: s for name, s in machine.known_times(problem.device, key_of(problem, request)).items() if name in predicted}
+    key = key_of(problem, request)
+    known = {**_compared.get((problem.device, key), {}), **machine.known_times(problem.device, key)}
+    measured = {name: s for name, s in known.items() if name in predicted}
     choice = decide(predicted, measured)
     if not provisional:
-        return choice
+        return replace(choice, rivals=_rivals(problem, request, predicted)) if compare and not measured else choice
     return replace(choice, reason=f"{choice.reason}; the kernels are being compiled, and are considered from then on", provisional=True)
 
 
+def _rivals(problem: Problem, request: Request, predicted: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the two fastest where predictions cannot tell which is; two of the same time to a digit are the same computation."""
+    first, *others = predicted
+    close = [name for name in others if 1.001 * predicted[first] < predicted[name] < CLOSE * predicted[first]]
+    if not close or problem.device != "cpu" or request.create_graph or torch.are_deterministic_algorithms_enabled():
+        return ()
+    return first, close[0]
+
+
+def compare(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, choice: Choice) -> Choice:
+    """Time two rivals against each other, three calls each, keep the faster, and remember it in this process."""
+    calls: dict[str, Callable[[], object]] = {}
+    given = inputs[0] if len(inputs) == 1 else inputs
+    try:
+        for name in choice.rivals:
+            computation = find_method(name).prepare(mlp, problem, request)
+            if computation.reset is not None:  # a call trains
+                return replace(choice, rivals=())
+            calls[name] = partial(computation.run, computation.convert(given))
+        with torch.no_grad():
+            times = machine.time_few(calls)
+    except (NotPlain, Stale):
+        return replace(choice, rivals=())
+    while len(_compared) >= KEPT:
+        _compared.pop(next(iter(_compared)), None)
+    _compared[problem.device, key_of(problem, request)] = times
+    winner = min(times, key=lambda name: times[name])
+    return Choice(find_method(winner), choice.predicted, times, "the faster of two whose predictions are close, timed at the first call")
+
+
 def settled(problem: Problem) -> bool:
-    """Say whether every method of ours for a problem could answer at once; what needs to be compiled is, meanwhile."""
+    """Say whether every hand-written method for a problem could answer at once; what needs to be compiled is, meanwhile."""
     return all(method.ready(problem) for method in methods(quantity=problem.quantity) if method.hand_written)
 
 
@@ -92,7 +134,7 @@ def _some(problem: Problem, request: Request) -> dict[str, float]:
     if not predicted:
         reasons = {m.name: m.unsupported(problem, request) for m in methods(quantity=problem.quantity) if m.hand_written}
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-        raise ValueError(f"no method of ours computes the {problem.quantity} of this network: {why}")
+        raise ValueError(f"no hand-written method computes the {problem.quantity} of this network: {why}")
     return predicted
 
 
@@ -125,7 +167,7 @@ def measure(
     names: Sequence[str] | None = None,
     seconds: float = 0.05,
 ) -> Choice:
-    """Time candidates against each other now, remember what ours took, and choose."""
+    """Time candidates against each other now, remember what hand-written ones took, and choose."""
     predicted = _some(problem, request)
     key = key_of(problem, request)
     known = machine.known_times(problem.device, key)

@@ -12,6 +12,7 @@ from jacobians.quantities import (
     parameter_jacobian,
     per_sample,
     sgd_step,
+    value,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "parameter_jacobian",
     "per_sample",
     "sgd_step",
+    "value",
 ]

@@ -131,7 +131,7 @@ def gradient_in_pieces(
     fixed = LIBRARY_BYTES + int(ALLOCATOR * problem.itemsize * sizes(problem).parameters)  # the derivatives of a piece
     samples = (most_bytes - fixed) // each
     if samples < 1:
-        raise ValueError(f"chunk={most_bytes} bytes is too little for a gradient of this network; it needs at least {fixed + each}")
+        raise ValueError(f"max_bytes={most_bytes} bytes is too little for a gradient of this network; it needs at least {fixed + each}")
     batch, targets = (x[None], target[None]) if x.ndim == 1 else (x, target)
     count = (len(batch) if loss.per_sample else len(batch) * problem.P) if loss.reduction == "mean" else 1
     own = Loss(loss.name, "sum", loss.scale / max(1, count))

@@ -3,6 +3,7 @@
 from plots.charts import (
     devices,
     dots,
+    evaluations,
     from_scratch,
     image_ascent,
     initialisation,
@@ -27,6 +28,7 @@ from plots.charts import (
 __all__ = [
     "devices",
     "dots",
+    "evaluations",
     "from_scratch",
     "image_ascent",
     "initialisation",

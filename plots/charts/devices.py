@@ -1,4 +1,4 @@
-"""Devices beside each other: the best of ours on each, over the size that alone varies in a sweep."""
+"""Devices beside each other: the best hand-written method on each, over the size that alone varies in a sweep."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
                 LineChart(
                     stem=numbered(stem, len(found)),
                     title=_finding(best, variable),
-                    topic=f"Jacobian time of the best of ours against {label}, by device",
+                    topic=f"Jacobian time of the best hand-written method against {label}, by device",
                     subtitle=hardware([next(iter(points.values())) for points in best.values()]),
                     caption=_launch(family, variable),
                     x_label=label,

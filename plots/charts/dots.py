@@ -1,4 +1,4 @@
-"""Times on problems that share no size: for each the best of ours per mode and the libraries, six looks at most."""
+"""Times on problems that share no size: for each the best hand-written method per mode and the libraries, six looks at most."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _winners(rows: Sequence[Row]) -> str:
             fastest = min(best, key=lambda mode: best[mode].median)
             counts[fastest] = counts.get(fastest, 0) + 1
     words = [f"{mode} mode on {count}" for mode, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return f"Fastest of ours: {', '.join(words)} of {sum(counts.values())}" if words else "No hand-written method was measured"
+    return f"Fastest hand-written: {', '.join(words)} of {sum(counts.values())}" if words else "No hand-written method was measured"
 
 
 @draw.register

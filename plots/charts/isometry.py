@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plots.chart import StudyTables, study_figure
+from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
 from studies.study import column
@@ -44,7 +44,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"The spread of J's singular values follows mean field theory within {worst:.0%}, up to {deepest:.0f} layers",
         topic="Singular values of the Jacobian of deep tanh networks",
         subtitle="Lines: mean field theory. Points: measured, the mean of the networks drawn.",
-        caption="Lines: theory for infinite width. Points: measured. " + find_study("isometry").conclude(tables),
+        caption=brief("Lines: theory for infinite width. Points: measured.", find_study("isometry").conclude(tables)),
         panels=(
             *(Panel(f"mean square, {kind} weights", "layers", "", means(kind), logarithmic=True) for kind in kinds),
             Panel("variance / mean² of the squared values, χ = 1", "layers", "", tuple(map(variance, kinds)), logarithmic=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plots.chart import StudyTables, study_figure
+from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
 from studies.study import column
@@ -26,8 +26,10 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"Gradient descent converges up to {max(nearer):g} of 2/λ_max, by iterates known in closed form within {worst:.0e}",
         topic="Distance from the least squares solution",
         subtitle="",
-        caption=find_study("least-squares").conclude(tables)
-        + " Absolute values have another solution than squares, to which the subgradients go.",
+        caption=brief(
+            find_study("least-squares").conclude(tables),
+            "Absolute values have another solution than squares, to which the subgradients go.",
+        ),
         panels=(
             Panel("squares", "step", "distance", squares, logarithmic=True),
             Panel("absolute values, step 0.02 / √k", "step", "distance", (line("subgradients", "absolute values", 0.0),), logarithmic=True),

@@ -1,4 +1,4 @@
-"""Time against one size: the best of ours in each mode, the best library, and the machine's limit."""
+"""Time against one size: the best hand-written method in each mode, the best library, and the machine's limit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.records.rows import Row
 from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
-from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
 from plots.families import VARIABLES, crossings, families, grids, lead, make_trace, numbered, point, subtitle_of
 
 BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
 LEAST_POINTS, WIDEST = 4, 0.5  # of a fit that is told: points, and half-width of the exponent's interval
-NOT_ALONE = ("workloads", "regret", "random")  # whose problems happen to share sizes
+NOT_ALONE = ("workloads", "regret", "random", "evaluations")  # whose problems happen to share sizes, or that others show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
 
 
 def look_of(name: str) -> tuple[str, str]:
-    """Return the look and the label of a mode of ours, or of the best library."""
-    return (f"{name}:native", f"{name}, ours") if name in MODES else ("library:best", "best library")
+    """Return the look and the label of a hand-written mode, or of the best library."""
+    return (f"{name}:native", f"{name}, hand-written") if name in MODES else ("library:best", "best library")
 
 
 def _square(rows: Sequence[Row]) -> list[Row]:
@@ -113,7 +113,7 @@ def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, p
         title=_finding(symbol, ratio, meet, points),
         topic=f"Jacobian time against {label}",
         subtitle=subtitle_of(family, *varying),
-        caption=" ".join(part for part in (_fits(symbol, points), _mixed(symbol, points), lead(family)) if part),
+        caption=brief(lead(family), _fits(symbol, points), _mixed(symbol, points)),
         x_label=label,
         traces=tuple(make_trace(*look_of(name), [point(x, row) for x, row in points[name].items()]) for name in order),
         crossovers=meet,
@@ -133,9 +133,8 @@ def _finding(symbol: str, ratio: list[float], meet: tuple[float, ...], points: d
 
 
 def _fits(symbol: str, points: dict[str, dict[float, Row]]) -> str:
-    """Say how times grow where they are more than overhead, with the operations beside them; or that it cannot be told."""
+    """Say how times grow where they are more than overhead, with the operations beside them, and nothing where it cannot be told."""
     parts: list[str] = []
-    vague: list[str] = []
     for mode in MODES:
         rows = points.get(mode, {})
         least = min((row.median for row in rows.values()), default=0.0)
@@ -143,12 +142,8 @@ def _fits(symbol: str, points: dict[str, dict[float, Row]]) -> str:
         fitted = exponent([x for x, _ in chosen], [row.median for _, row in chosen]) if len(chosen) >= LEAST_POINTS else None
         if fitted and fitted[1] <= WIDEST:
             counted = exponent([x for x, _ in chosen], [row.flops or 1 for _, row in chosen]) or (math.nan, 0)
-            parts.append(f"{mode} {symbol}^{fitted[0]:.2f} ± {fitted[1]:.2f} over {len(chosen)} points (operations {counted[0]:.2f})")
-        elif rows:
-            vague.append(mode)
-    told = f"Growth beyond the overhead: {', '.join(parts)}." if parts else ""
-    untold = f"How {' and '.join(vague)} mode grow{'s' if len(vague) == 1 else ''} cannot be told from these points." if vague else ""
-    return " ".join(part for part in (told, untold) if part)
+            parts.append(f"{mode} {symbol}^{fitted[0]:.2f}±{fitted[1]:.2f} ({counted[0]:.2f})")
+    return f"Growth (operations): {', '.join(parts)}." if parts else ""
 
 
 def _mixed(symbol: str, points: dict[str, dict[float, Row]]) -> str:

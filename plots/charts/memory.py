@@ -1,4 +1,4 @@
-"""Peak memory beyond the Jacobian itself, against a size, with the least that `chunk` can keep to."""
+"""Peak memory beyond the Jacobian itself, against a size, with the least that `max_bytes` can keep to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
     for row in family:
         x, y = getattr(row, variable), beyond_output(row)
         if is_ours(row) and row.mode != "mixed" and row.implementation in SHOWN:
-            points.setdefault((row.method, f"{row.mode}, ours {SHOWN[row.implementation]}"), []).append((x, y, y, y))
+            points.setdefault((row.method, f"{row.mode}, hand-written {SHOWN[row.implementation]}"), []).append((x, y, y, y))
         if runner.available():
             least[x] = min(program.working_bytes(mode, problem_of(row), lean=True) for mode in ("forward", "reverse"))
     libraries = [row for row in family if _is_seen_library(row)]
@@ -53,13 +53,13 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
         title=_finding(family, variable),
         topic=f"Peak memory beyond J against {VARIABLES[variable]}",
         subtitle=subtitle_of(family, variable),
-        caption="Resident memory of a call beyond J, with the working set that the kernels keep for the next call. "
-        "JAX takes its memory from a pool of its own, where it is not seen, and is left out.",
+        caption="Resident memory of a call beyond J, with what kernels keep for the next call. "
+        "JAX, whose memory comes from a pool of its own, is left out.",
         x_label=VARIABLES[variable],
         traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
         y_label="peak memory beyond J (one page at least)",
         unit="B",
-        limit=make_trace("limit", "less than chunk= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
+        limit=make_trace("limit", "less than max_bytes= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
     )
 
 
@@ -74,4 +74,4 @@ def _finding(family: Sequence[Row], variable: str) -> str:
     theirs = min((beyond_output(row) for row in there if _is_seen_library(row)), default=None)
     if ours is None or theirs is None:
         return ""
-    return f"At {variable} = {largest} the leanest of ours takes {byte_count(ours)}, the leanest library {byte_count(theirs)}"
+    return f"At {variable} = {largest} the leanest hand-written method takes {byte_count(ours)}, the leanest library {byte_count(theirs)}"

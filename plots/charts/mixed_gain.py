@@ -61,7 +61,7 @@ def chart_of(rows: Sequence[Row], stem: str) -> GainChart | None:
         caption=f"{sum(map(len, measured.values()))} problems without batch, D and P at least {NARROWEST}; most on {peak[1]}. "
         "Crosses: the most operations saved at that width.",
         points=(
-            make_trace("mixed:native", "measured, best of ours", [(x, y, y, y) for x, gains in measured.items() for y in gains]),
+            make_trace("mixed:native", "measured, best hand-written", [(x, y, y, y) for x, gains in measured.items() for y in gains]),
             make_trace("library:operations", "operations saved", [(x, y, y, y) for x, y in counted.items()]),
         ),
     )

@@ -47,7 +47,7 @@ def curves(tables: StudyTables) -> CurvesChart:
         topic="Physics-informed networks, Adam then L-BFGS",
         subtitle=f"{'-'.join(map(str, pinn.WIDTHS))}, tanh, {pinn.POINTS} points inside and {pinn.EDGE} on the edge; curves in float64",
         caption=f"Largest relative difference of the two losses over the steps of Adam: {differ}. Times are of blocks of steps "
-        "taken in turn: median of the ratios, with quartiles.",
+        "taken in turn, with quartiles.",
         curves=tuple(lines),
         ratios=tuple(found),
     )

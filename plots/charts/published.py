@@ -58,7 +58,7 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
         naive = {row.mode: row for name in ("dense", "notebook") for row in here if row.implementation == name}
         for mode, row in best_by_mode(here).items():
             if mode in ("forward", "reverse"):
-                points.setdefault((f"{mode}:native", f"{mode}, ours"), []).append((index, row.median, row.median, row.median))
+                points.setdefault((f"{mode}:native", f"{mode}, hand-written"), []).append((index, row.median, row.median, row.median))
                 if mode in naive:
                     gains.append(naive[mode].median / row.median)
     span = f"{min(gains):.2g} to {max(gains):.2g} times" if gains else "not compared"

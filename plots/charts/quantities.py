@@ -19,7 +19,7 @@ from plots.families import VARIABLES, families, hardware, make_trace, point
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthChart(Chart):
-    """One panel per size that alone varies: the best of ours and the best library."""
+    """One panel per size that alone varies: the best hand-written method and the best library."""
 
     panels: tuple[tuple[str, tuple[Trace, ...]], ...]  # label of the x axis, lines
 
@@ -41,7 +41,7 @@ def quantities(results: Results) -> Iterator[Exhibit]:
 
 
 def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
-    """Set the best of ours beside the best library against every size that alone varies."""
+    """Set the best hand-written method beside the best library against every size that alone varies."""
     panels: list[tuple[str, tuple[Trace, ...]]] = []
     leads: list[float] = []
     for variable, label in VARIABLES.items():
@@ -57,7 +57,7 @@ def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
                 theirs.append(point(value, library))
                 leads.append(ratio(library, mine).value)
         if ours:
-            traces = (make_trace("reverse:native", "best of ours", ours), make_trace("library:best", "best library", theirs))
+            traces = (make_trace("reverse:native", "best hand-written", ours), make_trace("library:best", "best library", theirs))
             panels.append((label, traces))
     if not panels:
         return None

@@ -44,14 +44,13 @@ def chart_of(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> R
         return None
     found = regrets(rows, rates=rates)
     planner = found[0]
-    others = "; ".join(f"“{one.chooser}” {one.median:.3g} and {one.ratios[-1]:.3g} times" for one in found[1:])
+    others = "; ".join(f"“{one.chooser}” {one.median:.3g} and {one.ratios[-1]:.3g}" for one in found[1:])
     return RegretChart(
         stem=stem,
         title=f"The planner's choice takes {planner.ratios[-1]:.2f} times the best time at worst, {planner.median:.3f} in the median",
         topic="What a choice of method costs",
         subtitle=hardware(rows),
-        caption=f"{len(planner.ratios)} problems, ratios of paired blocks. Rules, in the best implementation of the mode they name, in the "
-        f"median and at worst: {others}.",
+        caption=f"Rules (median, worst): {others}.",
         series=tuple((one.chooser, one.ratios) for one in found),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plots.chart import StudyTables, study_figure
+from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
 from studies.study import column
@@ -24,6 +24,6 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"Values within {worst:.1e} of the functions, and J is their slope",
         topic="Piecewise linear functions as ReLU networks with the fewest units",
         subtitle="",
-        caption=find_study("representation").conclude(tables),
+        caption=brief(find_study("representation").conclude(tables)),
         panels=tuple(panels),
     )

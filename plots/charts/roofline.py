@@ -19,7 +19,7 @@ from plots.families import hardware, make_trace
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline(Chart):
-    """The best of ours of each problem and the best library, under arithmetic and bandwidth."""
+    """The best hand-written method of each problem and the best library, under arithmetic and bandwidth."""
 
     flops: float  # multiply-adds in registers
     gemm: float  # of the fastest library's large product
@@ -48,13 +48,13 @@ def chart_of(rows: list[Row], stem: str, rates: Ceilings) -> Roofline:
     best = max(ours or rows, key=lambda row: (row.flops or 0) / row.median)
     share = (best.flops or 0) / best.median / rates.flops
     sizes = [(size, rate) for size, rate in rates.read if size in {2**20, 2**28}] or [rates.read[0], rates.read[-1]]
-    labels = {"library:best": "best library", **{f"{mode}:native": f"{mode}, best of ours" for mode in style.MODES}}
+    labels = {"library:best": "best library", **{f"{mode}:native": f"{mode}, best hand-written" for mode in style.MODES}}
     return Roofline(
         stem=stem,
-        title=f"The best of ours reaches {share:.0%} of what arithmetic allows",
+        title=f"The best hand-written method reaches {share:.0%} of what arithmetic allows",
         topic="Operations per second under the machine's ceilings",
         subtitle=hardware(rows),
-        caption=f"{len(ours)} problems, the best of ours and the best library of each. The fastest, {best.method} on {title(best)}, does "
+        caption=f"{len(ours)} problems. The fastest, {best.method} on {title(best)}, does "
         f"{(best.flops or 0) / best.median / 1e9:.0f} GFLOP/s; large products of the libraries reach {rates.gemm / 1e9:.0f}.",
         flops=rates.flops,
         gemm=rates.gemm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plots.chart import StudyTables, study_figure
+from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series, lines_of
 from studies import find_study, saturation
 
@@ -21,9 +21,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"Unscaled normal weights saturate: a mean slope of {float(last['mean_slope']):.2g} after {float(last['layer']):g} layers",
         topic="Slopes and Jacobians with depth, by the scale of the weights",
         subtitle="",
-        caption=f"tanh, {float(last['width']):g} wide, float64, one network each at a standard normal x. "
-        f"{find_study('saturation').conclude(tables)} What is left of a saturated network's Jacobian is amplified "
-        "rounding, so its times tell little of networks in use.",
+        caption=brief(f"tanh, {float(last['width']):g} wide, float64, at a standard normal x.", find_study("saturation").conclude(tables)),
         panels=(
             Panel("mean slope φ'(z)", "layer", "", lines("mean_slope")),
             Panel("largest singular value of ∂h/∂x", "layer", "", lines("largest_singular_value"), logarithmic=True),

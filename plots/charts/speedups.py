@@ -1,4 +1,4 @@
-"""Speed-up of the best of ours over each library, problem by problem."""
+"""Speed-up of the best hand-written method over each library, problem by problem."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.analysis.scoreboard import names_of
-from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, fastest, groups, is_baseline, problem_of, ratio, title
+from benchmarks.records.problems import best_baseline, best_of_ours, fastest, groups, is_baseline, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
 from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
 from plots.axes import canvas, error, legend
-from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
 from plots.families import hardware, make_trace
 
 LIBRARIES = {  # implementation -> what its users call it; the faster one of each counts
@@ -52,7 +52,7 @@ def speedups(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantity: str = JACOBIAN) -> SpeedupChart | None:
-    """Compare the best of ours with every library on each problem."""
+    """Compare the best hand-written method with every library on each problem."""
     names = names_of(sweep)
     scored: list[tuple[float, str, dict[str, tuple[float, float, float]]]] = []
     for group in groups(rows):
@@ -84,10 +84,12 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
         stem=stem,
         title=f"{what}aster than every library on {sum(lead > 1 for lead in leads)} of {len(leads)} workloads, "
         f"{middle:.2g} times in the median",
-        topic="Time of each library over the best of ours",
+        topic="Time of each library over the best hand-written method",
         subtitle=hardware(rows),
-        caption=f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}. "
-        f"Ratios of paired blocks with 95 % intervals; {disturbed(rows)}.",
+        caption=brief(
+            f"Against the best library: {scored[0][0]:.3g} times on {scored[0][1]}, {scored[-1][0]:.3g} times on {scored[-1][1]}.",
+            "Ratios of paired blocks with 95 % intervals.",
+        ),
         problems=tuple(name for _, name, _ in scored),
         series=tuple(make_trace(f"library:{name}", name, series[name]) for name in dict.fromkeys(LIBRARIES.values()) if name in series),
     )
@@ -123,6 +125,6 @@ def _(chart: SpeedupChart) -> Figure:
     axes.set_yticks(range(len(chart.problems)), list(reversed(chart.problems)))
     axes.set_ylim(-0.6, last + 0.6)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("time of the library / time of the best of ours")
+    axes.set_xlabel("time of the library / time of the best hand-written method")
     legend(drawing, axes)
     return drawing

@@ -19,7 +19,7 @@ from jacobians.planning.cost_model import estimate
 from jacobians.planning.machine import Ceilings
 from plots import style
 from plots.axes import between, canvas, seconds
-from plots.chart import Chart, Exhibit, Results, draw, figure
+from plots.chart import Chart, Exhibit, Results, brief, draw, figure
 from plots.charts.lines import NOT_ALONE
 from plots.families import crossings, grids, lead, subtitle_of
 
@@ -28,7 +28,7 @@ LETTER = {"forward": "F", "reverse": "R", "mixed": "M"}
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerMap(Chart):
-    """The winner of each cell: a mode of ours, or a library."""
+    """The winner of each cell: a hand-written mode, or a library."""
 
     D: tuple[int, ...]
     P: tuple[int, ...]
@@ -66,14 +66,14 @@ def maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> list[
         counts = Counter(_winner(row) for row in best.values())
         words = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         off = sorted(d / p for d, p in along_d | along_p)
-        where = f" Our two modes take equal time at D/P from {off[0]:.2g} to {off[-1]:.2g} (dots)." if off else ""
+        where = f" Both modes take equal time at D/P from {off[0]:.2g} to {off[-1]:.2g} (dots)." if off else ""
         found.append(
             WinnerMap(
                 stem=f"{stem}-K{first.K}",
                 title=f"Ours is the fastest in {sum(is_ours(row) for row in best.values())} of {len(best)} cells; {words}",
                 topic="The fastest method over input and output width",
                 subtitle=subtitle_of(grid, "D", "P"),
-                caption=f"F forward, R reverse, M mixed mode, of ours.{where} Line: where the planner predicts them equal. {lead(grid)}",
+                caption=brief(f"F forward, R reverse, M mixed mode.{where}", "Line: where the planner predicts them equal.", lead(grid)),
                 D=tuple(D),
                 P=tuple(P),
                 winner=tuple(tuple(_winner(best[d, p]) if (d, p) in best else "" for d in D) for p in P),
@@ -124,7 +124,7 @@ def _(chart: WinnerMap) -> Figure:
                 continue
             face = to_rgba(*style.CELL.get(name, (style.GREY, 0.25)))  # light, middle and dark: told apart in grey too
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=face, edgecolor=style.PAPER, linewidth=0.8))
-            shown.setdefault(name, Patch(facecolor=face, label=f"{name}, ours" if name in LETTER else name))
+            shown.setdefault(name, Patch(facecolor=face, label=f"{name}, hand-written" if name in LETTER else name))
             text = f"{LETTER[name]} " if name in LETTER else f"{name}\n"
             text += seconds(chart.seconds[i][j])  # in the corner: the line of equal cost goes through the middle of cells
             axes.text(j + 0.06, i + 0.92, text, ha="left", va="top", fontsize=8, color="black", zorder=6)

@@ -112,7 +112,7 @@ def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
             columns, rows = scoreboard.table(scores)
             if rows:
                 sweep = result.origin.sweep
-                heading = f"{sweep.title}: ours against the best library, on {result.rows[0].device_name}"
+                heading = f"{sweep.title}: hand-written against the best library, on {result.rows[0].device_name}"
                 boards.append({"sweep": sweep.name, "title": heading, "columns": columns, "rows": rows})
     return boards
 
@@ -205,7 +205,7 @@ def _methods(rows: list[Row]) -> list[dict[str, str]]:
     return [
         {
             "name": m.name,
-            "by": "ours" if m.hand_written else "peer",
+            "by": "hand-written" if m.hand_written else "library",
             "summary": m.summary,
             "formula": quantity.modes[m.mode],
             "measured": "yes" if m.name in measured else "no",

@@ -8,12 +8,13 @@ import pytest
 
 from benchmarks.errors import BadInput
 from benchmarks.records.journal import Journal
+from benchmarks.run.session import in_turn
 from benchmarks.run.supervisor import with_seed
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Sweep, expand, find_sweep, load_sweeps
 from tests.benchmarks.rows import row
 
-EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook"}
+EXPECTED = {"quick", "depth", "inputs", "width", "outputs", "aspect", "batch", "bottleneck", "notebook", "evaluations"}
 
 
 def test_the_named_sweeps_are_there():
@@ -24,7 +25,7 @@ def test_the_named_sweeps_are_there():
 def test_keys_and_ids_are_unique_and_methods_of_a_problem_are_neighbours(name):
     cases = expand(load_sweeps()[name], ["cpu", "cuda"])
     assert len({case.key for case in cases}) == len({case.id for case in cases}) == len(cases)
-    problems = [case.key.rsplit("/", 1)[0] for case in cases]
+    problems = [case.group for case in cases]
     changes = sum(a != b for a, b in pairwise(problems))
     assert changes == len(set(problems)) - 1
 
@@ -111,3 +112,41 @@ class TestDrawnProblems:
             journal.append(row(seed=99))
         assert with_seed(replace(settings, resume=True), sweep, tmp_path, None).seed == 99
         assert with_seed(settings, load_sweeps()["depth"], tmp_path, None) is settings, "other sweeps have seed 0"
+
+
+def test_other_quantities_are_measured_in_the_same_turns():
+    cases = expand(load_sweeps()["evaluations"], ["cpu"])
+    of_first = [case for case in cases if case.group == cases[0].group]
+    assert {case.problem.quantity for case in of_first} == {"jacobian", "value"}
+    assert [case.problem.quantity for case in cases[: len(of_first)]] == [case.problem.quantity for case in of_first], "next to each other"
+    assert {turn.block for turn in in_turn(of_first)[: len(of_first)]} == {0}
+    assert [case.method for case in expand(load_sweeps()["evaluations"], ["cpu"], ["value/*:eager"])] == ["value/evaluation:eager"] * 12
+
+
+MANY = list(range(1, 1001))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('["/../x"]\ntitle = "x"\ngrid = [{ L = 1, D = 2, K = 3, P = 1 }]', "a sweep is named by at most 80 of a-z, 0-9 and '-'"),
+        (
+            '[x]\ntitle = "x"\ngrid = [{ L = 2, D = 2, K = 3, P = 1, activation = "tanh;relu;sine" }]',
+            "got 3 activations for 2 hidden layers",
+        ),
+        ('[x]\ntitle = "x"\ngrid = [{ L = true, D = 2, K = 3, P = 1 }]', "got True"),
+        ('[x]\ntitle = "x"\nseconds = inf\ngrid = [{ L = 1, D = 2, K = 3, P = 1 }]', "expected a positive number, got inf"),
+        ('[x]\ntitle = "x"\nbeside = ["valeu"]\ngrid = [{ L = 1, D = 2, K = 3, P = 1 }]', "did you mean 'value'"),
+        ('[x]\ntitle = "x"\ngrid = [{ L = 1000000000, D = 2, K = 3, P = 1 }]', "L must be below 10000"),
+        (
+            f'[x]\ntitle = "x"\ngrid = [{{ L = 1, D = {list(range(1, 1001))}, K = {list(range(1, 1001))}, P = 1 }}]',
+            "1000000 problems are more",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_measured(tmp_path, table, message):
+    (tmp_path / "mine.toml").write_text(table)
+    with pytest.raises(BadInput) as refused:
+        load_sweeps(tmp_path / "mine.toml")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)

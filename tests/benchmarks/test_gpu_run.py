@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tarfile
 from typing import ClassVar
 
 import pytest
@@ -137,3 +138,27 @@ def test_the_constants_are_fitted_at_the_end(monkeypatch, capsys, tmp_path):
     assert H100 is not None
     gpu.main(1.0, H100, "cuda")
     assert "# cuda: fitted on" in capsys.readouterr().out
+
+
+def test_an_archive_holds_what_each_stage_has_left(monkeypatch, tmp_path):
+    out, archive, seen = tmp_path / "rows", tmp_path / "rows.tar.gz", []
+    monkeypatch.setattr(gpu.environment, "machine_slug", lambda: "some-machine")
+
+    def run_until(command, seconds):
+        out.mkdir(exist_ok=True)
+        (out / f"{len(seen)}.csv").write_text("rows")
+        return 0
+
+    def measure(target, device, left, plan, run, now):
+        for _ in range(2):
+            run(["anything"], 1.0)
+            with tarfile.open(archive) as file:
+                seen.append(sorted(name for name in file.getnames() if name.endswith(".csv")))
+        return []
+
+    monkeypatch.setattr(gpu, "run_until", run_until)
+    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(gpu, "summary", lambda out: "")
+    monkeypatch.setattr(gpu.fit_planner, "of_directory", lambda out: [])
+    gpu.main(1.0, out, "cpu", archive)
+    assert seen == [["rows/0.csv"], ["rows/0.csv", "rows/1.csv"]]

@@ -39,7 +39,7 @@ def sweeps(tmp_path):
 @pytest.mark.long
 def test_a_run_of_three_quantities(sweeps, tmp_path, command, forked_workers):
     arguments = ["--sweeps", sweeps, "--out", tmp_path, "--seconds", "0.01", "--method", "*:eager,*:native", "--device", "cpu"]
-    assert "best of ours" in command("run", "gradients,steps,kernels", *arguments).out
+    assert "best hand-written" in command("run", "gradients,steps,kernels", *arguments).out
     rows = [r for name in ("gradients", "steps", "kernels") for r in read_csv(tmp_path / f"{name}.csv")]
     assert {r.quantity for r in rows} == {"gradient", "sgd_step", "ntk"}
     assert {r.loss for r in rows} == {"cross_entropy", "mse", None}

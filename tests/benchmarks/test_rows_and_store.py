@@ -1,15 +1,15 @@
 """Rows, their CSV, and the journal."""
 
-import json
 import math
 import os
+import random
 
 import pytest
 from pydantic import ValidationError
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, write_csv
-from benchmarks.records.journal import Journal, Lock, read_journal
+from benchmarks.records.journal import Journal, Lock, line_of, read_journal, record_of
 from benchmarks.records.problems import key_of
 from benchmarks.records.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary
 from benchmarks.run.environment import ROOT
@@ -179,13 +179,37 @@ class TestJournal:
         entries, torn = read_journal(path)
         assert (len(entries), torn) == (2, 0)
 
-    @pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b'{"row": {"schema": 1}, "samples": []}\n', b"\xff\xfe\n"])
-    def test_a_bad_line_is_named(self, tmp_path, line):
+    @pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b"\n", b"\xff\xfe\n"])
+    def test_a_damaged_line_is_passed_over_and_counted(self, tmp_path, line):
         path = tmp_path / "j"
-        path.write_bytes(line)
+        journal = Journal(path)
+        for L in (2, 3):
+            journal.append(row(L=L))
+        journal.close()
+        first, second = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(first + line + second)
+        entries, damaged = read_journal(path)
+        assert ([entry.row.L for entry in entries.values()], damaged) == ([2, 3], 1)
+
+    def test_no_flipped_bit_changes_what_is_read(self, tmp_path):
+        path = tmp_path / "j"
+        journal = Journal(path)
+        journal.append(row(), [[1e-4]])
+        journal.close()
+        raw = path.read_bytes()
+        for bit in random.Random(0).sample(range(8 * (len(raw) - 1)), 400):
+            flipped = bytearray(raw)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            entries, damaged = read_journal(path)
+            assert not entries
+            assert damaged
+
+    def test_a_row_of_another_version_is_named(self, tmp_path):
+        path = tmp_path / "j"
+        path.write_text(line_of({"row": {"schema": 1}, "samples": []}))
         with pytest.raises(BadInput, match=r"line 1.*move the journal away"):
             read_journal(path)
-        assert path.read_bytes() == line
 
     def test_each_line_is_on_disk_when_append_returns(self, tmp_path, monkeypatch):
         synced = []
@@ -193,7 +217,7 @@ class TestJournal:
         journal = Journal(tmp_path / "j")
         journal.append(row())
         journal.close()
-        assert json.loads(synced[0])["row"]["sweep"] == "quick"
+        assert record_of(synced[0])["row"]["sweep"] == "quick"
 
 
 def test_a_second_run_is_locked_out(tmp_path):

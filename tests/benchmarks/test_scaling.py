@@ -3,6 +3,7 @@
 import json
 
 from benchmarks.records.csv_file import read_csv
+from benchmarks.records.journal import line_of
 from benchmarks.run import environment
 from tools import scaling
 
@@ -21,7 +22,7 @@ def test_what_is_merged_and_measured_is_whole(tmp_path):
     with (tmp_path / "j.jsonl").open("w") as file:
         for number in (3, 1, 2, 1):
             line["row"]["case"] = f"{number}/cpu/reverse:eager"
-            file.write(json.dumps(line) + "\n")
+            file.write(line_of(line))
     assert scaling.merge_journal(tmp_path / "j.jsonl") == 3
     assert [row.case[0] for row in read_csv(tmp_path / "j.csv")] == ["1", "2", "3"]
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.errors import BadInput
 from benchmarks.records import merge as merging
 from benchmarks.records.csv_file import read_csv
-from benchmarks.records.journal import Journal, Lock, read_journal
+from benchmarks.records.journal import Journal, Lock, line_of, read_journal, record_of
 from benchmarks.records.rows import SCHEMA
 from benchmarks.run import cluster
 from benchmarks.run.environment import ROOT
@@ -331,15 +331,24 @@ class TestMerge:
         text = journal.path.read_bytes()
         journal.path.write_bytes(text + text[:80])
         assert len(self.merged(journal)) == 2
-        journal.path.write_bytes(text + b"{}\n")
-        with pytest.raises(BadInput, match="line 3: not a journal entry"):
-            self.merged(journal)
-        record = json.loads(text.splitlines()[0])
+        journal.path.write_bytes(b"{}\n" + text)
+        assert len(self.merged(journal)) == 2
+        record = record_of(text.splitlines()[0])
         record["row"]["schema"] = SCHEMA - 1
-        journal.path.write_text(json.dumps(record) + "\n")
+        journal.path.write_text(line_of(record))
         with pytest.raises(BadInput, match=f"schema {SCHEMA - 1}, the others have {SCHEMA}"):
             self.merged(journal)
         assert self.merged(merging.Journal(tmp_path / "none.jsonl")) == []
+
+    def test_a_machine_is_no_path(self, planned, sweeps, tmp_path):
+        asked = planned()
+        (tmp_path / "a" / "tasks" / asked.tasks[0].name).mkdir(parents=True)
+        (tmp_path / "a" / "sweeps.toml").write_text(SWEEPS)
+        (tmp_path / "a" / "run.json").write_text(asked.model_dump_json())
+        journal_of(tmp_path / "a" / "tasks" / asked.tasks[0].name / "tiny.journal.jsonl", [one(machine="../../x", sweep="tiny")])
+        with pytest.raises(BadInput, match=r"'../../x' is the name of no machine"):
+            cluster.merge([tmp_path / "a"], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     def test_runs_that_measured_something_else_are_refused(self, planned, sweeps, tmp_path):
         for name, text, seed in (("a", SWEEPS, 0), ("b", SWEEPS, 1), ("c", SWEEPS.replace("Tiny", "Other"), 0)):
@@ -363,10 +372,10 @@ class TestMerge:
             "    most = tracemalloc.get_traced_memory()[1]\n    tracemalloc.stop()\n    return most\n"
             "few, many = (peak(pathlib.Path(name)) for name in sys.argv[1:])\nassert many < 1.5 * few + 500_000, (few, many)\n"
         )
-        line = (journal_of(tmp_path / "one.jsonl", [one()])).path.read_text()
-        key = json.loads(line)["row"]["case"]
+        record = record_of((journal_of(tmp_path / "one.jsonl", [one()])).path.read_bytes())
         for name, count in (("few", 400), ("many", 2000)):
-            (tmp_path / f"{name}.jsonl").write_text("".join(line.replace(key, f"case {n}/cpu/reverse:eager") for n in range(count)))
+            lines = (line_of({**record, "row": record["row"] | {"case": f"case {n}/cpu/reverse:eager"}}) for n in range(count))
+            (tmp_path / f"{name}.jsonl").write_text("".join(lines))
         command = [sys.executable, "-c", code, str(tmp_path / "few.jsonl"), str(tmp_path / "many.jsonl")]
         subprocess.run(command, cwd=ROOT, check=True)
 

@@ -6,7 +6,6 @@ At the end exactly the expected rows are there, none lost, none twice, none torn
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -17,6 +16,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from benchmarks.records.journal import record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = "import sys, bench; from tests.faults.faulty import register_all; register_all(); sys.exit(bench.main())"
@@ -66,7 +67,7 @@ def soak(scratch: Path, cases: int, kills: int, rng: random.Random) -> int:
             with journal.open("a") as file:
                 file.write('{"row": {"schema": 2, "torn')
         for line in lines(journal):
-            key = json.loads(line)["row"]["case"]
+            key = record_of(line.encode())["row"]["case"]
             assert seen.setdefault(key, line) == line, f"{key}: a finished row changed"
         print(f"attempt {attempt + 1}/{kills + 1}: {len(seen)}/{total} rows, exit {process.returncode}", flush=True)
     return report(out, seen, total, memory)

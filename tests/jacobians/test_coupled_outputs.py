@@ -45,8 +45,8 @@ def test_factors_and_the_planner(output):
     mlp, x = network((12, 20, 2, 20, 12), batch=5, output_activation=output)
     assert relative_error(jac.jacobian(mlp, x, factored=True).dense(), autograd(mlp, x)) < 1e-12
     assert relative_error(jac.jacobian(mlp, x), autograd(mlp, x)) < 1e-12
-    with pytest.raises(ValueError, match=f"chunk cannot bound J behind {output}"):
-        jac.jacobian(mlp, x, chunk=2**30)
+    with pytest.raises(ValueError, match=f"max_bytes cannot bound J behind {output}"):
+        jac.jacobian(mlp, x, max_bytes=2**30)
 
 
 @pytest.mark.parametrize("method", OURS)

@@ -91,14 +91,19 @@ OPTIONS = {
 }
 
 
+def marked(name, *more):
+    """What is compiled takes seconds a case: with the tests that take long."""
+    return pytest.param(name, *more, marks=[pytest.mark.long] if name.endswith(":torch.compile") else [])
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (m.name, options)
+        marked(m.name, options)
         for quantity, each in OPTIONS.items()
         for m in jac.methods(quantity=quantity)
         for options in each
-        if m.device != "cuda" and m.implementation not in {"torch.compile", "sum-trick"}
+        if m.device != "cuda" and m.implementation != "sum-trick"
     ],
 )
 def test_an_option_is_honoured_or_refused(method, options):
@@ -124,7 +129,7 @@ def test_an_option_is_honoured_or_refused(method, options):
         assert one.requires_grad or not request.create_graph
 
 
-@pytest.mark.parametrize("method", [m.name for m in jac.methods("*") if m.device != "cuda" and m.implementation != "torch.compile"])
+@pytest.mark.parametrize("method", [marked(m.name) for m in jac.methods("*") if m.device != "cuda"])
 def test_inference_mode_and_an_expanded_x(method):
     mlp, x = jac.MLP.random(L=1, D=3, K=4, P=1, dtype=torch.float64), torch.ones(1, dtype=torch.float64).expand(3)
     exact = jac.jacobian(mlp, torch.ones(3).double(), "forward")
@@ -134,16 +139,16 @@ def test_inference_mode_and_an_expanded_x(method):
 
 
 # JAX's arrays are made in each call; compiling all of its methods once more takes a minute.
-READS = [m for m in jac.methods("*/*") if m.device != "cuda" and m.implementation not in {"torch.compile", "jax", "folx"}]
+READS = [m for m in jac.methods("*/*") if m.device != "cuda" and m.implementation not in {"jax", "folx"}]
 
 
-@pytest.mark.parametrize("method", ["gradient/reverse:jax", *[m.name for m in READS]])
+@pytest.mark.parametrize("method", ["gradient/reverse:jax", *[marked(m.name) for m in READS]])
 def test_plans_of_every_method_read_the_parameters_at_the_call(method):
     """Also under inference mode, and after parameters were replaced by others at other places."""
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
     mlp, quantity = jac.MLP.from_torch(net), jac.find_method(method).quantity
     drawn = {"ggn": (T, torch.ones(NUMBERS).double()), "laplacian": (torch.ones(1, 3).double(),)}
-    drawn |= {"laplacian_gradient": drawn["laplacian"], "hessian": (), "ntk": (), "jacobian_gradient": ()}
+    drawn |= {"laplacian_gradient": drawn["laplacian"], "hessian": (), "ntk": (), "jacobian_gradient": (), "value": ()}
     others = drawn.get(quantity, (T,))
     plan = jac.plan(mlp, X, method, quantity=quantity, others=others)
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from jacobians.planning import machine, planner
 from jacobians.planning.cost_model import estimate
 from jacobians.planning.registry import Request
 from jacobians.problem import Problem
+from tests import oracles
 from tests.cases import network
 
 
@@ -138,7 +139,7 @@ def test_a_bad_file_in_the_cache_directory_is_set_aside(own_cache, kind, content
 
 def test_unknown_effort():
     mlp, x = network((3, 6, 2))
-    with pytest.raises(ValueError, match="unknown effort 'try'; choose from estimate, measure"):
+    with pytest.raises(ValueError, match="unknown effort 'try'; choose from compare, estimate, measure"):
         jac.plan(mlp, x, effort="try")
 
 
@@ -148,3 +149,57 @@ def test_one_call_for_the_gradient_through_a_jacobian_is_preferred_to_two(D, P):
     rates = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 5e11, 8e11, 1e-6, measured=True)
     times = {mode: estimate(problem, mode, "native", rates, 2) for mode in ("fused", "forward", "reverse")}
     assert times["fused"] < min(times["forward"], times["reverse"])
+
+
+class TestComparing:
+    """Where predictions are close, the first call times both; the clock is not asked here."""
+
+    PREDICTED = {"reverse:eager": 1e-4, "forward:eager": 1.1e-4, "mixed:eager": 1e-4, "reverse:native": 2e-4}  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def close(self, monkeypatch):
+        self.timed = []
+
+        def time_few(calls):
+            self.timed.append(tuple(calls))
+            for call in calls.values():
+                call()
+            return {"reverse:eager": 3e-4, "forward:eager": 2e-4}
+
+        monkeypatch.setattr(planner, "CLOSE", 1.25)
+        monkeypatch.setattr(planner, "_compared", {})
+        monkeypatch.setattr(planner, "candidates", lambda *arguments, **options: dict(self.PREDICTED))
+        monkeypatch.setattr(machine, "time_few", time_few)
+
+    def test_the_faster_is_kept_said_and_known_to_the_next_plan(self):
+        mlp, x = network((4, 32, 32, 4), batch=3)
+        plan = jac.plan(mlp, x)
+        assert (plan.method, self.timed) == ("reverse:eager", [])
+        torch.testing.assert_close(plan(x), oracles.autograd(mlp, x))
+        assert (plan.method, self.timed) == ("forward:eager", [("reverse:eager", "forward:eager")])
+        assert "the faster of two whose predictions are close, timed at the first call" in plan.explain()
+        plan(x)
+        assert jac.plan(mlp, x).method == "forward:eager"
+        jac.jacobian(network((4, 32, 32, 4))[0], x)
+        assert len(self.timed) == 1
+
+    def test_calls_without_a_plan_compare_too(self):
+        mlp, x = network((4, 32, 32, 4), batch=3)
+        for _ in range(3):
+            torch.testing.assert_close(jac.jacobian(mlp, x), oracles.autograd(mlp, x))
+        assert len(self.timed) == 1
+
+    def test_where_nothing_is_compared(self):
+        mlp, x = network((4, 32, 32, 4), batch=3)
+        plans = [jac.plan(mlp, x, effort="estimate"), jac.plan(mlp, x, create_graph=True), jac.plan(mlp, x, "reverse")]
+        torch.use_deterministic_algorithms(True)
+        try:
+            plans.append(jac.plan(mlp, x))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        self.PREDICTED = {"reverse:eager": 1e-4, "mixed:eager": 1e-4, "forward:eager": 1.3e-4}
+        plans.append(jac.plan(mlp, x))
+        for plan in plans:
+            plan(x)
+            assert plan.method == "reverse:eager"
+        assert not self.timed

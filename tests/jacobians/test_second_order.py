@@ -435,7 +435,7 @@ def test_an_input_that_is_not_finite_has_no_derivatives():
         (lambda mlp, x: jac.jacobian_loss(mlp, x, torch.zeros(4, 2, 3)), "target must be a constant torch.float64"),
         (
             lambda mlp, x: jac.laplacian(jac.MLP(mlp.weights, output_activation="softmax"), x),
-            "no method of ours computes the laplacian of this network: .* has no second derivative of softmax",
+            "no hand-written method computes the laplacian of this network: .* has no second derivative of softmax",
         ),
     ],
 )

@@ -57,8 +57,8 @@ def test_a_bound_of_memory_on_a_tensor_that_is_not_plain(case):
     lean = min(program.working_bytes(mode, jac.planning.plan.problem_of(mlp, x), lean=True) for mode in ("forward", "reverse"))
     assert lean < program.working_bytes("forward", jac.planning.plan.problem_of(mlp, x))
     with pytest.raises(ValueError, match="is too little for"):
-        jac.jacobian(mlp, TwoTensor(x, x), chunk=lean)
-    torch.testing.assert_close(jac.jacobian(mlp, torch._neg_view(-x), chunk=2**25), exact(mlp, x))
+        jac.jacobian(mlp, TwoTensor(x, x), max_bytes=lean)
+    torch.testing.assert_close(jac.jacobian(mlp, torch._neg_view(-x), max_bytes=2**25), exact(mlp, x))
 
 
 class TestTransforms:

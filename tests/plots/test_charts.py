@@ -44,11 +44,13 @@ def grid(K=16):
 class TestLines:
     def test_the_best_of_each_mode_and_of_the_libraries(self):
         (chart,) = lines.charts(growing(), "s")
-        assert [trace.label for trace in chart.traces] == ["forward, ours", "reverse, ours", "best library"], "the naive baseline is none"
+        assert [trace.label for trace in chart.traces] == ["forward, hand-written", "reverse, hand-written", "best library"], (
+            "the naive baseline is none"
+        )
         assert chart.traces[0].x == (1, 4, 16, 64)
         assert chart.crossovers == pytest.approx([8.0])
         assert chart.title == "Forward mode is faster up to D ≈ 8, reverse mode beyond"
-        assert "faster than the best library on 4 of 4 problems: 1.25 to 10 times as fast" in chart.caption
+        assert "Ahead of the best library on 4 of 4 problems: 1.25 to 10 times as fast" in chart.caption
 
     def test_the_winner_is_computed(self):
         same = [row(m, L=n, median=t) for n in (1, 2, 3) for m, t in (("forward:eager", 1e-5), ("reverse:eager", 2e-5))]
@@ -57,24 +59,24 @@ class TestLines:
 
     def test_exponents_are_recovered_beside_those_of_the_operations(self):
         (chart,) = lines.charts(power_law((3, 2, 1.5)), "growth")
-        assert "forward K^3.00 ± 0.00 over 5 points (operations 2.00), reverse K^2.00 ± 0.00" in chart.caption
+        assert "forward K^3.00±0.00 (2.00), reverse K^2.00±0.00" in chart.caption
         assert chart.limit.y == pytest.approx([0.5 * 1e-7 * K**1.5 for K in (8, 16, 32, 64, 128, 256)])
         assert chart.limit.label == "no faster on this machine"
 
     def test_few_or_noisy_points_are_not_fitted(self):
         (few,) = lines.charts(power_law((3, 2, 1.5), sizes=(8, 16, 32)), "growth")
-        assert "How forward and reverse and mixed mode grow cannot be told from these points" in few.caption
+        assert "Growth" not in few.caption
         wobbly = power_law((2, 2, 2))
         noisy = [r.model_copy(update={"median_s": r.median_s * (8 if r.K in (32, 128) else 1)}) for r in wobbly]
         (chart,) = lines.charts(noisy, "growth")
-        assert "cannot be told" in chart.caption
+        assert "Growth" not in chart.caption
 
     def test_only_points_beyond_the_overhead_count(self):
         flat = [
             r.model_copy(update={"median_s": r.median_s + 1e-3}) for r in power_law((3, 3, 3), sizes=(8, 16, 32, 64, 128, 256, 512, 1024))
         ]
         (chart,) = lines.charts(flat, "growth")
-        assert re.search(r"forward K\^2\.[89]\d ± \d\.\d\d over [56] points", chart.caption), chart.caption
+        assert re.search(r"forward K\^2\.[89]\d±\d\.\d\d", chart.caption), chart.caption
 
     def test_exponent(self):
         x = [1, 2, 4, 8, 16]
@@ -88,7 +90,7 @@ class TestLines:
         rows = [row(m, L=3, D=M, K=M, P=1, median=1e-9 * M**e, flops=M**e) for M in sizes for m, e in ((OURS[0], 3), (OURS[1], 2))]
         (chart,) = lines.charts(rows, "square")
         assert chart.x_label == "width M of input and hidden layers"
-        assert "forward M^3.00 ± 0.00 over 4 points (operations 3.00), reverse M^2.00" in chart.caption
+        assert "forward M^3.00±0.00 (3.00), reverse M^2.00" in chart.caption
         assert lines.charts(rows[:4], "square") == []
 
     def test_mixed_mode_has_its_gain_in_the_caption(self):
@@ -105,7 +107,7 @@ class TestOthers:
     def test_dots_for_problems_that_share_no_size(self):
         chart = dots.chart_of([r for r in growing() if r.D < 8], "s")
         assert chart.problems == ("L=2 D=1 K=5 P=4", "L=2 D=4 K=5 P=4")
-        assert chart.title == "Fastest of ours: forward mode on 2 of 2"
+        assert chart.title == "Fastest hand-written: forward mode on 2 of 2"
 
     def test_winners_and_both_crossovers(self):
         first, second = winners.maps(grid(16) + grid(32), "winners", {"cpu": RATES})
@@ -125,13 +127,13 @@ class TestOthers:
         assert chart.problems == ("L=2 D=3 K=5 P=9", "first")
         assert {trace.label: trace.y for trace in chart.series} == {"JAX jit": pytest.approx((9, 2))}
         assert chart.title.startswith("Faster than every library on 2 of 2 workloads")
-        assert "none of 6 measurements was disturbed" in chart.caption
+        assert "9 times on" in chart.caption
         assert speedups.chart_of([row("reverse:jax")], "speedups") is None
 
     def test_the_roofline_has_one_point_of_ours_and_one_of_the_libraries_per_problem(self):
         rows = power_law((3, 2, 1.5))
         chart = roofline.chart_of(rows, "roofline", RATES)
-        assert {trace.label: len(trace.x) for trace in chart.points} == {"best library": 6, "mixed, best of ours": 6}
+        assert {trace.label: len(trace.x) for trace in chart.points} == {"best library": 6, "mixed, best hand-written": 6}
         assert (chart.flops, chart.gemm) == (RATES.flops, RATES.gemm)
 
     def test_what_mixed_mode_gains(self):
@@ -148,7 +150,7 @@ class TestOthers:
         rows = [row(m, D=D, median=t) for D in (2, 64) for m, t in (("forward:native", 1e-5), ("reverse:native", 3e-5))]
         chart = regret.chart_of(rows, "regret", {"cpu": RATES})
         assert dict(chart.series)["always reverse"] == pytest.approx((3, 3))
-        assert "“always reverse” 3 and 3 times" in chart.caption
+        assert "“always reverse” 3 and 3." in chart.caption
         assert regret.chart_of(rows[:1], "regret", {}) is None
 
     def test_memory_is_what_lies_beyond_the_output_with_what_a_kernel_keeps(self):
@@ -159,11 +161,11 @@ class TestOthers:
         chart = memory.chart_of(rows, "P", "memory-P")
         found = {trace.label: trace.y for trace in chart.traces}
         assert found["leanest library"] == (100_000,) * 3, "JAX, whose pool is not seen, is left out"
-        assert found["reverse, ours in torch"] == (50_000,) * 3
+        assert found["reverse, hand-written in torch"] == (50_000,) * 3
         if runner.available():
             kept = [program.working_bytes("reverse", memory.problem_of(r)) for r in rows if r.method == "reverse:native"]
-            assert found["reverse, ours in C"] == tuple(9000 + bytes_ for bytes_ in kept)
-            assert chart.limit.label == "less than chunk= can keep to"
+            assert found["reverse, hand-written in C"] == tuple(9000 + bytes_ for bytes_ in kept)
+            assert chart.limit.label == "less than max_bytes= can keep to"
 
     def test_published_times_stand_beside_ours(self):
         rows = [row(m, L=L, D=1000, K=1000, P=1, median=1e-3) for L in (3, 5, 10) for m in ("reverse:notebook", "reverse:eager")]
@@ -264,7 +266,9 @@ class TestQuantities:
     def test_growth_and_leads(self):
         chart = quantities.growth_of(self.rows(), "growth")
         assert chart.title == "Gradient of a loss in the parameters: faster than every library at 4 of 4 sizes, 3 to 3 times"
-        assert [(label, [t.label for t in traces]) for label, traces in chart.panels] == [("samples N", ["best of ours", "best library"])]
+        assert [(label, [t.label for t in traces]) for label, traces in chart.panels] == [
+            ("samples N", ["best hand-written", "best library"])
+        ]
         assert figures.render(chart, "svg")
         assert quantities.growth_of(self.rows()[:4], "growth") is None
 

@@ -14,6 +14,7 @@ from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
 from jacobians.kernels.native import runner
 from plots import figures
+from plots.chart import MOST_WORDS, exhibits
 from plots.charts import speedups
 from plots.report import page
 from plots.style import of_trace
@@ -101,6 +102,13 @@ def test_committed_figures_are_what_make_figures_draws(tmp_path):
         (text, numbers), (committed_text, committed_numbers) = taken_apart(path), taken_apart(other)
         assert text == committed_text, f"{other} is not what `make figures` draws"
         assert numbers == pytest.approx(committed_numbers, rel=1e-5, abs=1e-4), f"{other} is not what `make figures` draws"
+
+
+def test_a_caption_has_thirty_words_at_most():
+    machines = [[figures.load(path) for path in result_files() if path.parent == machine] for machine in {p.parent for p in result_files()}]
+    every = [exhibit.chart for files in machines for exhibit in exhibits(files)]
+    assert len(every) > 30
+    assert [chart.stem for chart in every if len(chart.caption.split()) > MOST_WORDS] == []
 
 
 @pytest.mark.skipif(not runner.available(), reason="no C compiler")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jacobians.kernels.native.program import EVALUATION
 from jacobians.kernels.native.pullback import Pullback, differentiable
 from jacobians.kernels.native.runner import Runner, plain, ready, supports
 from jacobians.network.mlp import MLP
@@ -65,3 +66,18 @@ register(
     ready=ready,
     summary="mixed mode in C, compiled for this processor",
 )(_prepare("mixed"))
+
+
+def _evaluate(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    runner, psi = Runner(mlp, EVALUATION, problem, True), problem.activations[-1]
+
+    def run(x: Tensor) -> tuple[None, tuple[Tensor | None]]:
+        y, _ = runner(x)
+        return None, (psi.value(y) if psi.coupled and y is not None else y,)
+
+    return Computation(run, records=False)
+
+
+register(
+    "value/evaluation:native", hand_written=True, supports=supports, device="cpu", ready=ready, summary="y = f(x) in C, a sample at a time"
+)(_evaluate)

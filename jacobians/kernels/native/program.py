@@ -28,6 +28,7 @@ from jacobians.network.activations import Activation
 from jacobians.problem import Problem
 
 TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS = range(5)
+EVALUATION = "evaluation"  # y alone
 MOST_TANGENTS, MOST_COTANGENTS = 3, 4
 _WIDEST_PANEL = 64  # numbers, of the widest registers
 _SPARE_ROWS = 24
@@ -126,6 +127,8 @@ def _one_sided(mode: str, layers: int) -> Split | None:
 
 def _tree(mode: str, problem: Problem) -> tuple[str, Split | None]:
     """Return the mode that a problem is really computed in, and its order of products."""
+    if mode == EVALUATION:
+        return mode, None
     if mode == "mixed":
         order = known_bracketing(problem.widths, False, problem.scaled)
         if order.mode == "mixed":
@@ -154,7 +157,9 @@ class Kernel:
 
 
 def _kind(mode: str, problem: Problem, lean: bool = False) -> int:
-    """Choose the technique; `lean` asks for the one with the least memory."""
+    """Choose the technique; `lean` asks for the one with the least memory. An evaluation is a list of no products."""
+    if mode == EVALUATION:
+        return PRODUCTS
     if lean and mode == "forward":
         return TANGENTS
     if lean and mode == "reverse" and problem.L > 0:
@@ -230,7 +235,7 @@ def working_bytes(mode: str, problem: Problem, lean: bool = False, threads: int 
 
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
     weights = sum(i * o for i, o in pairwise(problem.widths))
-    if kind in (TANGENTS, COTANGENTS):
+    if kind in (TANGENTS, COTANGENTS) or mode == EVALUATION:
         return problem.N * weights * problem.itemsize >= FEWEST_BYTES
     if kind == PRODUCTS:
         return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= FEWEST_OPERATIONS
@@ -248,7 +253,7 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     widest, slopes = -(-max(widths) // 16) * 16, sum(widths[1:])
     scaled_last = not problem.activations[-1].linear or layers == 1
     products = _Products(widths, slopes - problem.P if scaled_last else -1)
-    if kind == PRODUCTS:
+    if kind == PRODUCTS and mode != EVALUATION:
         products.run(tree)
     inner = max((step.inner for step in products.steps), default=0)
     private = (inner + _SPARE_ROWS) * _WIDEST_PANEL

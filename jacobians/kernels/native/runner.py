@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jacobians.kernels.native import compiler
 from jacobians.kernels.native.compiler import CompilerError, library
-from jacobians.kernels.native.program import assemble
+from jacobians.kernels.native.program import EVALUATION, assemble
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
 from jacobians.planning.registry import NotPlain
@@ -80,7 +80,7 @@ class Runner:
 
     Args:
         mlp: The network.
-        mode: `"forward"`, `"reverse"` or `"mixed"`.
+        mode: `"forward"`, `"reverse"`, `"mixed"`, or `"evaluation"` for y alone.
         problem: The problem.
         value: Whether y is wanted too.
         lean: Whether to use the technique with the least memory, on one thread.
@@ -92,14 +92,15 @@ class Runner:
         self._function = getattr(library(), f"jacobian_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int]
         self._addresses, self._value = Addresses(mlp, problem), value
+        self._differentiates = mode != EVALUATION
         self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Compute `(y or None, J)` at x."""
         weights, biases, alive = self._addresses.now()
         x = plain("x", x)
-        J = x.new_empty(self._shape)
         y = x.new_empty(self._value_shape) if self._value else None
+        J = x.new_empty(self._shape) if self._differentiates or y is None else y  # of which an evaluation writes nothing
         threads = torch.get_num_threads() if self._kernel.threaded else 1
         status = self._function(self._program, weights, biases, x.data_ptr(), J.data_ptr(), None if y is None else y.data_ptr(), threads)
         if status:

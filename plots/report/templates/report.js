@@ -123,7 +123,7 @@
     const slowest = Math.log(Math.max(...result.ranked.map((r) => r.seconds)) / best.seconds + 1);
     const body = element("tbody", {}, ...result.ranked.map((r) => {
       const length = slowest ? (100 * Math.log(r.seconds / best.seconds + 1)) / slowest : 100;
-      return element("tr", {}, element("th", { scope: "row" }, r.method), element("td", {}, r.ours ? "ours" : "peer"), element("td", {}, duration(r.predicted)),
+      return element("tr", {}, element("th", { scope: "row" }, r.method), element("td", {}, r.ours ? "hand-written" : "library"), element("td", {}, duration(r.predicted)),
         element("td", {}, duration(r.measured)), element("td", { class: "bars" }, bar(length, r.ours)));
     }));
     const head = element("tr", {}, ...["method", "by", "predicted", "measured", ""].map((name) => element("th", { scope: "col" }, name)));
