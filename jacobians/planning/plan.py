@@ -213,7 +213,7 @@ def plan(
         value: Whether calls return `(y, J)`.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         effort: For `"auto"`: `"estimate"` goes by predicted times, or by what was measured before on this machine; `"compare"` does too,
-            but where the two shortest lie within 25 %, the first call on a CPU times both, three calls each, and the plan keeps the
+            but where another is predicted within 1.5 times, the first call on a CPU times both, three calls each, and the plan keeps the
             faster, unless `torch.use_deterministic_algorithms` is on; `"measure"` times the best three candidates now, and remembers.
         quantity: What to compute, e.g. `"gradient"`.
         others: Examples of what the quantity takes besides x, e.g. `(target,)`.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EFFORTS = ("compare", "estimate", "measure")
 TO_MEASURE = 3  # of the candidates, by estimate
-CLOSE = 1.25  # times the shortest predicted time: within that, `compare` times both at the first call
+CLOSE = 1.5  # times the shortest predicted time: within that, `compare` times both at the first call
 KEPT = 1024  # comparisons that a process remembers
 _compared: dict[tuple[str, str], dict[str, float]] = {}
 
@@ -95,9 +95,11 @@ def choose(
 
 
 def _rivals(problem: Problem, request: Request, predicted: Mapping[str, float]) -> tuple[str, ...]:
-    """Name the two fastest where predictions cannot tell which is; two of the same time to a digit are the same computation."""
+    """Name the two fastest where predictions cannot tell which is."""
     first, *others = predicted
-    close = [name for name in others if 1.001 * predicted[first] < predicted[name] < CLOSE * predicted[first]]
+    # Mixed mode with the time of another is that other.
+    apart = [n for n in others if predicted[n] > 1.001 * predicted[first] or not (n.startswith("mixed") or first.startswith("mixed"))]
+    close = [name for name in apart if predicted[name] < CLOSE * predicted[first]]
     if not close or problem.device != "cpu" or request.create_graph or torch.are_deterministic_algorithms_enabled():
         return ()
     return first, close[0]

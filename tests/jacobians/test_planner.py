@@ -166,7 +166,7 @@ class TestComparing:
                 call()
             return {"reverse:eager": 3e-4, "forward:eager": 2e-4}
 
-        monkeypatch.setattr(planner, "CLOSE", 1.25)
+        monkeypatch.setattr(planner, "CLOSE", 1.5)
         monkeypatch.setattr(planner, "_compared", {})
         monkeypatch.setattr(planner, "candidates", lambda *arguments, **options: dict(self.PREDICTED))
         monkeypatch.setattr(machine, "time_few", time_few)
@@ -197,7 +197,7 @@ class TestComparing:
             plans.append(jac.plan(mlp, x))
         finally:
             torch.use_deterministic_algorithms(False)
-        self.PREDICTED = {"reverse:eager": 1e-4, "mixed:eager": 1e-4, "forward:eager": 1.3e-4}
+        self.PREDICTED = {"reverse:eager": 1e-4, "mixed:eager": 1e-4, "forward:eager": 1.6e-4}
         plans.append(jac.plan(mlp, x))
         for plan in plans:
             plan(x)
