@@ -81,7 +81,7 @@ def unchosen() -> str:
             leads = [ratio(b, o).value for group in groups(rows) if (o := best_of_ours(group)) and (b := best_baseline(group))]
             parts.append(
                 f"{sum(lead > 1 for lead in leads)} of {len(leads)} {what.format(seed=rows[0].seed)} "
-                f"({statistics.geometric_mean(leads):.2g} times as fast, {min(leads):.2g} at worst)"
+                f"({statistics.geometric_mean(leads):.3g} times as fast, {min(leads):.2g} at worst)"
             )
     return f"On the CPU the best hand-written method beats the best library on {' and on '.join(parts)}." if parts else ""
 

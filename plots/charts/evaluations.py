@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from benchmarks.records.problems import best_baseline, best_by_mode, fastest, ke
 from benchmarks.records.rows import Row
 from jacobians.planning.registry import JACOBIAN
 from plots import style
-from plots.axes import WIDTH, clip, line, sizes_axis, titles
+from plots.axes import WIDTH, clip, line, sizes_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.charts.lines import look_of
 from plots.families import VARIABLES, Point, families, hardware, make_trace
@@ -91,8 +92,10 @@ def chart_of(rows: Sequence[Row], stem: str) -> EvaluationsChart | None:
 
 @draw.register
 def _(chart: EvaluationsChart) -> Figure:
-    drawing = Figure(figsize=(WIDTH * 1.3, 4.2), layout="constrained")
-    titles(drawing, chart)
+    drawing = Figure(figsize=(WIDTH * 1.3, 5.0), layout="constrained")
+    drawing.suptitle(chart.title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
+    drawing.text(0.01, 0.01, textwrap.fill(chart.caption, 130), fontsize=8, color=style.INK, va="bottom")
+    drawing.get_layout_engine().set(rect=(0, 0.24, 1, 0.76))  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
     every = drawing.subplots(1, len(chart.panels), sharey=True, squeeze=False)[0]
     seen = [y for panel in chart.panels for trace in panel.traces for y in trace.y]
     for axes, panel in zip(every, chart.panels, strict=True):
@@ -110,5 +113,5 @@ def _(chart: EvaluationsChart) -> Figure:
     every[0].set_ylabel("time of J / time of y")
     every[0].set_title(f"{chart.topic}\n{chart.subtitle}", loc="left", fontsize=8, color=style.MUTED, pad=8)
     handles, labels = every[0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower left", ncols=3, handlelength=2.4)
+    drawing.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 0.1), ncols=3, handlelength=2.4)
     return drawing

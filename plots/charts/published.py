@@ -64,7 +64,7 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
     span = f"{min(gains):.2g} to {max(gains):.2g} times" if gains else "not compared"
     return BesideChart(
         stem=stem,
-        title=f"Ours is {span} as fast as explicit diagonal matrices on the same machine" if gains else "",
+        title=f"Hand-written modes are {span} as fast as the notebook's method on the same machine" if gains else "",
         topic="Time of one Jacobian on the course notebook's shapes",
         subtitle=subtitle_of(family, "L"),
         caption="Published times are on unnamed hardware; its GPU was not synchronised, so those are lower bounds.",

@@ -70,7 +70,7 @@ def maps(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> list[
         found.append(
             WinnerMap(
                 stem=f"{stem}-K{first.K}",
-                title=f"Ours is the fastest in {sum(is_ours(row) for row in best.values())} of {len(best)} cells; {words}",
+                title=f"Hand-written is the fastest in {sum(is_ours(row) for row in best.values())} of {len(best)} cells; {words}",
                 topic="The fastest method over input and output width",
                 subtitle=subtitle_of(grid, "D", "P"),
                 caption=brief(f"F forward, R reverse, M mixed mode.{where}", "Line: where the planner predicts them equal.", lead(grid)),

@@ -113,7 +113,7 @@ class TestOthers:
         first, second = winners.maps(grid(16) + grid(32), "winners", {"cpu": RATES})
         assert (first.stem, second.stem) == ("winners-K16", "winners-K32")
         assert first.winner[0] == ("forward", "reverse", "reverse")
-        assert first.title == "Ours is the fastest in 9 of 9 cells; reverse 6, forward 3" or "cells" in first.title
+        assert first.title == "Hand-written is the fastest in 9 of 9 cells; reverse 6, forward 3" or "cells" in first.title
         assert all(d == pytest.approx(p) for d, p in first.measured)
         assert len(first.predicted) >= 5
         assert "equal time at D/P from 1 to 1" in first.caption
