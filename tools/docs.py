@@ -140,7 +140,7 @@ def first_page() -> str:
                 f"| {title(next(row for rows in here for row in rows))} | {' | '.join(cell for rows in here for cell in _modes_of(rows))} |"
             )
     libraries = "; ".join(f"{DEVICES[device]}: {found}" for device, found in chart.libraries.items())
-    return "\n".join([*lines, "", f"{chart.subtitle}.", f"Libraries measured: {libraries}. The winner is in bold."])
+    return "\n".join([*lines, "", f"{chart.subtitle}.", textwrap.fill(f"Libraries measured: {libraries}. The winner is in bold.", 118)])
 
 
 def _modes_of(rows: list[Row]) -> list[str]:
