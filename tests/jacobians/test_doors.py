@@ -93,7 +93,8 @@ OPTIONS = {
 
 def marked(name, *more):
     """What is compiled takes seconds a case: with the tests that take long."""
-    return pytest.param(name, *more, marks=[pytest.mark.long] if name.endswith(":torch.compile") else [])
+    compiled = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # the compiler's own deprecations
+    return pytest.param(name, *more, marks=compiled if name.endswith(":torch.compile") else [])
 
 
 @pytest.mark.parametrize(
