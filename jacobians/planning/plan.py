@@ -198,7 +198,7 @@ def plan(
     *,
     value: bool = False,
     create_graph: bool = False,
-    effort: str = "compare",
+    effort: str = "estimate",
     quantity: str = JACOBIAN,
     others: tuple[Tensor, ...] = (),
     loss: str | Loss | None = None,
@@ -239,7 +239,7 @@ def plan(
 
 
 def make_plan(
-    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "compare"
+    mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, method: str = "auto", effort: str = "estimate"
 ) -> Plan:
     """Prepare a method for a known problem."""
     if effort not in EFFORTS:

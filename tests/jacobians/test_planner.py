@@ -173,32 +173,26 @@ class TestComparing:
 
     def test_the_faster_is_kept_said_and_known_to_the_next_plan(self):
         mlp, x = network((4, 32, 32, 4), batch=3)
-        plan = jac.plan(mlp, x)
+        plan = jac.plan(mlp, x, effort="compare")
         assert (plan.method, self.timed) == ("reverse:eager", [])
         torch.testing.assert_close(plan(x), oracles.autograd(mlp, x))
         assert (plan.method, self.timed) == ("forward:eager", [("reverse:eager", "forward:eager")])
         assert "the faster of two whose predictions are close, timed at the first call" in plan.explain()
         plan(x)
-        assert jac.plan(mlp, x).method == "forward:eager"
+        assert jac.plan(mlp, x, effort="compare").method == "forward:eager"
         jac.jacobian(network((4, 32, 32, 4))[0], x)
-        assert len(self.timed) == 1
-
-    def test_calls_without_a_plan_compare_too(self):
-        mlp, x = network((4, 32, 32, 4), batch=3)
-        for _ in range(3):
-            torch.testing.assert_close(jac.jacobian(mlp, x), oracles.autograd(mlp, x))
         assert len(self.timed) == 1
 
     def test_where_nothing_is_compared(self):
         mlp, x = network((4, 32, 32, 4), batch=3)
-        plans = [jac.plan(mlp, x, effort="estimate"), jac.plan(mlp, x, create_graph=True), jac.plan(mlp, x, "reverse")]
+        plans = [jac.plan(mlp, x), jac.plan(mlp, x, create_graph=True, effort="compare"), jac.plan(mlp, x, "reverse")]
         torch.use_deterministic_algorithms(True)
         try:
-            plans.append(jac.plan(mlp, x))
+            plans.append(jac.plan(mlp, x, effort="compare"))
         finally:
             torch.use_deterministic_algorithms(False)
         self.PREDICTED = {"reverse:eager": 1e-4, "mixed:eager": 1e-4, "forward:eager": 1.6e-4}
-        plans.append(jac.plan(mlp, x))
+        plans.append(jac.plan(mlp, x, effort="compare"))
         for plan in plans:
             plan(x)
             assert plan.method == "reverse:eager"
