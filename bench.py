@@ -394,7 +394,6 @@ def report(
 ) -> None:
     """Write one HTML page of results that loads nothing: figures, scoreboard, all rows, and an explorer of shapes."""
     files = names.results(results or [])
-    names.output(out, files)
     from plots.report import page
 
     typer.echo(f"wrote {page.write(files, out)}")

@@ -41,12 +41,10 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled():
-    """Wait for the kernels: `auto` would take torch while they are compiled. It goes by predictions alone, not by this machine's speed."""
+    """Wait for the kernels: `auto` would take torch while they are compiled."""
     from jacobians.kernels.native import runner
-    from jacobians.planning import planner
 
     runner.available()
-    planner.CLOSE = 1.0
 
 
 @pytest.fixture

@@ -26,10 +26,17 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     write_atomically(path, text.getvalue())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename: over a regular file or none, never over a device or a directory."""
+def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse to write over what is no regular file, or over an input."""
     if path.exists() and not path.is_file():
         raise BadInput(f"{path}: is no regular file; give another name with --out")
+    if path.resolve() in {one.resolve() for one in inputs}:
+        raise BadInput(f"{path}: is one of the results to be read; give another name with --out")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, flush to disk, rename: over a regular file or none, never over a device or a directory."""
+    check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

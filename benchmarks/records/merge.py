@@ -94,7 +94,9 @@ class Merger:
                 if source not in files:
                     files[source] = self._sources[source].path.open("rb")
                 files[source].seek(place)
-                row = Row.model_validate((record_of(files[source].readline()) or {})["row"])
+                record = record_of(files[source].readline())
+                assert record is not None  # it was whole when it was counted
+                row = Row.model_validate(record["row"])
                 if shared and row.status == "ok":
                     row = row.model_copy(update={"flags": " ".join(sorted({*(row.flags or "").split(), "shared"}))})
                 self.kept += 1

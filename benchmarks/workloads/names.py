@@ -187,13 +187,3 @@ def _registered() -> list[str]:
     import jacobians
 
     return [method.name for quantity in jacobians.quantities() for method in jacobians.methods(quantity=quantity.name)]
-
-
-def output(path: Path | None, inputs: Sequence[Path]) -> None:
-    """Refuse to write over an input, or over what is no regular file."""
-    if path is None:
-        return
-    if path.exists() and not path.is_file():
-        raise BadInput(f"{path}: is no regular file; give another name with --out")
-    if path.resolve() in {one.resolve() for one in inputs}:
-        raise BadInput(f"{path}: is one of the results to be read; give another name with --out")

@@ -62,7 +62,6 @@ def _prepare(transform_name: str | None) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         import jax
 
-        transform = getattr(jax, transform_name or "jit")
         device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
         # JAX narrows float64 to float32 unless told otherwise; told per call, other users of JAX are left alone.
         precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
@@ -75,6 +74,7 @@ def _prepare(transform_name: str | None) -> Prepare:
         if transform_name is None:
             per_sample = evaluate
         else:
+            transform = getattr(jax, transform_name)
             per_sample = transform(with_value, argnums=1, has_aux=True) if request.value else transform(evaluate, argnums=1)
         compiled = jax.jit(per_sample if problem.batch is None else jax.vmap(per_sample, in_axes=(None, 0)))
 

@@ -155,7 +155,7 @@ class Plan:
     def _settle(self, inputs: tuple[Tensor, ...]) -> None:
         """Choose again: by the times of two rivals, or, of a plan made while the kernels were being compiled, once these are there."""
         if self.choice.rivals:
-            choice = planner.compare(self.mlp, inputs, self.problem, self.request, self.choice)
+            choice = planner.compare_rivals(self.mlp, inputs, self.problem, self.request, self.choice)
         elif planner.settled(self.problem):
             choice = planner.choose(self.problem, self.request)
         else:
@@ -249,7 +249,8 @@ def make_plan(
         if effort == "measure":
             choice = planner.measure(mlp, inputs, problem, request)
         else:
-            choice = planner.choose(problem, request, wait=False, compare=effort == "compare")
+            comparing = effort == "compare"  # which waits for the compiler, as measuring does
+            choice = planner.choose(problem, request, wait=comparing, compare=comparing)
     else:
         choice = Choice(find_method(method, problem.quantity), reason="asked for by name")
     chosen = choice.method

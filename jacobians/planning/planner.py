@@ -86,7 +86,9 @@ def choose(
     if not predicted:
         provisional, predicted = False, _some(problem, request)
     key = key_of(problem, request)
-    known = {**_compared.get((problem.device, key), {}), **machine.known_times(problem.device, key)}
+    known = machine.known_times(problem.device, key)
+    if compare and not torch.are_deterministic_algorithms_enabled():
+        known = {**_compared.get((machine.fingerprint(problem.device), key), {}), **known}
     measured = {name: s for name, s in known.items() if name in predicted}
     choice = decide(predicted, measured)
     if not provisional:
@@ -105,7 +107,7 @@ def _rivals(problem: Problem, request: Request, predicted: Mapping[str, float]) 
     return first, close[0]
 
 
-def compare(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, choice: Choice) -> Choice:
+def compare_rivals(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Request, choice: Choice) -> Choice:
     """Time two rivals against each other, three calls each, keep the faster, and remember it in this process."""
     calls: dict[str, Callable[[], object]] = {}
     given = inputs[0] if len(inputs) == 1 else inputs
@@ -121,7 +123,7 @@ def compare(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, request: Req
         return replace(choice, rivals=())
     while len(_compared) >= KEPT:
         _compared.pop(next(iter(_compared)), None)
-    _compared[problem.device, key_of(problem, request)] = times
+    _compared[machine.fingerprint(problem.device), key_of(problem, request)] = times
     winner = min(times, key=lambda name: times[name])
     return Choice(find_method(winner), choice.predicted, times, "the faster of two whose predictions are close, timed at the first call")
 

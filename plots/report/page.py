@@ -17,7 +17,7 @@ from markupsafe import Markup
 from benchmarks.analysis import scoreboard
 from benchmarks.analysis.tables import by_method, by_mode, duration, place
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import read_csv, result_files, study_directories, write_atomically
+from benchmarks.records.csv_file import check_output, read_csv, result_files, study_directories, write_atomically
 from benchmarks.records.problems import best_of_ours, groups, key_of, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
@@ -43,7 +43,9 @@ class _Loaded:
 def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Path:
     """Write the report."""
     target = out or Path("report.html")
-    page = render(list(results) if results else result_files(), target.parent)
+    files = list(results) if results else result_files()
+    check_output(target, files)
+    page = render(files, target.parent)
     try:
         write_atomically(target, page)
     except OSError as error:
