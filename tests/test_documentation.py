@@ -23,6 +23,7 @@ def blocks(path, language):
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.long
 @pytest.mark.needs_compiler
 def test_the_results_table_is_the_committed_results():
     for path, written in ((ROOT / "README.md", docs.first_page()), (ROOT / "docs" / "results.md", docs.text())):

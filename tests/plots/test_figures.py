@@ -104,6 +104,7 @@ def test_committed_figures_are_what_make_figures_draws(tmp_path):
         assert numbers == pytest.approx(committed_numbers, rel=1e-5, abs=1e-4), f"{other} is not what `make figures` draws"
 
 
+@pytest.mark.long
 def test_a_caption_has_thirty_words_at_most():
     machines = [[figures.load(path) for path in result_files() if path.parent == machine] for machine in {p.parent for p in result_files()}]
     every = [exhibit.chart for files in machines for exhibit in exhibits(files)]
@@ -111,6 +112,7 @@ def test_a_caption_has_thirty_words_at_most():
     assert [chart.stem for chart in every if len(chart.caption.split()) > MOST_WORDS] == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not runner.available(), reason="no C compiler")
 def test_the_committed_report_is_what_make_report_writes(monkeypatch):
     """But for its drawings, whose data are those of the committed figures, compared above."""
