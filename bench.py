@@ -327,6 +327,27 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: python bench.py devices results build/results")
+def devices(results: Results = None, out: Out = None, as_json: Json = False) -> None:
+    """Set machines and cards beside each other: the best hand-written method of each, in one table and one figure."""
+    files = names.results(results or [])
+    from benchmarks.analysis import devices as analysis
+    from benchmarks.records.csv_file import read_csv, result_files
+    from plots import figures
+    from plots.charts.devices import devices as chart_of
+
+    rows = analysis.compared([row for path in files or result_files() for row in read_csv(path)])
+    columns, body = analysis.table(rows)
+    if as_json:
+        _print_json([dict(zip(columns, cells, strict=True)) for cells in body])
+    else:
+        _print_table(columns, body)
+    if chart := chart_of(rows):
+        typer.echo(chart.title, err=as_json)
+        for path in figures.save(chart, out or Path("build/devices"), ["svg"]):
+            typer.echo(f"wrote {path}", err=as_json)
+
+
 @app.command(epilog="Example: python bench.py history 2026-01/quick.csv 2026-02/quick.csv")
 def history(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Result CSVs of one machine, in any order.")],

@@ -23,6 +23,7 @@ from benchmarks.run.provenance import read_provenance
 from jacobians.planning.registry import JACOBIAN, MODES, find_quantity
 from plots.charts.headline import DEVICES, SWEEPS, headline, rows_of
 from plots.figures import load
+from plots.report import summary
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
@@ -128,7 +129,8 @@ def first_page() -> str:
     if chart is None:
         return ""
     chosen = rows_of(files)
-    lines = [textwrap.fill(" ".join(filter(None, (f"**{chart.title}.** {chart.caption}", unchosen()))), 118), ""]
+    answer = summary.smaller_side([row for file in files for row in ok_rows(file.rows)])
+    lines = [textwrap.fill(" ".join(filter(None, (f"**{chart.title}.** {answer} {chart.caption}", unchosen()))), 118), ""]
     names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
     lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
     for variable in SWEEPS:

@@ -35,7 +35,7 @@ def test_the_page_holds_what_the_results_say(results):
     page = report.render(results)
     assert "15 measurements on 5 problems" in page
     assert "beats every library on 5 of 5 problems where one was measured" in page
-    assert "Forward mode is the faster of the two on 2 of 5 problems" in page  # D = 1 and 4
+    assert "as long as the faster mode on 3 of 5 problems on the CPU, 2 times at worst" in page  # D = 4 and P = 4, and the tiny network
     assert re.search(r'<th scope="row">tiny network</th><td>reverse:native</td>', page)
     assert "4.00x" in page
     for text in (
@@ -100,7 +100,7 @@ def test_several_machines_become_a_device_comparison(tmp_path):
     paths.append(write_result(fast, tmp_path / "other" / "inputs.csv", machine="other-8-cores"))
     page = report.render(paths)
     assert "Devices beside each other" in page
-    assert page.count("<td>Fast CPU (cpu, 2 threads)</td><td>2.00x</td>") == 4
+    assert page.count("<td>Fast CPU (cpu, 2 threads)</td><td>2.00x (1.92-2.08)</td>") == 4
     assert len(embedded(page, "explorer-data")) == 2
 
 
