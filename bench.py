@@ -378,7 +378,9 @@ def recommend(
         str | None, typer.Option(metavar="package:attribute", help="Take the network from Python; this runs the module, with your rights.")
     ] = None,
     activation: Annotated[str, typer.Option(metavar="NAME", help="Hidden activation of sizes and checkpoints.")] = "tanh",
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(metavar="cpu|cuda", help="Device; by default all that were measured are set beside each other.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
     quantity: Annotated[str, typer.Option(metavar="NAME", help="What to compute: jacobian, gradient, ntk, ggn, …")] = "jacobian",
     loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss, of quantities that have one; mse by default.")] = None,
@@ -396,16 +398,23 @@ def recommend(
     if loss is not None:
         names.loss(loss)
     sizes = names.widths(widths) if widths is not None else None
-    from benchmarks.analysis import answer
+    from benchmarks.analysis import across, answer
 
     asked = answer.Question(L, D, K, P, N, sizes, checkpoint, module, activation, device, dtype, quantity, loss)
     found = answer.answer(asked, measure)
+    beside = across.across(found.problem, where) if device is None and (where := across.places()) else None
     if as_json:
-        _print_json(answer.as_record(found))
+        more = {"devices": across.as_records(beside), "changes_at": beside.change} if beside else {}
+        _print_json(answer.as_record(found) | more)
         return
     _print_table(*answer.table(found))
     for line in answer.lines(found):
         typer.echo(line)
+    if beside:
+        typer.echo()
+        _print_table(*across.table(beside))
+        for line in across.lines(beside):
+            typer.echo(line)
 
 
 @app.command(epilog="Example: python bench.py report build/results/my-machine --out report.html")

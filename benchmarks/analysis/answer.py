@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -31,7 +31,7 @@ CONFIDENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The user's question: sizes, widths, a checkpoint or a module; and the device."""
+    """The user's question: sizes, widths, a checkpoint or a module; and the device, `None` for whichever is the fastest."""
 
     L: int | None = None
     D: int | None = None
@@ -42,14 +42,18 @@ class Question:
     checkpoint: Path | None = None
     module: str | None = None
     activation: str = "tanh"
-    device: str = "cpu"
+    device: str | None = None
     dtype: str | None = None
     quantity: str = JACOBIAN
     loss: str | None = None
 
 
 def answer(question: Question, measure_now: bool = False) -> Recommendation:
-    """Recommend a method."""
+    """Recommend a method; without a device, on the one here that is predicted to be the fastest."""
+    if question.device is None:
+        here = [answer(replace(question, device=device)) for device in environment.available_devices()]
+        best = min(here, key=lambda found: found.best.seconds)
+        return answer(replace(question, device=best.problem.device), True) if measure_now else best
     (device,) = environment.parse_devices(question.device)[:1]
     problem, mlp = _problem(question, device)
     try:

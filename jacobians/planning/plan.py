@@ -175,7 +175,7 @@ class Plan:
         """Say what was chosen and why: the candidates with predicted and, where known, measured times.
 
         Returns:
-            A line for the choice, one for the reason, and one per candidate, in microseconds.
+            A line for the choice, one for the reason, one per candidate, in microseconds, and with a GPU one for the other device.
 
         Example:
             >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
@@ -188,6 +188,8 @@ class Plan:
             known = self.choice.measured.get(name)
             measured = f", measured {known * 1e6:.1f} µs" if known is not None else ""
             lines.append(f"  {name}: predicted {seconds * 1e6:.1f} µs{measured}")
+        if self.problem.quantity == JACOBIAN and self.choice.predicted and torch.cuda.is_available():
+            lines.append(planner.elsewhere(self.problem, self.request, "cuda" if self.problem.device == "cpu" else "cpu"))
         return "\n".join(lines)
 
 

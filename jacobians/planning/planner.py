@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EFFORTS = ("compare", "estimate", "measure")
 TO_MEASURE = 3  # of the candidates, by estimate
 CLOSE = 1.5  # times the shortest predicted time: within that, `compare` times both at the first call
+MOVE_S, MOVE_RATE = 1e-5, 1e10  # of a copy to or from an accelerator, and its bytes per second: assumed of PCI Express
 KEPT = 1024  # comparisons that a process remembers
 _compared: dict[tuple[str, str], dict[str, float]] = {}
 
@@ -131,6 +132,13 @@ def compare_rivals(mlp: MLP, inputs: tuple[Tensor, ...], problem: Problem, reque
 def settled(problem: Problem) -> bool:
     """Say whether every hand-written method for a problem could answer at once; what needs to be compiled is, meanwhile."""
     return all(method.ready(problem) for method in methods(quantity=problem.quantity) if method.hand_written)
+
+
+def elsewhere(problem: Problem, request: Request, device: str) -> str:
+    """Say what a Jacobian would take on another device, x moved there and J back."""
+    name, seconds = next(iter(candidates(problem.with_(device=device), request).items()))
+    moved = 2 * MOVE_S + problem.itemsize * problem.N * problem.D * (1 + problem.P) / MOVE_RATE
+    return f"on {device}: {name} predicted {seconds * 1e6:.1f} µs, and {moved * 1e6:.1f} µs to move x there and J back"
 
 
 def _some(problem: Problem, request: Request) -> dict[str, float]:
