@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, setting
+from jacobians.kernels.native.program import FEWEST_OPERATIONS, MOST_SIDE, Setting, leaves_cache, setting
 from jacobians.kernels.native.runner import addresses_of, done
 from jacobians.problem import Problem
 
@@ -63,7 +63,8 @@ class InputDerivatives:
         if problem.activations[-1].coupled:
             problem = problem.with_(output_activation="identity")
         widths, layers = problem.widths, problem.L + 1
-        lanes, most = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        lanes, panel = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        most = MOST_SIDE if leaves_cache(problem) else panel
         sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
         padded = [o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths)]
         at, at_padded = [0, *accumulate(sizes)], [0, *accumulate(padded)]
@@ -85,8 +86,9 @@ class InputDerivatives:
         self._count.argtypes, self._count.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], ctypes.c_int64
         self._itemsize, self._what = problem.itemsize, f"derivatives at x of shape {problem.input_shape}"
         # The block of a push that keeps is that of the way back, whatever else they need.
-        jet.block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= problem.N), most)
-        while jet.block > 2 * lanes and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
+        sizes = (lanes, 2 * lanes, *range(panel, most, panel))
+        jet.block = lanes if lean else next((size for size in sizes if size * threads >= problem.N), most)
+        while jet.block > 2 * lanes and most == panel and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
             jet.block //= 2
         # Each thread takes blocks of its own: more threads than blocks would only be woken.
         self._most_threads = max(1, -(-problem.N // jet.block)) if self.threaded else 1

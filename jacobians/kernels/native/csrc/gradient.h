@@ -29,12 +29,6 @@ typedef struct {
 
 enum { NAME(SAMPLES_AT_ONCE) = 512 }; /* that a product sums over */
 
-/* Lanes for some samples: full panels, and one, two or WIDEST vectors for the rest. */
-INLINE int64_t NAME(lanes_for)(int64_t count) {
-    int64_t rest = count % PANEL;
-    return count - rest + (rest ? NAME(vectors_for)(rest) * LANES : 0);
-}
-
 /* Place a block in memory. What is private lies behind what is shared. */
 static NAME(Block) NAME(block_in)(const NAME(Derivative) * d, REAL *shared, REAL *private, int64_t side, int thread, int threads) {
     const Chain *p = d->chain;
@@ -62,22 +56,6 @@ INLINE void NAME(share_lanes)(const NAME(Block) * b, int64_t *from, int64_t *to)
     int64_t vectors = b->side / LANES;
     *from = vectors * b->thread / b->threads * LANES;
     *to = vectors * (b->thread + 1) / b->threads * LANES;
-}
-
-/* Rows from … to - 1 of C = A B, for all lanes: a group of rows at a time, so that A passes through the cache once; a very long inner
- * dimension is cut, so that the part of B at hand stays in the second cache. */
-static void NAME(rows_times)(const NAME(Block) * b, int64_t from, int64_t to, int64_t inner, const REAL *a, int64_t row, int64_t step,
-                             const REAL *B, REAL *c, const NAME(Scale) * scale) {
-    int64_t side = b->side, cut = inner > LONGEST_INNER ? LONGEST_INNER / 4 : inner;
-    for (int64_t i = from; i < to; i += ROWS_AT_ONCE)
-        for (int64_t j = 0; j < side; j += PANEL)
-            for (int64_t k = 0; k < inner; k += cut) {
-                int64_t some = inner - k < cut ? inner - k : cut, rows = to - i < ROWS_AT_ONCE ? to - i : ROWS_AT_ONCE;
-                NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
-                if (scale->each && k + some == inner) here.each = scale->each + j, here.stride = scale->stride;
-                NAME(panel)(NAME(vectors_for)(side - j), rows, some, a + i * row + k * step, row, step, B + k * side + j, side,
-                            c + i * side + j, side, &here, i, 0);
-            }
 }
 
 /* The softmax of y in the lanes from … to - 1: p is written, and the logarithm of its denominator, with the largest y. */
@@ -178,7 +156,7 @@ static int64_t NAME(evaluate_block)(const NAME(Block) * b) {
         const REAL *h = b->h + before * side;
         REAL *z = b->h + at * side, *s = b->slope + at * side, *v = b->tangent + at * side;
         NAME(share_rows)(b, out, &from, &to);
-        NAME(rows_times)(b, from, to, in, d->weight[l], in, 1, h, z, &none);
+        NAME(times)(side, from, to, in, d->weight[l], in, 1, h, z, &none);
         if (d->bias[l])
             for (int64_t i = from; i < to; i++)
                 for (int64_t q = i * side; q < (i + 1) * side; q += LANES) NAME(store)(z + q, NAME(load)(z + q) + d->bias[l][i]);
@@ -186,8 +164,8 @@ static int64_t NAME(evaluate_block)(const NAME(Block) * b) {
         for (int64_t i = from; i < to && l == 0; i++)
             for (int64_t q = 0; q < side; q += LANES) NAME(store)(s + i * side + q, NAME(load)(s + i * side + q) + NAME(load)(b->spoiled + q));
         if (p->kind == GAUSS_NEWTON) {
-            NAME(rows_times)(b, from, to, in, d->v + p->at_weight[l], in, 1, h, v, &none);
-            if (l > 0) NAME(rows_times)(b, from, to, in, d->weight[l], in, 1, b->tangent + before * side, v, &adding);
+            NAME(times)(side, from, to, in, d->v + p->at_weight[l], in, 1, h, v, &none);
+            if (l > 0) NAME(times)(side, from, to, in, d->weight[l], in, 1, b->tangent + before * side, v, &adding);
             for (int64_t i = from; i < to; i++) {
                 REAL bias = d->bias[l] ? d->v[p->at_bias[l] + i] : 0;
                 for (int64_t q = i * side; q < (i + 1) * side; q += LANES) NAME(store)(v + q, (NAME(load)(v + q) + bias) * NAME(load)(s + q));
@@ -265,7 +243,7 @@ static double NAME(derivative_of_block)(const NAME(Block) * b, REAL *to, int add
         }
         if (l == 0 && !d->gx) break;
         NAME(Scale) by = {.each = l > 0 ? b->slope + before * side : NULL, .stride = side};
-        NAME(rows_times)(b, from, last, out, d->weight[l], 1, in, C, b->cotangent[turn], &by);
+        NAME(times)(side, from, last, out, d->weight[l], 1, in, C, b->cotangent[turn], &by);
         C = b->cotangent[turn];
         barrier(b->threads);
     }

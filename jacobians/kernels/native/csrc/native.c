@@ -118,7 +118,7 @@ typedef struct {
 #define WIDE_TILE 6
 #endif
 enum { MOST_SLOTS = 64, ALONE_NUMBERS = 1 << 18 }; /* sums of slots beyond ALONE_NUMBERS are added up by all threads */
-enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024 };
+enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024, FAR_INNER = 128, MOST_SIDE = 64 };
 enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 
 #if !defined(SECOND_PART)

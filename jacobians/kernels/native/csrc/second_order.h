@@ -33,7 +33,7 @@ typedef struct {
 typedef struct {
     const NAME(JetCall) * call;
     const Jet *p;
-    int64_t first, count, vectors, side;
+    int64_t first, count, side;
     REAL *x;                   /* D */
     REAL *h, *s, *c, *t;       /* of each neuron */
     REAL *U;                   /* of each neuron and each tangent that is kept */
@@ -51,9 +51,9 @@ INLINE int64_t NAME(padded)(int64_t n) { return (n + LANES - 1) / LANES * LANES;
  * Returns the numbers it takes in `work`, and in *leaves those of what may be kept. */
 static int64_t NAME(jet_block)(const NAME(JetCall) * call, REAL *kept, REAL *work, int64_t count, NAME(JetBlock) * b, int64_t *leaves) {
     const Jet *p = call->jet;
-    int64_t vectors = NAME(vectors_for)(count), side = vectors * LANES, all = p->numbers * side, M = p->laplacians;
+    int64_t side = NAME(lanes_for)(count), all = p->numbers * side, M = p->laplacians;
     int back = p->kind == JET_BACK_FORWARD || p->kind == JET_BACK_REVERSE;
-    *b = (NAME(JetBlock)){.call = call, .p = p, .count = count, .vectors = vectors, .side = side};
+    *b = (NAME(JetBlock)){.call = call, .p = p, .count = count, .side = side};
     REAL *at = p->keeps ? kept : work;
 #define PLACE(name, size) b->name = at, at += (size)
     PLACE(x, p->widths[0] * side);
@@ -169,8 +169,7 @@ INLINE REAL NAME(lane_sum)(const REAL *lanes, int64_t side) {
 INLINE void NAME(lanes_product)(const NAME(JetBlock) * b, int64_t l, int transposed, const REAL *B, REAL *C, const REAL *each) {
     int64_t in = b->p->widths[l], out = b->p->widths[l + 1];
     NAME(Scale) scale = {.each = each, .stride = b->side};
-    NAME(panel)(b->vectors, transposed ? in : out, transposed ? out : in, b->call->weight[l], transposed ? 1 : in, transposed ? in : 1, B, b->side,
-                C, b->side, &scale, 0, 0);
+    NAME(times)(b->side, 0, transposed ? in : out, transposed ? out : in, b->call->weight[l], transposed ? 1 : in, transposed ? in : 1, B, C, &scale);
 }
 
 /* Elementwise over n numbers, a whole number of vectors: i is the place. */
@@ -183,7 +182,7 @@ static void NAME(jet_evaluate)(const NAME(JetBlock) * b) {
     const Jet *p = b->p;
     const REAL *x = b->call->x + b->first * p->widths[0], *h = b->x;
     int64_t side = b->side, D = p->widths[0];
-    REAL spoiled[PANEL] = {0};
+    REAL spoiled[MOST_SIDE] = {0};
     for (int64_t s = 0; s < b->count; s++) spoiled[s] = NAME(poison)(x + s * D, D);
     NAME(to_lanes)(b, x, D, 1, D, b->x);
     for (int64_t l = 0, at = 0; l < p->layers; at += p->widths[l + 1] * side, l++) {

@@ -48,7 +48,7 @@ static void NAME(factors_of_block)(const NAME(Tiles) * t, const REAL *x, int64_t
             const REAL *C = mine + at * side;
             at -= width[l];
             NAME(Scale) by = {.each = b.slope + (width[0] + at) * side, .stride = side};
-            NAME(rows_times)(&b, 0, width[l], width[l + 1], t->weight[l], 1, width[l], C, mine + at * side, &by);
+            NAME(times)(side, 0, width[l], width[l + 1], t->weight[l], 1, width[l], C, mine + at * side, &by);
         }
     }
 }
