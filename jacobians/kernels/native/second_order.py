@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
+from jacobians.kernels.native.input_derivatives import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
 from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled, unflatten
 from jacobians.kernels.native.runner import Addresses, plain, ready, supports
 from jacobians.network.mlp import MLP
