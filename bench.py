@@ -385,7 +385,10 @@ def recommend(
     quantity: Annotated[str, typer.Option(metavar="NAME", help="What to compute: jacobian, gradient, ntk, ggn, …")] = "jacobian",
     loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss, of quantities that have one; mse by default.")] = None,
     create_graph: Annotated[bool, typer.Option("--create-graph", help="For training through it: a loss of it, and its gradient.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="Time the first three now.")] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Time the first three now; by default where no measured problem is near."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""

@@ -152,6 +152,13 @@ def test_what_was_never_measured_on_a_device_says_so_in_its_first_line(evidence)
     assert answer.lines(found)[1].startswith("predicted, never measured on this device: use ")
 
 
+def test_far_from_all_that_was_measured_the_first_three_are_timed_unless_it_is_forbidden(command):
+    far = ("--widths", "7,300,9", "--N", 8, "--device", "cpu")
+    assert "measured: this very problem was measured" in command(*far).out
+    assert "extrapolated: no measured problem is near" in command(*far, "--no-measure").out
+    assert "extrapolated" in command("--widths", "3000,3000,3000", "--N", 2000, "--device", "cpu").out, "that would take minutes"
+
+
 @pytest.mark.needs_compiler
 def test_json(command):
     record = json.loads(command("--L", 3, "--D", 2, "--K", 30, "--P", 10, "--json").out)
