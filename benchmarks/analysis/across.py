@@ -18,6 +18,7 @@ from jacobians.planning.registry import split
 from jacobians.problem import Problem
 
 FARTHEST = 10  # doublings of a size
+DEEPEST = 256  # layers
 LARGEST = 2**33  # bytes of weights and of J that are thought about
 
 
@@ -96,10 +97,10 @@ def _around(problem: Problem) -> Iterator[tuple[Problem, str]]:
             }
             if alike:
                 sizes["K"] = (K, problem.with_(widths=(problem.D, *[max(1, K)] * len(hidden), problem.P)))
-                sizes["L"] = (L, problem.with_(widths=(problem.D, *[hidden[0]] * min(L, 4096), problem.P)))
+                sizes["L"] = (L, problem.with_(widths=(problem.D, *[hidden[0]] * min(L, DEEPEST), problem.P)))
             for name, (size, other) in sizes.items():
                 weights = sum(i * o for i, o in zip(other.widths, other.widths[1:], strict=False))
-                if size >= 1 and other.itemsize * max(weights, other.N * other.P * other.D) <= LARGEST:
+                if 1 <= size and (name != "L" or size <= DEEPEST) and other.itemsize * max(weights, other.N * other.P * other.D) <= LARGEST:
                     yield other, f"{name} = {size}"
 
 

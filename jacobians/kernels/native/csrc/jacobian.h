@@ -269,14 +269,15 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
             NAME(times)(side, 0, width[l], width[l + 1], W[l], 1, width[l], g, carried[l % 2], &by);
             g = carried[l % 2];
         }
-        if (D >= LANES) { /* the last product in the layout of J: a row per sample */
+        if (D >= LANES && !NAME(few_sets)(D, width[1])) { /* the last product in the layout of J: a row per sample */
             for (int64_t j = 0; j < D; j += PANEL)
                 NAME(product_panel)(count, D, width[1], g, 1, side, W[0], D, J + r * D, P * D, none, 0, j, spare, spare + widest * PANEL);
         } else {
             REAL *out = carried[0] == g ? carried[1] : carried[0];
             NAME(times)(side, 0, D, width[1], W[0], 1, D, g, out, &none);
-            for (int64_t s = 0; s < count; s++)
-                for (int64_t d = 0; d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
+            for (int64_t d0 = 0; d0 < D; d0 += LANES)
+                for (int64_t s = 0; s < count; s++)
+                    for (int64_t d = d0; d < d0 + LANES && d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
         }
     }
 }

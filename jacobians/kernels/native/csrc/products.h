@@ -81,12 +81,14 @@ INLINE int64_t NAME(lanes_for)(int64_t count) {
     return count - rest + (rest ? NAME(vectors_for)(rest) * LANES : 0);
 }
 
+/* Whether numbers a step apart share so few sets of the cache that blocks of them are to be copied together. */
+INLINE int NAME(few_sets)(int64_t step, int64_t inner) { return step * sizeof(REAL) % 2048 == 0 && inner >= 2 * FAR_INNER; }
+
 /* Rows from … to - 1 of C = A B for all lanes of a block: a group of rows at a time, so that A passes through the cache once; a very long inner
- * dimension is cut, so that the part of B at hand stays in the second cache. Columns of A that lie a multiple of 2 kB apart share few sets of
- * the cache, and so blocks of them are copied together. Of the scales only `each`. */
+ * dimension is cut, so that the part of B at hand stays in the second cache. Of the scales only `each`. */
 static void NAME(times)(int64_t side, int64_t from, int64_t to, int64_t inner, const REAL *a, int64_t row, int64_t step, const REAL *B, REAL *c,
                         const NAME(Scale) * scale) {
-    int far = step > 1 && step * sizeof(REAL) % 2048 == 0 && inner >= 2 * FAR_INNER;
+    int far = step > 1 && NAME(few_sets)(step, inner);
     int64_t cut = far ? FAR_INNER : inner > LONGEST_INNER ? LONGEST_INNER / 4 : inner;
     REAL together[FAR_INNER * ROWS_AT_ONCE];
     for (int64_t i = from; i < to; i += ROWS_AT_ONCE)
