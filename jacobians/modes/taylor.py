@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from itertools import combinations
 from operator import mul
@@ -67,7 +67,7 @@ def taylor(mlp: MLP, x: Tensor, wanted: Sequence[Stream]) -> tuple[Tensor, tuple
             u = {stream: t for stream, t in u.items() if stream in kept}
     zero = (x - x).sum(-1, keepdim=True)  # NaN where x is not finite
     found = {stream: u[stream].expand_as(h) + zero if stream in u else torch.zeros_like(h) + zero for stream in ends}
-    return h, tuple(found[s] if s in found else reduce(torch.add, (w * found[one(m)] for m, w in s)) for s in wanted)
+    return h, tuple(found[s] if s in found else weighted([(w, found[one(m)]) for m, w in s]) for s in wanted)
 
 
 def one(index: Index) -> Stream:
@@ -135,13 +135,12 @@ def _push(stream: Stream, products: Products, u: Mapping[Stream, Tensor], d: Seq
     if total is not None and d[0] is not None:
         total = d[0] * total
     for k, terms in products.items():
-        by, parts = d[k - 1], [_weighted(w, [u[s] for s in factors]) for w, factors in terms if all(s in u for s in factors)]
+        by, parts = d[k - 1], [(w, reduce(mul, (u[s] for s in factors))) for w, factors in terms if all(s in u for s in factors)]
         if by is not None and parts:
-            sum_ = reduce(torch.add, parts)
-            total = by * sum_ if total is None else torch.addcmul(total, by, sum_)
+            total = by * weighted(parts) if total is None else torch.addcmul(total, by, weighted(parts))
     return total
 
 
-def _weighted(weight: float, factors: Iterable[Tensor]) -> Tensor:
-    product = reduce(mul, factors)
-    return product if weight == 1 else weight * product
+def weighted(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Add up tensors with weights."""
+    return reduce(torch.add, (t if weight == 1 else weight * t for weight, t in parts))

@@ -228,7 +228,7 @@ def quantities() -> tuple[Quantity, ...]:
 
     Example:
         >>> [quantity.name for quantity in quantities()][:3]
-        ['jacobian', 'ggn', 'gradient']
+        ['jacobian', 'derivatives', 'ggn']
     """
     return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
 

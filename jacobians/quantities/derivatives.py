@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacobians.modes.taylor import HIGHEST, Stream, carried, one, order_of, taylor
+from jacobians.modes.taylor import HIGHEST, Stream, carried, one, order_of, taylor, weighted
 from jacobians.names import unknown
 from jacobians.network.activations import FOURTH
 from jacobians.network.mlp import MLP
@@ -152,9 +152,23 @@ def order(problem: Problem) -> int:
     return max(order_of(stream) for _, stream in asked_of(problem))
 
 
+def sums_of(problem: Problem) -> list[Stream]:
+    """Return the different second derivatives, or sums of them."""
+    return list(dict.fromkeys(stream for _, stream in asked_of(problem) if order_of(stream) == 2))
+
+
+def mixed_of(problem: Problem) -> list[tuple[int, ...]]:
+    """Return the pairs of columns that second derivatives are mixed of."""
+    return list(dict.fromkeys(index for stream in sums_of(problem) for index, _ in stream if index[0] != index[1]))
+
+
 def _cost(problem: Problem, mode: str) -> Cost:
-    """Count the evaluation, and each carried stream through all layers but the first, with the products of its partitions."""
+    """Count the evaluation, and all that is carried through all layers but the first, with the products that it is made of."""
     s, program = sizes(problem), carried(tuple(stream for _, stream in asked_of(problem) if order_of(stream)))[0]
+    if mode in {"forward", "reverse"}:  # all columns, or all rows
+        streams, sums = (problem.D + len(mixed_of(problem)), len(sums_of(problem))) if mode == "forward" else (problem.P, 0)
+        flops = 2 * s.weights + 2 * (streams + sums) * (s.weights - s.first) + (3 * streams * (1 + sums) + 4 + 2 * sums) * s.neurons
+        return Cost(problem.N * flops, problem.itemsize * (s.parameters + problem.N * (problem.D + problem.P * (1 + streams + sums))))
     products = sum(1 + sum(1 + len(factors) for terms in each.values() for _, factors in terms) for each in program.values())
     flops = 2 * s.weights + 2 * len(program) * (s.weights - s.first) + (2 + 2 * order(problem) + products) * s.neurons
     return Cost(problem.N * flops, problem.itemsize * (s.parameters + problem.N * (problem.D + len(asked_of(problem)))))
@@ -204,7 +218,8 @@ register_quantity(
             "taylor": "∂^m h = Σ_π φ⁽|π|⁾(z) Π_B ∂^B z over the partitions π of m, beside the value",
             "forward": "the forward Laplacian, a weighted sum for each second derivative",
             "reverse": "gradients of gradients, one for each derivative",
-            "forward-over-reverse": "entries of nested transforms of the network",
+            "forward-over-reverse": "entries of the Jacobian of the Jacobian … of the network",
+            "nested": "tangents of tangents, for each derivative",
         },
         _cost,
         _exact,
@@ -231,6 +246,7 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
         y, found = taylor(mlp, x.reshape(-1, problem.D), wanted)
         columns = {stream: t.unbind(-1) for stream, t in zip((one(()), *wanted), (y, *found), strict=True)}
-        return None, tuple(columns[stream][p].reshape(x.shape[:-1]) for p, stream in asked)
+        each = (columns[s][p] if s in columns else weighted([(w, columns[one(m)][p]) for m, w in s]) for p, s in asked)
+        return None, tuple(t.reshape(x.shape[:-1]) for t in each)
 
     return Computation(run=run)
