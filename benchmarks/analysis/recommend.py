@@ -215,7 +215,7 @@ def code(problem: Problem, method: str) -> str:
         given = f"torch.randint({problem.P}, {some[:-1]})" if classes else f"torch.rand({some}{dtype})"
         target = [f"target = {given}"]
     call = quantity.call or f'found = jac.plan(mlp, x, quantity="{quantity.name}")(x)'
-    last = [*target, *call.format(method=method, loss=problem.loss).splitlines()]
+    last = [*target, *call.format(method=method, loss=problem.loss, asked=problem.asked or "y").splitlines()]
     return "\n".join(
         [
             "import torch",
