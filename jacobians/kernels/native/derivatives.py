@@ -12,6 +12,7 @@ from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_fo
 from jacobians.kernels.native.runner import plain, ready, supports
 from jacobians.modes.taylor import Stream, order_of, weighted
 from jacobians.network.mlp import MLP
+from jacobians.network.parameters import Parameters
 from jacobians.planning.registry import JACOBIAN, Computation, Prepare, Request, find_method, register
 from jacobians.problem import Problem
 from jacobians.quantities.derivatives import asked_of, mixed_of, order, sums_of
@@ -44,17 +45,16 @@ def _along_sums(mlp: MLP, problem: Problem, request: Request) -> Callable[[Tenso
     count = len(sums_of(problem))
     keeps = request.create_graph and keeps_for(wider, biased, count)
     compute, pull = second_order.Laplacians(mlp, wider, count, keeps), Pullback(wider, biased, count, keeps)
-    pairs = [list(pair) for pair in mixed]
+    parameters_of, pairs = Parameters(mlp, problem), [list(pair) for pair in mixed]
 
     def run(x: Tensor, directions: Tensor) -> Three:
         with torch.set_grad_enabled(request.create_graph):
-            W, *others = mlp.parameters()
-            first = torch.cat([W, W[:, pairs].sum(-1)], 1)
+            W, *others = (plain("a parameter", t) for t in parameters_of.now()[1])
+            parameters = (torch.cat([W, W[:, pairs].sum(-1)], 1), *others)
             at = torch.cat([plain("x", x), x.new_zeros(*x.shape[:-1], len(mixed))], -1)
-        parameters = (first, *others)
 
         def values(at: Tensor) -> tuple[Three, Tensor | None]:
-            return compute(at, directions, pull.addresses([plain("a parameter", t).detach() for t in parameters]))
+            return compute(at, directions, pull.addresses(parameters))
 
         return differentiable(values, pull, at, parameters, directions) if request.create_graph else values(at)[0]
 
@@ -91,7 +91,7 @@ def _in(mode: str) -> Prepare:
         found = [places(*one) for one in asked]
 
         def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
-            parts = [t.reshape(*x.shape[:-1], -1).unbind(-1) for t in compute(x)]
+            parts = [t.flatten(x.ndim - 1).unbind(-1) for t in compute(x)]
             return None, tuple(weighted([(weight, parts[level][at]) for weight, at in where]) for level, where in found)
 
         return Computation(run, records=False)
