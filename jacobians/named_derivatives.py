@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import dense, problem_of
 from jacobians.planning.plan import compute_cached
@@ -19,7 +20,7 @@ _REQUESTS = {graph: Request(create_graph=graph) for graph in (False, True)}
 
 
 def derivatives(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor | Sequence[Tensor],
     names: Sequence[str],
     method: str = "auto",
@@ -65,8 +66,9 @@ def derivatives(
     """
     if isinstance(names, str):
         raise TypeError(f"names must be a list of names, got the text {names!r}; write [{names!r}]")
-    if not isinstance(mlp, MLP) or (isinstance(x, Tensor) and not x.ndim):
-        problem_of(mlp, x)  # pyright: ignore[reportArgumentType]  # refuses it
+    mlp = network_of(mlp)
+    if isinstance(x, Tensor) and not x.ndim:
+        problem_of(mlp, x)  # refuses it
     if isinstance(x, Sequence):
         x, counts, shape = _joined(mlp, tuple(x))
     else:
@@ -118,7 +120,7 @@ def _parameters(mlp: MLP, count: int) -> tuple[str, ...]:
     """Name inputs as the parameters of the module's `forward`, where several are given; one is x."""
     if count == 1:
         return ("x",)
-    module = mlp._chain and mlp._chain.module  # pyright: ignore[reportPrivateUsage]
+    module = mlp._chain and mlp._chain.module()  # pyright: ignore[reportPrivateUsage]
     names = tuple(inspect.signature(module.forward).parameters) if module else ()
     if len(names) != count:
         raise ValueError(f"{count} inputs have no names; pass e.g. inputs=({', '.join(repr(n) for n in ('t', *'xyz')[:count])})")
