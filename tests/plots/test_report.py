@@ -92,7 +92,13 @@ def test_five_thousand_rows_stay_small(large_report):
 
 def test_several_machines_become_a_device_comparison(tmp_path):
     fast = [
-        r.model_copy(update={"machine": "other-8-cores", "device_name": "Fast CPU", "median_s": r.median_s / 2})
+        r.model_copy(
+            update={
+                "machine": "other-8-cores",
+                "device_name": "Fast CPU",
+                **{k: getattr(r, k) / 2 for k in ("median_s", "ci_low_s", "ci_high_s")},
+            }
+        )
         for r in growing(sweep="inputs")
     ]
     paths = [write_result(growing(sweep="inputs"), tmp_path / "inputs.csv")]
