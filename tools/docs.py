@@ -131,7 +131,7 @@ def first_page() -> str:
         return ""
     chosen = rows_of(files)
     answer = summary.smaller_side([row for file in files for row in ok_rows(file.rows)])
-    lines = [textwrap.fill(" ".join(filter(None, (f"**{chart.title}.** {answer} {chart.caption}", unchosen()))), 118), ""]
+    lines = [textwrap.fill(" ".join(filter(None, (f"**{answer}** {chart.caption}", unchosen()))), 118), ""]
     names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
     lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
     for variable in SWEEPS:

@@ -56,12 +56,10 @@ def smaller_side(rows: Sequence[Row]) -> str:
                 chosen, other = (best[mode] for mode in (("forward", "reverse") if group[0].D < group[0].P else ("reverse", "forward")))
                 costs.append((max(1.0, ratio(chosen, other).value), title(group[0])))
         if costs:
-            parts.append(f"{sum(cost <= CLOSE for cost, _ in costs)} of {len(costs)} problems on the {name}")
+            parts.append(f"{sum(cost <= CLOSE for cost, _ in costs)} of {len(costs)} {name} problems")
             worst = max(worst, *costs)
     if not parts:
         return "No problem has both modes."
     at_worst = f", {worst[0]:.2g} times at worst ({worst[1]})" if worst[1] else ""
-    return (
-        "Take forward mode where a network has fewer inputs than outputs (D < P), else reverse mode: that takes at most "
-        f"{CLOSE} times as long as the faster mode on {' and '.join(parts)}{at_worst}."
-    )
+    where = f"{' and '.join(parts)}{at_worst}"
+    return f"Take forward mode where D < P, else reverse mode: at most {CLOSE} times the faster mode's time on {where}."

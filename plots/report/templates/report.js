@@ -19,7 +19,8 @@
   }
 
   // All rows.
-  const { columns, rows } = read("table-data");
+  const { columns, numbers, words: texts, rows: coded } = read("table-data");
+  const rows = coded.map((row) => row.map((cell, index) => (numbers.includes(columns[index]) ? cell : texts[cell])));
   const at = Object.fromEntries(columns.map((name, index) => [name, index]));
   const SHOWN = [
     ["sweep", "sweep"], ["problem", "problem"], ["device", "device"], ["method", "method"], ["status", "status"], ["median", "median"],
