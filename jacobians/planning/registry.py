@@ -221,7 +221,7 @@ def register_quantity(quantity: Quantity) -> Quantity:
 
 
 def quantities() -> tuple[Quantity, ...]:
-    """Return the registered quantities, the Jacobian first.
+    """Return the registered quantities, the Jacobian first, then by name.
 
     Returns:
         The quantities.
@@ -230,7 +230,7 @@ def quantities() -> tuple[Quantity, ...]:
         >>> [quantity.name for quantity in quantities()][:3]
         ['jacobian', 'derivatives', 'ggn']
     """
-    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
+    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: (quantity.name != JACOBIAN, quantity.name)))
 
 
 def find_quantity(name: str) -> Quantity:
