@@ -49,7 +49,7 @@ def _panel(found: Sequence[Beside], variable: str, shown: Sequence[str]) -> Pane
         f"{VARIABLES[variable]}   ({fixed})",
         "" if variable in {"D", "P"} else "time of one Jacobian",
         tuple(
-            Series(name, tuple(map(float, here)), tuple(sizes[x][name].median for x in here))
+            Series(_short(name, shown), tuple(map(float, here)), tuple(sizes[x][name].median for x in here))
             for name in shown
             if (here := [x for x in sizes if name in sizes[x]])
         ),
