@@ -117,6 +117,7 @@ def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
     after = conditions.snapshot()
     record.conditions = record.conditions or after
     measurement.add([seconds / measurement.iterations for seconds in benchmark.stats.stats.data])
+    measurement.loops += [(before.loop_s + after.loop_s) / 2] if device == "cpu" else []
     measurement.device_times += clock.device_seconds(trial.call(), device)
     noticed = conditions.notices(before, after, record.conditions, record.threads) + ["load"] * disturbed
     if device == "cuda":

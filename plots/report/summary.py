@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.analysis.tables import duration
-from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, groups, ratio, title
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, certainties, groups, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 
 
@@ -44,5 +44,5 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         f"Forward mode is the faster of the two on {forward} of {forward + reverse} problems where both were measured, reverse mode "
         f"on {reverse}."
     )
-    noise = disturbed(rows)
+    noise = certainties(rows)
     return [modes, beside, checked, f"{noise[0].upper()}{noise[1:]}. Ratios are of paired blocks."]
