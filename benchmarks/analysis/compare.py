@@ -87,10 +87,9 @@ def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -
 
 
 def _deviation(pairs: Sequence[Comparison]) -> float:
-    """Estimate how much two runs on one machine differ, by the methods of libraries, whose code is the same; by all where these are few."""
-    same = [c for c in pairs if _place(c.base) == _place(c.other) and not together(c.base, c.other)]
-    libraries = [c for c in same if is_baseline(c.base)]
-    return statistics.between_runs([c.other.median / c.base.median for c in (libraries if len(libraries) >= LEAST_REFERENCES else same)])
+    """Estimate how much two runs on one machine differ by the methods of libraries, whose code is the same, if there are enough."""
+    same = [c for c in pairs if _place(c.base) == _place(c.other) and is_baseline(c.base) and not together(c.base, c.other)]
+    return statistics.between_runs([c.other.median / c.base.median for c in same]) if len(same) >= LEAST_REFERENCES else 0.0
 
 
 def _place(row: Row) -> tuple[object, ...]:

@@ -327,4 +327,7 @@ def _given(inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
 
 
 def _tuple(found: Any) -> tuple[Any, ...]:
-    return tuple(leaf for one in found for leaf in _tuple(one)) if isinstance(found, (tuple, list)) else (found,)
+    """Return the arrays of a result; a layer without a bias has none."""
+    if isinstance(found, (tuple, list)):
+        return tuple(leaf for one in found if one is not None for leaf in _tuple(one))
+    return (found,)

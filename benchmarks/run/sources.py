@@ -26,7 +26,7 @@ def sources_of(method: Method) -> str:
     Hashed are the modules of a method's functions, and what these import inside `jacobians`; names of packages are not followed.
     """
     exact = find_quantity(method.quantity).exact
-    return f"{_hash(set(_modules(method.prepare)))}-{_hash({ORACLE, *_modules(exact)})}"
+    return f"{_hash(set(_modules(method.prepare)))}-{_hash(set(_modules(exact)), alone=ORACLE)}"
 
 
 def _modules(function: Callable[..., Any], seen: set[int] | None = None) -> Iterator[str]:
@@ -48,8 +48,11 @@ def _modules(function: Callable[..., Any], seen: set[int] | None = None) -> Iter
         yield from _modules(one, seen)
 
 
-def _hash(modules: set[str]) -> str:
+def _hash(modules: set[str], alone: str | None = None) -> str:
+    """Hash modules and what they import, and one by itself: what judges plans imports all that plans."""
     todo, texts = sorted(modules), {}
+    if alone and (path := _file(alone)):
+        texts[alone] = _parsed(path)[0]
     while todo:
         name = todo.pop()
         path = _file(name)

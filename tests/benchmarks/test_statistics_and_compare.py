@@ -239,6 +239,8 @@ class TestCompare:
         assert not found.worse_than(1.1)  # 1.25 is beyond it, the interval is not
         (found,) = compare([row(median=1.0)], [row(median=1.25)])
         assert found.worse_than(1.1)
+        (found,) = compare([row(median=1.0)], [row(median=1.25, run="later")])
+        assert found.worse_than(1.1)
         monkeypatch.setattr(statistics, "p_value", lambda first, second: 0.5)
         assert not found.worse_than(1.1)
 

@@ -102,7 +102,7 @@ def _lazy_tensor(mlp, problem):
     return Computation(run)
 
 
-@liar("wrong")
+@liar("exceeds")
 def _filled_after_it_returned(mlp, problem):
     pool, compute = ThreadPoolExecutor(1), honest(mlp)
 
