@@ -16,7 +16,7 @@ from jacobians.kernels.native import second_order as native
 from jacobians.kernels.native.runner import ready
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
-from jacobians.planning.inputs import dense, problem_of
+from jacobians.planning.inputs import dense, problem_of, warn_of_straight
 from jacobians.planning.plan import compute_cached, jacobian
 from jacobians.planning.registry import NotPlain, Request
 from jacobians.quantities import products
@@ -251,9 +251,11 @@ def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph
     _like(mlp, x, "v", v, "D")
     if u is not None:
         _like(mlp, x, "u", u, "P")
-    reason = bends(problem_of(mlp, x))
+    problem = problem_of(mlp, x)
+    reason = bends(problem)
     if reason is not None:
         raise ValueError(f"hvp {reason}")
+    warn_of_straight(problem, 2)
     with torch.set_grad_enabled(create_graph or transforms.active()):
         seeds = None if u is None else u.reshape(-1, 1, mlp.P)
         H = forward_over_reverse(mlp, x.reshape(-1, mlp.D), v.reshape(-1, 1, mlp.D), seeds)[:, :, 0]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from jacobians.derivatives import gradient
 from jacobians.kernels.native.gradient import GRADIENT, Derivative, why_not
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
+from jacobians.parameter_derivatives import gradient
 from jacobians.planning import transforms
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.plan import MOST_PLANS, look

@@ -48,7 +48,8 @@ class Row(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema", description="version of these columns")
     sweep: str = Field(description="name of the sweep in benchmarks/sweeps.toml")
     case: str = Field(
-        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss, device, method"
+        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss or what is asked, "
+        "device, method"
     )
     L: Count = Field(description="hidden layers")
     D: Size = Field(description="input width")
@@ -111,6 +112,7 @@ class Row(BaseModel):
     seed: int | None = Field(None, description="seed of weights and inputs")
     loss: str | None = Field(None, description="loss, of quantities that have one")
     run: str | None = Field(None, description="what the rows of one run share: measured in turn, they are compared block by block")
+    asked: str | None = Field(None, description="derivatives that are asked for, of the quantity derivatives")
 
     block_loops_s: str | None = Field(None, description="time of a fixed loop beside each block: a block's time over it is one in cycles")
     certainty: Certainty | None = Field(

@@ -204,6 +204,7 @@ def plan(
     quantity: str = JACOBIAN,
     others: tuple[Tensor, ...] = (),
     loss: str | Loss | None = None,
+    asked: str | None = None,
 ) -> Plan:
     """Prepare a method for the shape, dtype and device of `x`.
 
@@ -220,6 +221,7 @@ def plan(
         quantity: What to compute, e.g. `"gradient"`.
         others: Examples of what the quantity takes besides x, e.g. `(target,)`.
         loss: The loss, of quantities that have one; `mse` by default.
+        asked: Of the quantity `derivatives`, which ones, e.g. `"y y_x0 y_{x0,x0}"`.
 
     Returns:
         The plan.
@@ -236,7 +238,7 @@ def plan(
     """
     problem = problem_of(mlp, x)
     if quantity != JACOBIAN:
-        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss))
+        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss), asked=asked)
     return make_plan(mlp, (x, *others), problem, Request(value=value, create_graph=create_graph), method, effort)
 
 
@@ -441,15 +443,16 @@ def compute_cached(
     request: Request,
     loss: str | Loss | None = None,
     raw: bool = False,
+    asked: str | None = None,
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
     transformed = transforms.active()
     if transformed and transforms.tracing(*inputs):
-        return _traced(mlp, quantity, inputs, method, request, loss)
+        return _traced(mlp, quantity, inputs, method, request, loss, asked)
     if loss is not None and not isinstance(loss, str):
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
     # Invalid input misses the cache, and is validated below.
-    key = (quantity, method, loss, request, *map(look, inputs))
+    key = (quantity, method, loss or asked, request, *map(look, inputs))
     plans: Any = mlp._plans if isinstance(mlp, MLP) else {}  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     cached = plans.get(key)
     if cached is not None:
@@ -457,7 +460,7 @@ def compute_cached(
             return cached.compute(inputs, transformed, raw)
         except Stale:  # planned again below
             plans.pop(key, None)
-    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     made = make_plan(mlp, inputs, problem, request, method)
     while len(plans) >= MOST_PLANS:
         plans.pop(next(iter(plans)), None)
@@ -465,12 +468,14 @@ def compute_cached(
     return made.compute(inputs, transformed, raw)
 
 
-def _traced(mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None) -> Any:
+def _traced(
+    mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None, asked: str | None
+) -> Any:
     """Compute by a readable method, where a graph is recorded in which sizes are no plain integers: nothing can be planned."""
     if quantity == JACOBIAN:
         y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, inputs[0], value=request.value)
         return (y, J) if request.value else J
-    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     if find_quantity(quantity).of_parameters:
         not_folded(mlp)
     run = find_readable("", quantity).prepare(mlp, problem, request).run

@@ -167,7 +167,8 @@ def key_of(problem: Problem, request: Request) -> str:
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
     if problem.quantity != JACOBIAN:
-        wanted = f"{problem.quantity} {problem.loss} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
+        of = problem.loss or problem.asked
+        wanted = f"{problem.quantity} {of} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
     return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
 
 

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jacobians.derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.input_derivatives import hessian, laplacian
 from jacobians.kernels.native import runner
 from jacobians.names import unknown
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
+from jacobians.parameter_derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.planning.plan import jacobian
 from jacobians.problem import is_integer
 

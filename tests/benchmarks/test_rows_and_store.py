@@ -18,7 +18,7 @@ from tests.benchmarks.rows import row
 CONTRACT = """schema, sweep, case, L, D, K, P, N, widths, activation, dtype, device, device_name, machine, method, mode,
 implementation, status, reason, rel_error, tolerance, rounds, iterations, min_s, q1_s, median_s, q3_s, max_s, mean_s,
 stddev_s, ci_low_s, ci_high_s, prepare_s, peak_bytes, flops, bytes, threads, torch, commit, started_at, stop, flags,
-cache, block_medians_s, device_median_s, fraction_of_ceiling, quantity, init, bias, seed, loss, run,
+cache, block_medians_s, device_median_s, fraction_of_ceiling, quantity, init, bias, seed, loss, run, asked,
 block_loops_s, certainty, certainty_reason, sources"""
 
 
