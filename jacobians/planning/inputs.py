@@ -17,7 +17,7 @@ from jacobians.problem import Problem
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
     """Describe a network and an input, refusing an input that does not fit."""
     if not isinstance(mlp, MLP):
-        raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
+        raise TypeError(f"expected a jacobians.MLP or a torch nn.Module, got {type(mlp).__name__}; pass e.g. an nn.Sequential")
     weights, biases = mlp.parameter_tuples()
     check_parameters(weights, biases)
     first, D = weights[0], weights[0].shape[1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.kernels.native import program
 from jacobians.kernels.native.pullback import Pullback, differentiable
@@ -20,6 +20,7 @@ from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.names import outdated, unknown
+from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
@@ -194,7 +195,7 @@ class Plan:
 
 
 def plan(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor,
     method: str = "auto",
     *,
@@ -209,7 +210,7 @@ def plan(
     """Prepare a method for the shape, dtype and device of `x`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: An example input; only its shape, dtype and device matter.
         method: `"auto"`, a mode, or a full method name. With `"auto"`, torch computes while the kernels are still being compiled,
             and the plan chooses again when they are there; a method by name waits for the compiler.
@@ -236,6 +237,7 @@ def plan(
         >>> p.problem.N, tuple(p(torch.ones(5, 3)).shape)
         (5, (5, 2, 3))
     """
+    mlp = MLP.from_torch(mlp) if isinstance(mlp, nn.Module) else mlp  # which a plan keeps
     problem = problem_of(mlp, x)
     if quantity != JACOBIAN:
         problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss), asked=asked)
@@ -300,12 +302,20 @@ def _shown(seen: tuple[Any, ...]) -> str:
 
 @overload
 def jacobian(
-    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., max_bytes: int | None = ...
+    mlp: MLP | nn.Module,
+    x: Tensor,
+    method: str = ...,
+    *,
+    create_graph: bool = ...,
+    factored: Literal[False] = ...,
+    max_bytes: int | None = ...,
 ) -> Tensor: ...
 @overload
-def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
 def jacobian(
-    mlp: MLP,
+    mlp: MLP | nn.Module, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]
+) -> FactoredJacobian: ...
+def jacobian(
+    mlp: MLP | nn.Module,
     x: Tensor,
     method: str = "auto",
     *,
@@ -319,7 +329,7 @@ def jacobian(
     The plan is kept with the network, so a second call of the same shape prepares nothing.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
@@ -349,11 +359,12 @@ def jacobian(
             raise ValueError("max_bytes bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
+        mlp = network_of(mlp)
         problem_of(mlp, x)
         with torch.set_grad_enabled(create_graph):
             return transforms.in_own_precision(factor)(mlp, x)
     if max_bytes is not None:
-        return _bounded(mlp, x, method, create_graph, max_bytes)
+        return _bounded(network_of(mlp), x, method, create_graph, max_bytes)
     return _compute(mlp, x, method, False, create_graph)
 
 
@@ -402,11 +413,11 @@ def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str
     )
 
 
-def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+def value_and_jacobian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Compute `y = f(x)` and its Jacobian; our methods share one evaluation between them.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether y and J can be back-propagated through.
@@ -427,7 +438,7 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
     return _compute(mlp, x, method, True, create_graph)
 
 
-def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
+def _compute(mlp: MLP | nn.Module, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
     return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[bool(value), bool(create_graph)])
 
 
@@ -436,7 +447,7 @@ MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or 
 
 
 def compute_cached(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     quantity: str,
     inputs: tuple[Tensor, ...],
     method: str,
@@ -446,6 +457,8 @@ def compute_cached(
     asked: str | None = None,
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
+    if type(mlp) is not MLP:
+        mlp = network_of(mlp)
     transformed = transforms.active()
     if transformed and transforms.tracing(*inputs):
         return _traced(mlp, quantity, inputs, method, request, loss, asked)
@@ -453,7 +466,7 @@ def compute_cached(
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
     # Invalid input misses the cache, and is validated below.
     key = (quantity, method, loss or asked, request, *map(look, inputs))
-    plans: Any = mlp._plans if isinstance(mlp, MLP) else {}  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    plans: Any = mlp._plans  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     cached = plans.get(key)
     if cached is not None:
         try:
