@@ -266,7 +266,9 @@ class Trial:
 
 def _look_at(found: Any) -> None:
     """Read a number of a result: what is not yet computed must be by then."""
-    if not isinstance(found, Tensor):
+    if hasattr(found, "block_until_ready"):  # to read a number would make a copy on the host, which takes longer the first time
+        found.block_until_ready()
+    elif not isinstance(found, Tensor):
         np.asarray(found)
     elif found.numel():
         found.as_strided((1,), (1,)).tolist()
