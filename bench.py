@@ -452,12 +452,14 @@ def regret(results: Results = None, out: Out = None, threads: Threads = None) ->
 def _print_result(result: Result, sweep: Sweep) -> bool:
     """Print what a run gave; return whether a result was wrong, a case was lost, or nothing was measured."""
     from benchmarks.analysis import scoreboard, tables
-    from benchmarks.records.problems import disturbed
+    from benchmarks.records.problems import certainties
     from benchmarks.records.rows import ok_rows
 
     rows = [entry.row for entry in result.entries]
     if result.torn:
         typer.echo(f"{result.torn} lines of the journal were not whole; their cases ran again", err=True)
+    if result.changed:
+        typer.echo(f"{result.changed} finished cases ran again: their method or its oracle has changed since", err=True)
     for columns, body in (tables.by_mode(rows), tables.by_method(rows)):
         if body:
             _print_table(columns, body)
@@ -473,9 +475,8 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
         typer.echo(f"nothing was measured ({reasons[:300]})", err=True)
     else:
         typer.echo("L hidden layers, D inputs, K neurons a layer, P outputs, N samples; ratios are of paired blocks")
-        typer.echo(
-            f"{disturbed(rows)}; {result.busy_s / result.wall_s:.0%} of {result.wall_s:.0f} s were spent inside measured and warm-up calls"
-        )
+        share = f"{result.busy_s / result.wall_s:.0%} of {result.wall_s:.0f} s"
+        typer.echo(f"{certainties(rows)}; {share} were spent inside measured and warm-up calls")
     typer.echo(f"wrote {result.csv}")
     return not ok_rows(rows) or any(row.status in {"invalid", "crashed"} for row in rows)
 

@@ -12,10 +12,14 @@ import pytest
 import torch
 
 from benchmarks.measure import clock
+from benchmarks.measure.honesty import Dishonest, Trial
+from benchmarks.measure.oracle import twin_of
 from benchmarks.run.blocks import prepare
 from benchmarks.run.session import SESSION, cases_of
 from benchmarks.workloads.cases import Case
 from jacobians.planning.registry import find_method
+
+INPUTS = 64  # that calls take in turn, for pytest-benchmark has no place between rounds of calls
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,17 +32,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", params)
 
 
+def _timed(trial: Trial, case: Case, benchmark: Any) -> str | None:
+    trial.new_inputs(1, INPUTS)
+    trial.round(1)
+    call = trial.call()
+    if benchmark.enabled:
+        clock.settle_and_warm(call, clock.timer_for(case.problem.device), seconds=0.0)
+    benchmark(call)
+    trial.again_if_it_trains()
+    trial.after()
+    return trial.end_block() or trial.check_last(twin_of(case))
+
+
 def test_jacobian(case: Case, benchmark: Any, request: pytest.FixtureRequest) -> None:
     """Check a case against the oracle, time it as pytest-benchmark lays it out, and check the last timed result."""
     record = request.config.stash[SESSION].record(case)
     with torch.no_grad():
         trial = prepare(record)
-        trial.new_inputs(1)
-        call = trial.calls()
-        if benchmark.enabled:
-            clock.settle_and_warm(call, clock.timer_for(case.problem.device), seconds=0.0)
-        benchmark(call)
-        reason = trial.verdict()
+        try:
+            reason = _timed(trial, case, benchmark)
+        except Dishonest as error:
+            reason = str(error)
     record.close("ok" if reason is None else "invalid", reason)
     problem, method = case.problem, find_method(case.method)
     sizes = {"L": problem.L, "D": problem.D, "K": problem.K, "P": problem.P, "N": problem.N, "widths": list(problem.widths)}

@@ -14,7 +14,7 @@ from benchmarks.analysis import regret, scoreboard
 from benchmarks.analysis.tables import by_mode, duration
 from benchmarks.measure.statistics import Ratio
 from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
-from benchmarks.records.problems import NAIVE, best_baseline, best_by_mode, best_of_ours, disturbed, fastest, groups, ratio, title
+from benchmarks.records.problems import NAIVE, best_baseline, best_by_mode, best_of_ours, certainties, fastest, groups, ratio, title
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
@@ -218,7 +218,7 @@ def statements(machine: str | None = None) -> str:
         f"problems and {planner.ratios[-1]:.2f} at worst; "
         + "; ".join(f"“{rule.chooser}” {rule.median:.3f} and {rule.ratios[-1]:.3g}" for rule in rules)
         + ".",
-        f"- Of these times, {disturbed(rows)}; ratios are of paired blocks, so common slowdowns cancel.",
+        f"- Of these times, {certainties(rows)}; ratios are of paired blocks, so common slowdowns cancel.",
     ]
     return "\n".join(lines)
 
@@ -253,7 +253,7 @@ def derivatives(machine: str | None = None) -> str:
     slower = sum((lead.high or math.inf) < 1 for lead in leads)
     end = (
         f"Over all {len(leads)} problems of these sweeps, growth included, a hand-written method is the fastest on {faster}; the whole "
-        f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {disturbed(every).capitalize()}."
+        f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {certainties(every).capitalize()}."
     )
     return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.errors import BadInput
 from benchmarks.measure import statistics
 from benchmarks.measure.statistics import Ratio
-from benchmarks.records.problems import best_of_ours, groups, key_of, ratio, title
+from benchmarks.records.problems import (
+    best_of_ours,
+    certainty,
+    changed,
+    groups,
+    is_baseline,
+    key_of,
+    ratio,
+    ratio_in_cycles,
+    title,
+    together,
+)
 from benchmarks.records.rows import Row, ok_rows
+
+LEAST_REFERENCES = 4  # rows of libraries that tell how much two runs differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +31,7 @@ class Comparison:
 
     base: Row
     other: Row
+    deviation: float = 0.0  # between runs
 
     @property
     def method(self) -> str:
@@ -27,18 +41,30 @@ class Comparison:
     @property
     def ratio(self) -> Ratio:
         """Time of the other one over that of the base, with its interval."""
-        return ratio(self.other, self.base)
+        found = ratio(self.other, self.base)
+        return found if found.kind == "paired" else statistics.widened(found, self.deviation)
 
     @property
     def verdict(self) -> str:
-        """`faster`, `slower`, `same` or `inconclusive`: the other one against the base."""
-        return statistics.verdict(self.ratio, self.base.block_medians, self.other.block_medians)
+        """`faster`, `slower`, `same` or `inconclusive`: the other one against the base, in time, and in cycles where these are known."""
+        blocks = [row.block_medians for row in (self.base, self.other)]
+        in_time, cycles = statistics.verdict(self.ratio, *blocks), ratio_in_cycles(self.other, self.base)
+        if cycles is None or in_time not in {"faster", "slower"}:
+            return in_time
+        blocks = [[m / loop for m, loop in zip(row.block_medians, row.block_loops, strict=True)] for row in (self.base, self.other)]
+        cycles = cycles if cycles.kind == "paired" else statistics.widened(cycles, self.deviation)
+        return in_time if statistics.verdict(cycles, *blocks) == in_time else "inconclusive"
+
+    @property
+    def note(self) -> str:
+        """The verdict with what else must be known: the weaker word of the two rows, and whether the code is the same."""
+        notes = [one for one in (certainty(self.base, self.other), changed(self.base, self.other)) if one]
+        return f"{self.verdict} ({', '.join(notes)})" if notes else self.verdict
 
     def worse_than(self, threshold: float) -> bool:
         """Say whether the other one is slower than a ratio, beyond doubt."""
         ratio = self.ratio
-        agrees = statistics.p_value(self.base.block_medians, self.other.block_medians) < statistics.SIGNIFICANCE
-        return ratio.low is not None and ratio.low > threshold and agrees
+        return ratio.low is not None and ratio.low > threshold and self.verdict == "slower"
 
 
 def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -> list[Comparison]:
@@ -53,9 +79,21 @@ def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -
     pairs = [Comparison(row, _likest(row, theirs[_match(row, force)])) for row in base if _match(row, force) in theirs]
     if {row.device for row in base} != {row.device for row in other}:
         pairs += _best_against_best(base, other, force)
+    deviation = _deviation(pairs)
+    pairs = [replace(c, deviation=deviation) if _place(c.base) == _place(c.other) else c for c in pairs]
     if not pairs:
         raise BadInput("the two results have no measured case in common; compare runs of the same sweep")
     return pairs
+
+
+def _deviation(pairs: Sequence[Comparison]) -> float:
+    """Estimate how much two runs on one machine differ by the methods of libraries, whose code is the same, if there are enough."""
+    same = [c for c in pairs if _place(c.base) == _place(c.other) and is_baseline(c.base) and not together(c.base, c.other)]
+    return statistics.between_runs([c.other.median / c.base.median for c in same]) if len(same) >= LEAST_REFERENCES else 0.0
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    return row.machine, row.device, row.threads, row.cache
 
 
 def _best_against_best(base: Sequence[Row], other: Sequence[Row], force: bool) -> list[Comparison]:
@@ -88,6 +126,8 @@ def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float 
             "high": c.ratio.high,
             "kind": c.ratio.kind,
             "verdict": c.verdict,
+            "certainty": certainty(c.base, c.other),
+            "sources": changed(c.base, c.other),
         }
         for c in comparisons
     ]

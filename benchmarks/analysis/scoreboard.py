@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.analysis.regret import chosen, regret_of
 from benchmarks.analysis.tables import duration
 from benchmarks.measure.statistics import Ratio
-from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, title
+from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, said, title
 from benchmarks.records.problems import ratio as paired
 from benchmarks.records.rows import Row
 from benchmarks.workloads.cases import Sweep
@@ -69,7 +69,7 @@ def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
             duration(score.ours.median_s),
             score.peer.method,
             duration(score.peer.median_s),
-            str(score.ratio),
+            said(str(score.ratio), score.ours, score.peer),
             f"{score.ours.fraction_of_ceiling:.2f}" if score.ours.fraction_of_ceiling else "-",
             score.choice,
             f"{score.regret:.2f}" if score.regret else "-",

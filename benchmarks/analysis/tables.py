@@ -9,7 +9,7 @@ from benchmarks.analysis.compare import Comparison
 from benchmarks.errors import BadInput
 from benchmarks.records import csv_file
 from benchmarks.records.csv_file import read_csv, result_files
-from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, groups, problem_of, ratio, title
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, groups, problem_of, ratio, said, title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run import environment
 from benchmarks.run.provenance import read_provenance
@@ -72,7 +72,7 @@ def by_mode(rows: Sequence[Row]) -> Table:
         ours, library = best_of_ours(group), best_baseline(group)
         name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
         times = [duration(best[mode].median_s) if mode in best else "-" for mode in MODES]
-        lead = ratio(library, ours).short() if ours and library else "-"
+        lead = said(ratio(library, ours).short(), library, ours) if ours and library else "-"
         beside = f"{library.implementation} {duration(library.median_s)}" if library else "-"
         table.append([name, *times, winning_mode(ours) if ours else "-", beside, lead])
     return BY_MODE, table
@@ -91,7 +91,7 @@ def by_method(rows: Sequence[Row]) -> Table:
         name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
         mine = [short_name(ours), duration(ours.median_s)] if ours else ["-", "-"]
         theirs = [short_name(library), duration(library.median_s)] if library else ["-", "-"]
-        table.append([name, *mine, *theirs, ratio(library, ours).short() if ours and library else "-"])
+        table.append([name, *mine, *theirs, said(ratio(library, ours).short(), library, ours) if ours and library else "-"])
     return BY_METHOD, table
 
 
@@ -122,7 +122,7 @@ def comparisons(found: Sequence[Comparison]) -> Table:
     if names[0] == names[1]:
         names = [f"{name}, {which}" for name, which in zip(names, ("first", "second"), strict=True)]
     kind = "of paired blocks" if found and found[0].ratio.kind == "paired" else "of medians"
-    rows = [[title(c.base), c.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.verdict] for c in found]
+    rows = [[title(c.base), c.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.note] for c in found]
     return ["problem", "method", *names, f"second / first ({kind})", "verdict"], rows
 
 

@@ -1,145 +1,326 @@
-"""Guards against methods that remember results, compute outside the timed region, or change the network."""
+"""Guards against methods that remember results, compute outside the timed region, are right only where it is looked, or harm others."""
 
 from __future__ import annotations
 
 import itertools
+import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
 
+import numpy as np
+import psutil
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.measure.clock import Timer
-from benchmarks.measure.oracle import Reference, judge
+from benchmarks.measure.clock import SETTLE_S, Timer, available_threads
+from benchmarks.measure.oracle import Reference, judge, judge_along
+from jacobians.planning.conversions import LIBRARIES, Converted, plain_types
 from jacobians.planning.registry import Computation
+from jacobians.quantities.sgd_step import put_back
 
-INPUTS = 2  # that the calls alternate between
-FREE_S = 2e-3  # a conversion may take this long whatever it converts: a library's own overhead
-TIMES_COPY = 20.0  # and this many times what a copy of the network and the inputs takes
-# Operations that move numbers and compute none.
-_MOVES = (
-    "_to_copy alias as_strided clone contiguous copy_ detach detach_ empty empty_like empty_strided expand is_pinned lift_fresh "
-    "new_empty new_empty_strided permute reshape resolve_conj resolve_neg select slice split_with_sizes squeeze t to transpose "
-    "unflatten_dense_tensors unsqueeze view"
-)
-_ALLOWED = frozenset(_MOVES.split())
+INPUTS_BYTES = 2**20  # of the inputs that the calls of a round take in turn
+LINE = 64  # bytes: each input begins a line of the cache, as a tensor of its own does
+OFFSETS = 4096  # from one of which the numbers of a round are read
+JUDGED, JUDGED_BYTES = 8, 2**23  # results of a block that are judged, one at least
+ORACLE_S = 0.05  # an oracle that takes longer judges the first and the last block alone
+LOOK_AGAIN = (3.0, 20e-6)  # a first look at a result takes this many times a second one, and so much more
+SPINS_S = 0.3  # after a method's last call, its library's threads may go on for so long
+BUSY = 0.5  # of a core: a thread that computes, or waits without sleeping
 
 
 class Dishonest(Exception):
     """A method did what it must not; the message says what."""
 
 
-class _OperationsSeen(TorchDispatchMode):
-    """Notes the torch operations that compute."""
+class Inputs:
+    """The inputs of a round's calls, in one piece of memory, whose numbers are others in each round and the same for all methods.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
+    Args:
+        reference: What a call takes.
+        count: Calls of a round; the inputs are fewer where they would take more than 1 MB.
+        block: Number of the block, by which the numbers are drawn.
+    """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name not in _ALLOWED:
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
+    def __init__(self, reference: Reference, count: int, block: int) -> None:
+        x = reference.x
+        step = -(-x.nbytes // LINE) * LINE // x.itemsize
+        count = max(1, min(count, INPUTS_BYTES // max(LINE, x.nbytes)))
+        self._pool = torch.randn(count * step + OFFSETS, generator=torch.Generator().manual_seed(2_000_003 + block)).to(x)
+        self._all = torch.zeros(count * step, dtype=x.dtype, device=x.device)
+        self._others = reference.other_inputs(block)[1:]
+        self._random, self._step, self._like = random.Random(block), step, x
+        given = tuple(t.clone() for t in self._others)
+        self.given = [(self._x(self._all, index), *given) for index in range(count)]
+        self.renew()
+
+    def renew(self) -> None:
+        """Write the numbers of the next round; no two rounds have one in common."""
+        self._round = self._random.randrange(OFFSETS), self._random.uniform(0.9, 1.1)
+        self._write(self._all)
+
+    def at(self, index: int) -> tuple[Tensor, ...]:
+        """Return what was given as an input of this round, whatever a method has made of it since."""
+        return self._x(self._write(torch.empty_like(self._all)), index), *self._others
+
+    def changed(self) -> bool:
+        """Say whether a method has written into its inputs."""
+        now, then = (self._all, *self.given[0][1:]), (self._write(torch.empty_like(self._all)), *self._others)
+        return not all(map(torch.equal, now, then))
+
+    def _write(self, out: Tensor) -> Tensor:
+        offset, scale = self._round
+        return torch.mul(self._pool[offset : offset + len(out)], scale, out=out)
+
+    def _x(self, whole: Tensor, index: int) -> Tensor:
+        return whole[index * self._step :][: self._like.numel()].view(self._like.shape)
 
 
 class Trial:
-    """A prepared method on a network and inputs that change, watched.
+    """A prepared method on a network and inputs of its own, watched.
 
-    Each block of calls gets new numbers, written into the same tensors, and its calls alternate between two inputs: what a method
-    remembers is then wrong. The last timed result is kept and judged; conversions are watched and timed; weights are compared.
+    Each block has other weights and each round other inputs, in the same tensors: what a method remembers is then wrong. Which results
+    are judged is drawn after each call; conversions other than the suite's are timed with the call; what was given is compared.
 
     Args:
         computation: The prepared method.
-        reference: The network, and what the Jacobian must be.
+        reference: The network, which is the method's own (`Reference.own`), and what the quantity must be.
         timer: The device's timer.
     """
 
+    _known: ClassVar[set[int]] = set()  # threads of this process that somebody answers for
+
     def __init__(self, computation: Computation, reference: Reference, timer: Timer) -> None:
-        self._computation, self._reference, self._timer = computation, reference, timer
-        self._weights = [(t, t.detach().clone()) for t in reference.mlp.parameters()]
-        start = timer()
-        copies = [t.detach().to("cpu", copy=True) for t in (*reference.mlp.parameters(), *reference.inputs, *reference.exact)]
-        self._allowed_s = FREE_S + TIMES_COPY * (timer() - start)
-        del copies
-        self._inputs = [tuple(t.clone() for t in reference.inputs) for _ in range(INPUTS)]
-        self._native: list[Any] = []
+        self._reset = computation.reset or (lambda: None)
+        self._trains = computation.reset is not None
+        if self._trains and reference.problem.quantity != "sgd_step":
+            raise Dishonest("it has a reset, and only what trains has anything to put back")
+        self._reference, self._timer = reference, timer
+        self._original = [t.detach().clone() for t in reference.mlp.parameters()]
+        self._scales = [1.0] * len(self._original)
+        self._run, self._convert, self._restore, self._plain = _trusted(computation)
+        size = sum(t.numel() for t in reference.exact) * reference.x.itemsize
+        self._most = max(1, min(JUDGED, JUDGED_BYTES // max(1, size))) if reference.along else 1
+        self._oracle_s = 0.0
+        self._draw = random.Random()
         self._kept: Any = None
-        self._slowest = {"convert": 0.0, "restore": 0.0}
+        self._looks: tuple[list[float], list[float]] = [], []  # seconds that a first and a second look at a result took
+        self._threads: set[int] = set()  # that the method has started
+        self._cores, self._last_call = _cores(), time.perf_counter()
 
     def check_first(self) -> Tensor | tuple[Tensor, ...]:
         """Run once at the reference's own input."""
-        native = self._watched("convert", self._computation.convert, _given(self._reference.inputs))
         self._reset()
-        _, result = self._computation.run(native)
-        return self._watched("restore", self._computation.restore, result)
+        return self._restore(self._checked(self._run(self._convert([_given(self._reference.inputs)])[0])[1]))
 
-    def new_inputs(self, block: int) -> None:
-        """Write new numbers into the inputs, in place, and convert them."""
-        if self._kept is not None:  # one more look at the conversion back: a busy machine makes a single one slow
-            self._watched("restore", self._computation.restore, self._kept[1][1])
-            self._kept = None
-        for number, inputs in enumerate(self._inputs):
-            for now, new in zip(inputs, self._reference.other_inputs(block * INPUTS + number), strict=True):
-                now.copy_(new)
-        self._native = [self._watched("convert", self._computation.convert, _given(inputs)) for inputs in self._inputs]
+    def rest(self) -> bool:
+        """Let the machine come to rest, and say whether a thread of this process works on, which another method has left behind."""
+        if not _others_at_work(SETTLE_S / 2, before_s=SETTLE_S / 2):
+            return False
+        if self._threads:
+            time.sleep(max(0.0, self._last_call + SPINS_S - time.perf_counter()))
+            if self._threads & _threads_at_work():
+                raise Dishonest(f"a thread that it started is still running {SPINS_S:g} s after its last call")
+        return _others_at_work(SETTLE_S / 2)
+
+    def new_inputs(self, block: int, calls: int = 1) -> None:
+        """Write the weights of a block, and inputs for rounds of so many calls."""
+        generator = torch.Generator().manual_seed(3_000_017 + block)
+        self._scales = [1.0 if block == 1 else torch.empty(()).uniform_(0.95, 1.05, generator=generator).item() for _ in self._scales]
+        for now, then in self._weights():
+            now.copy_(then)
+        self._inputs = Inputs(self._reference, calls, block)
+        self._natives = self._convert([_given(inputs) for inputs in self._inputs.given])
+        self._in_place = _in_place(self._natives[0], self._inputs.given[0][0])
+        self._rounds, self._samples = 0, []
         self._reset()
 
-    def calls(self, count: int | None = None) -> Callable[[], None]:
-        """Return the function to time; of its `count` calls, of any number by default, the last result is kept for `verdict`."""
-        run, native, number, last = self._computation.run, self._native, itertools.count(1).__next__, count
+    def call(self) -> Callable[[], None]:
+        """Return the function that calls once, each time with the next input; which call is kept to be judged is drawn after it."""
+        run, turn, draw, number = self._run, itertools.cycle(enumerate(self._natives)), self._draw.random, itertools.count(1).__next__
 
         def call() -> None:
-            n = number()
-            result = run(native[n % INPUTS])
-            if last is None or n == last:
-                self._kept = (n % INPUTS, result)
+            index, native = next(turn)
+            result = run(native)
+            if draw() * number() < 1:
+                self._kept = (index, result)
 
         return call
 
-    def verdict(self) -> str | None:
-        """Judge the last timed result, the conversions and the weights."""
-        if any(not torch.equal(now.detach(), then) for now, then in self._weights):
-            for now, then in self._weights:
-                now.detach().copy_(then)  # the other methods of the problem use the same network
-            return "the method changed the weights of the network"
-        if self._kept is None:
-            return "no timed result was kept to be checked"
-        which, (_, result) = self._kept
-        self._kept = None
-        if self._computation.reset is not None:
-            # What trains has moved thousands of steps away: judged is a step from the beginning, at the inputs of the last timed one.
+    def round(self, calls: int) -> Callable[[], None]:
+        """Return the function to time, of so many calls, of which one is kept; each runs while just one earlier result is alive."""
+        run, count = self._run, len(self._natives)
+        draw = float if self._trains else self._draw.random  # what trains is judged by where its last step has led
+        natives = [(number + 1, number % count, self._natives[number % count]) for number in range(calls)]
+        self._calls, self._timed = calls, False
+
+        def a_round() -> None:
+            for number, index, native in natives:
+                result = run(native)
+                if draw() * number < 1:
+                    self._kept = (index, result)
+                del result
+
+        return a_round
+
+    def again_if_it_trains(self) -> None:
+        """Step once from the beginning: after thousands of steps, judged is that one."""
+        if self._trains:
             self._reset()
-            _, result = self._computation.run(self._native[which])
-        try:
-            result = self._watched("restore", self._computation.restore, result)
-        except Dishonest as error:
-            return str(error)
-        reason = judge(result, self._reference.at(self._inputs[which])).reason
-        if reason is not None:
-            return f"the last timed result is wrong: {reason}"
-        for what, seconds in self._slowest.items():
-            if seconds > self._allowed_s:
-                return f"{what} computes: it took {seconds * 1e3:.3g} ms, and copying would take {self._allowed_s * 1e3:.3g} ms at most"
+            self.round(1)()
+
+    def between(self) -> None:
+        """Before a round: draw whether what was kept of the last one is judged, and write new inputs."""
+        if self._timed:
+            self.after()
+        self._timed = True
+        self._inputs.renew()
+        if not self._in_place:
+            self._natives[:] = self._convert([_given(inputs) for inputs in self._inputs.given])
+        self._reset()
+
+    def after(self) -> None:
+        """Take the kept result of a round among those that are judged, if it is drawn."""
+        self._rounds += 1
+        place = self._rounds - 1 if self._rounds <= self._most else self._draw.randrange(self._rounds)
+        if place >= self._most:
+            return
+        index, result = self._kept
+        self._checked(result[1])
+        for seconds in self._looks:
+            start = self._timer()
+            for one in _tuple(result[1]):
+                _look_at(one)
+            seconds.append(self._timer() - start)
+        if self._inputs.changed():
+            raise Dishonest("the method changed its inputs")
+        inputs = (
+            [self._inputs.at(number % len(self._natives)) for number in range(self._calls)] if self._trains else [self._inputs.at(index)]
+        )
+        sample = inputs, tuple(t.clone() for t in _tuple(self._restore(result[1])))
+        self._samples[place : place + 1] = [sample]
+
+    def end_block(self, first_or_last: bool = True) -> str | None:
+        """Judge the results that were drawn: one against the whole oracle in the first and the last block, the others along a direction."""
+        self._last_call = time.perf_counter()
+        now = threads_of_process()
+        self._threads |= now - Trial._known
+        Trial._known |= now
+        more = _cores()
+        if any(now > then for now, then in zip(more, self._cores, strict=True)):
+            torch.set_num_threads(self._cores[1])
+            raise Dishonest(f"it took more cores: {more[0]} cores and {more[1]} threads of torch, where it was given {self._cores}")
+        if any(not torch.equal(now, then) for now, then in self._weights()):
+            raise Dishonest("the method changed the weights of the network")
+        if not self._samples:
+            return "no timed result was kept to be checked"
+        whole = first_or_last or (not self._reference.along and self._oracle_s < ORACLE_S)
+        self._draw.shuffle(self._samples)
+        start = time.perf_counter()
+        reasons = [judge(found, self._reference.at(*inputs)).reason for inputs, found in self._samples[:whole]]
+        self._oracle_s = max(self._oracle_s, time.perf_counter() - start)
+        if self._reference.along:
+            reasons.append(
+                judge_along([found[0] for _, found in self._samples], [inputs[0][0] for inputs, _ in self._samples], self._reference)
+            )
+        wrong = next((reason for reason in reasons if reason is not None), None)
+        if wrong is not None:
+            return f"a timed result is wrong: {wrong}"
+        first, second = map(median, self._looks)
+        if first > LOOK_AGAIN[0] * second + LOOK_AGAIN[1]:
+            return f"results are computed when they are looked at: a first look takes {first * 1e6:.3g} µs, a second {second * 1e6:.3g} µs"
         return None
 
-    def _reset(self) -> None:
-        if self._computation.reset is not None:
-            self._computation.reset()
+    def check_last(self, twin: Reference | None) -> str | None:
+        """Check that a result stays when the next one is computed, and the method on the weights of a twin."""
+        if not self._trains:
+            result = self._run(self._natives[0])[1]
+            before = [t.clone() for t in _tuple(self._restore(result))]
+            self._inputs.renew()
+            self._run(self._convert([_given(self._inputs.given[-1])])[0])
+            if not all(torch.equal(now, then) for now, then in zip(_tuple(self._restore(result)), before, strict=True)):
+                return "a result is overwritten by the next call"
+        self.rest()
+        if twin is None:
+            return None
+        put_back(self._reference.mlp, twin.mlp)
+        reason = judge(self._restore(self._run(self._convert([_given(twin.inputs)])[0])[1]), twin).reason
+        return f"after timing, on a xavier network of the same shape: {reason}" if reason else None
 
-    def _watched(self, what: str, function: Callable[[Any], Any], argument: Any) -> Any:
-        with _operations() as seen:
-            start = self._timer()
-            result = function(argument)
-            seconds = self._timer() - start
-        if seen:
-            raise Dishonest(f"{what} computes outside the timed region: {', '.join(dict.fromkeys(seen))}")
-        # The fastest of the blocks counts: the first one may compile or import.
-        previous = self._slowest[what]
-        self._slowest[what] = min(previous, seconds) if previous else seconds
-        return result
+    def _weights(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each parameter as it is, and as it must be in this block."""
+        for now, of, scale in zip(self._reference.mlp.parameters(), self._original, self._scales, strict=True):
+            yield now.detach(), of * scale
+
+    def _checked(self, found: Any) -> Any:
+        """Refuse what is no plain array: it could be anything until somebody looks."""
+        for one in _tuple(found):
+            if type(one) not in self._plain:
+                raise Dishonest(f"the result is a {type(one).__name__}, expected a plain {self._plain[0].__name__}")
+            if isinstance(one, Tensor) and (one.layout != torch.strided or one.device != self._reference.x.device):
+                raise Dishonest(f"the result is {one.layout} on {one.device}, expected strided on {self._reference.x.device}")
+        return found
+
+
+def _look_at(found: Any) -> None:
+    """Read a number of a result: what is not yet computed must be by then."""
+    if hasattr(found, "block_until_ready"):  # to read a number would make a copy on the host, which takes longer the first time
+        found.block_until_ready()
+    elif not isinstance(found, Tensor):
+        np.asarray(found)
+    elif found.numel():
+        found.as_strided((1,), (1,)).tolist()
+
+
+def threads_of_process() -> set[int]:
+    """List the threads of this process, as the system numbers them."""
+    tasks = Path("/proc/self/task")
+    return {int(task.name) for task in tasks.iterdir()} if tasks.exists() else {thread.id for thread in psutil.Process().threads()}
+
+
+def _others_at_work(seconds: float, before_s: float = 0.0) -> bool:
+    """Say whether the process's other threads keep half a core busy, while this one sleeps."""
+    time.sleep(before_s)
+    start, used = time.perf_counter(), time.process_time() - time.thread_time()
+    time.sleep(seconds)
+    return time.process_time() - time.thread_time() - used > BUSY * (time.perf_counter() - start)
+
+
+def _threads_at_work(seconds: float = 0.1) -> set[int]:
+    process = psutil.Process()
+    before = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    time.sleep(seconds)
+    after = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    return {thread for thread, used in after.items() if used - before.get(thread, 0.0) > BUSY / 2 * seconds}
+
+
+def _cores() -> tuple[int, int]:
+    return available_threads(), torch.get_num_threads()
+
+
+def _trusted(
+    computation: Computation,
+) -> tuple[Callable[[Any], Any], Callable[[list[Any]], list[Any]], Callable[[Any], Any], tuple[type, ...]]:
+    """Return what is timed, how inputs are converted before it and results after it, and the types of these.
+
+    Only the conversions of the suite are left out of the time: those of other makers are part of the call.
+    """
+    run, convert, restore = computation.run, computation.convert, computation.restore
+    given = Computation(run)
+    if convert is given.convert and restore is given.restore:
+        return run, list, restore, (Tensor,)
+    if type(convert) is Converted and restore is LIBRARIES[convert.library][1]:
+        return run, convert.each, restore, plain_types(convert.library)
+    return lambda x: (None, restore(run(convert(x))[1])), list, given.restore, (Tensor,)
+
+
+def _in_place(native: Any, x: Tensor) -> bool:
+    """Say whether a converted input lies where the tensor does, so that what is written there is its new value."""
+    x_there = next((one for one in native if not isinstance(one, list)), None) if isinstance(native, tuple) else native
+    place = getattr(x_there, "unsafe_buffer_pointer", None) or getattr(x_there, "data_ptr", None)
+    return place() == x.data_ptr() if place else x_there is not None and x_there.ctypes.data == x.data_ptr()
 
 
 def _given(inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
@@ -147,7 +328,8 @@ def _given(inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     return inputs[0] if len(inputs) == 1 else inputs
 
 
-@contextmanager
-def _operations() -> Iterator[list[str]]:
-    with _OperationsSeen() as mode:
-        yield mode.seen
+def _tuple(found: Any) -> tuple[Any, ...]:
+    """Return the arrays of a result; a layer without a bias has none."""
+    if isinstance(found, (tuple, list)):
+        return tuple(leaf for one in found if one is not None for leaf in _tuple(one))
+    return (found,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,8 +13,10 @@ import jacobians as jac
 from benchmarks.workloads.cases import Case
 from jacobians.planning.plan import make_plan
 from jacobians.planning.registry import JACOBIAN, Request, find_quantity
+from jacobians.quantities.sgd_step import own_copy
 
 BASE_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
+REFUSED = 0.5  # a tolerance from which on a result of zeros could pass
 SAFETY = 4.0  # a case's tolerance is this multiple of the error that rounding alone makes
 NO_FLOAT64 = {"mps"}
 SMALLEST_PART = 1e-3  # of the root mean square of all parts: below, the error counts against that
@@ -44,12 +47,26 @@ class Reference:
         """The input of the network."""
         return self.inputs[0]
 
-    def at(self, inputs: tuple[Tensor, ...]) -> Reference:
-        """Return the reference of the same network at other inputs; where rounding is amplified, with the tolerance there."""
-        exact = _exact(self.mlp, self.problem, inputs)
-        base = BASE_TOLERANCE[self.problem.dtype]
-        tolerance = _tolerance(self.mlp, self.problem, inputs, exact, 0) if self.tolerance > base else base
-        return replace(self, inputs=inputs, exact=exact, tolerance=tolerance)
+    @property
+    def along(self) -> bool:
+        """Whether a result is a matrix that can be judged along a direction."""
+        return self.problem.quantity == JACOBIAN
+
+    def own(self) -> Reference:
+        """Return the same with a network and inputs that nobody else has."""
+        return replace(self, mlp=own_copy(self.mlp), inputs=tuple(t.clone() for t in self.inputs))
+
+    def at(self, *inputs: tuple[Tensor, ...]) -> Reference:
+        """Return the reference of the same network at other inputs, several where it trains; with the tolerance there."""
+        mlp, base = self.mlp, BASE_TOLERANCE[self.problem.dtype]
+        for one in inputs[:-1]:  # each step goes on from what the one before has made
+            mlp, stepped = own_copy(mlp.to(dtype=torch.float64)), _exact(mlp, self.problem, one)[1:]
+            for now, then in zip(mlp.parameters(), stepped, strict=True):
+                now.copy_(then)
+        exact = _exact(mlp, self.problem, inputs[-1])
+        amplified = self.tolerance > base
+        tolerance = min(REFUSED, _tolerance(self.mlp, self.problem, inputs[-1], exact, 0)) if amplified else base
+        return replace(self, inputs=inputs[-1], exact=exact, tolerance=tolerance)
 
     def other_inputs(self, number: int) -> tuple[Tensor, ...]:
         """Draw other inputs like these."""
@@ -158,6 +175,28 @@ def judge(result: Tensor | tuple[Tensor, ...], ref: Reference) -> Verdict:
     return Verdict(error, ref.tolerance, f"relative error {error:.3g} exceeds the tolerance {ref.tolerance:.3g}" if wrong else None)
 
 
+def judge_along(found: list[Tensor], xs: list[Tensor], ref: Reference) -> str | None:
+    """Compare Jacobians with the oracle along a random direction, J·v, by one evaluation of the network for all of them.
+
+    The tolerance is `SAFETY` times as wide: a direction shows now more and now less of an error than its mean.
+    """
+    home = "cpu" if ref.x.device.type in NO_FLOAT64 else ref.x.device
+    x = torch.stack(xs).to(home, torch.float64).flatten(0, -2)
+    J = torch.stack(found).to(home, torch.float64).flatten(0, -3)
+    if not x.numel() or not J.numel():
+        return None
+    v = torch.randn_like(x)
+    exact = torch.func.jvp(ref.mlp.to(device=home).to(dtype=torch.float64), (x,), (v,))[1]
+    error = torch.linalg.vector_norm((J @ v[..., None])[..., 0] - exact, dim=-1)
+    size = torch.linalg.matrix_norm(J) * torch.linalg.vector_norm(v, dim=-1) / x.shape[-1] ** 0.5
+    scale = torch.maximum(torch.linalg.vector_norm(exact, dim=-1), size)  # v may be almost orthogonal to all rows
+    scale = scale.clamp_min(SMALLEST_PART * scale.square().mean().sqrt())
+    worst, tolerance = torch.where(scale > 0, error / scale, error).max().item(), min(REFUSED, SAFETY * ref.tolerance)
+    if not math.isfinite(worst):
+        return "J has entries that are not finite"
+    return f"relative error {worst:.3g} along a direction exceeds {tolerance:.3g}" if worst > tolerance else None
+
+
 def check(case: Case, result: Tensor | tuple[Tensor, ...]) -> Verdict:
     """Check a method on a case: on the case's own network, and where that says little, on a well-conditioned twin.
 
@@ -167,13 +206,21 @@ def check(case: Case, result: Tensor | tuple[Tensor, ...]) -> Verdict:
     problem = case.problem
     ref = reference(problem, case.init, case.seed)
     own = judge(result, ref)
-    if own.reason is not None or ref.tolerance <= BASE_TOLERANCE[problem.dtype]:
+    if own.reason is not None:
         return own
-    twin = reference(problem, "xavier", case.seed)
+    twin = twin_of(case)
+    if twin is None:
+        return own
     verdict = judge(make_plan(twin.mlp, twin.inputs, problem, Request(), case.method)(*twin.inputs), twin)
     if verdict.reason is None:
         return own
     return Verdict(own.rel_error, own.tolerance, f"on a xavier network of the same shape: {verdict.reason}")
+
+
+def twin_of(case: Case) -> Reference | None:
+    """Return the well-conditioned twin of a case, where its own network says little."""
+    amplified = reference(case.problem, case.init, case.seed).tolerance > BASE_TOLERANCE[case.problem.dtype]
+    return reference(case.problem, "xavier", case.seed) if amplified else None
 
 
 def _relabel(mlp: jac.MLP, generator: torch.Generator) -> jac.MLP:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.measure.statistics import half_width, median_interval
+from benchmarks.measure.statistics import certainty, drifting_interval, half_width
 
 
 class ClockError(RuntimeError):
@@ -65,6 +65,7 @@ class Measurement:
     blocks: list[list[float]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     device_times: list[float] = field(default_factory=list)
+    loops: list[float] = field(default_factory=list)  # the fixed loop beside each block
     busy_s: float = 0.0
     stop: str | None = None
 
@@ -88,7 +89,8 @@ class Measurement:
         samples = sorted(sample for block in self.blocks for sample in block)
         quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
         medians = self.block_medians
-        interval = median_interval(medians)
+        interval = drifting_interval(medians)
+        word, reason = certainty(medians, self.loops)
         median = statistics.median(samples)
         # The interval comes from the blocks, the median from all samples: a skewed block must not leave it outside.
         low, high = (min(interval[0], median), max(interval[1], median)) if interval else (None, None)
@@ -107,6 +109,9 @@ class Measurement:
             "stop": self.stop,
             "flags": " ".join(self.flags(median, quartiles)) or None,
             "block_medians_s": " ".join(f"{value:.6g}" for value in medians),
+            "block_loops_s": " ".join(f"{value:.6g}" for value in self.loops) or None,
+            "certainty": word,
+            "certainty_reason": reason,
             "device_median_s": statistics.median(self.device_times) if self.device_times else None,
         }
 

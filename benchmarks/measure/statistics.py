@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from scipy.special import bdtr
+import numpy as np
+from scipy.special import bdtr, stdtrit
+
+Interval = Callable[[Sequence[float]], "tuple[float, float] | None"]
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -32,19 +36,71 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple
     return float(ordered[left_out]), float(ordered[-1 - left_out])
 
 
-def half_width(samples: Sequence[float]) -> float:
+def drifting_interval(samples: Sequence[float]) -> tuple[float, float] | None:
+    """Return a 95 % interval of the median of samples that follow each other, while the machine drifts.
+
+    Neighbours are taken to be correlated by 0.8, whatever they look like: six to twelve samples cannot tell how much they are. The
+    mean of n such samples varies as `1ᵀR1/n²`, their variance shows `tr(AR)/(n-1)` of the whole with `tr(AR)²/tr(ARAR)` degrees of
+    freedom, where `R[i, j] = 0.8^|i-j|` and A takes away the mean. Logarithms are taken, for a machine slows down by factors.
+
+    Example:
+        >>> drifting_interval([100.0] * 6), drifting_interval([100.0] * 5)
+        ((100.0, 100.0), None)
+    """
+    if median_interval(samples) is None:
+        return None
+    wide = math.exp(_spread(len(samples)) * float(np.log(samples).std(ddof=1)))
+    return _median(samples) / wide, _median(samples) * wide
+
+
+CORRELATION = 0.8
+
+
+@lru_cache
+def _spread(count: int) -> float:
+    """Return half the width of that interval, in standard deviations of the samples."""
+    R = CORRELATION ** np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    AR = R - R.mean(0)
+    seen, freedom = np.trace(AR) / (count - 1), np.trace(AR) ** 2 / np.trace(AR @ AR)
+    return float(stdtrit(freedom, 0.975) * math.sqrt(R.mean() / seen))
+
+
+def half_width(samples: Sequence[float], interval: Interval = median_interval) -> float:
     """Return half the width of the median's 95 % interval, relative to the median.
 
     Example:
         >>> half_width([99.0, 100.0, 100.0, 100.0, 100.0, 101.0])
         0.01
     """
-    interval = median_interval(samples)
-    if interval is None:
-        return math.inf
-    ordered = sorted(samples)
-    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return (interval[1] - interval[0]) / 2 / median
+    ends = interval(samples)
+    return math.inf if ends is None else (ends[1] - ends[0]) / 2 / _median(samples)
+
+
+CERTAIN = 0.05  # half an interval that is this narrow is enough for a time, or for one in cycles
+WORDS = ("undecided", "corrected", "confirmed")  # from the weakest on
+
+
+def certainty(medians: Sequence[float], loops: Sequence[float]) -> tuple[str, str]:
+    """Return the word on the noise of a measurement, and why: from its blocks, and a fixed loop that was timed beside each.
+
+    Example:
+        >>> certainty([1.0, 1.01, 0.99, 1.0, 1.0, 1.0], [1.0] * 6)
+        ('confirmed', '±3 %, 0 of 6 blocks off')
+        >>> certainty([1.0, 1.2, 1.4, 1.2, 1.0, 1.1], [1.0, 1.2, 1.4, 1.2, 1.0, 1.1])
+        ('corrected', '±90 %, ±0 % in cycles, 4 of 6 blocks off, clock fell by 29 %')
+    """
+    if median_interval(medians) is None:
+        return "undecided", f"{len(medians)} blocks give no interval"
+    known = len(loops) == len(medians)
+    width = half_width(medians, drifting_interval)
+    in_cycles = half_width([m / loop for m, loop in zip(medians, loops, strict=True)], drifting_interval) if known else math.inf
+    word = "confirmed" if width <= CERTAIN else "corrected" if in_cycles <= CERTAIN else "undecided"
+    off = sum(abs(m / _median(medians) - 1) > CERTAIN for m in medians)
+    fell = 1 - min(loops) / max(loops) if known else 0.0
+    cycles = f", ±{in_cycles * 100:.2g} % in cycles" if known and word != "confirmed" else ""
+    return word, f"±{width * 100:.2g} %{cycles}, {off} of {len(medians)} blocks off" + (
+        f", clock fell by {fell:.0%}" if fell > 0.02 else ""
+    ).replace("%", " %")
 
 
 WIDE = 1.5  # an interval whose ends differ more than this is called wide
@@ -132,6 +188,24 @@ def ratio_of_medians(over: Median, under: Median) -> Ratio:
     return Ratio(a / b, a_low / b_high, a_high / b_low)
 
 
+def between_runs(ratios: Sequence[float]) -> float:
+    """Estimate how much a run as a whole differs from another one: the standard deviation, in logarithms, that equal things show.
+
+    Example:
+        >>> round(between_runs([1.05, 1.04, 1.06, 0.99]), 3), between_runs([])
+        (0.065, 0.0)
+    """
+    return 1.4826 * _median([abs(math.log(ratio)) for ratio in ratios]) if ratios else 0.0
+
+
+def widened(ratio: Ratio, deviation: float) -> Ratio:
+    """Return a ratio whose interval allows for the variation between runs too."""
+    if ratio.low is None or ratio.high is None:
+        return ratio
+    factor = math.exp(1.96 * deviation)
+    return replace(ratio, low=ratio.low / factor, high=ratio.high * factor)
+
+
 def p_value(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the two-sided Mann-Whitney p-value for two sets of block medians.
 
@@ -156,11 +230,12 @@ SAME_WITHIN = 1.05  # an interval this narrow around 1 is called the same
 def verdict(ratio: Ratio, first: Sequence[float], second: Sequence[float]) -> str:
     """Say how the second measurement stands to the first.
 
-    A difference is claimed only where the interval of the ratio leaves out 1 and the rank test agrees.
+    A difference is claimed only where the interval of the ratio leaves out 1, and the rank test agrees where blocks are no pairs: those
+    are worth what their interval is, whatever both have drifted.
     """
     if ratio.low is None or ratio.high is None:
         return "inconclusive"
-    if p_value(first, second) < SIGNIFICANCE:
+    if ratio.kind == "paired" or p_value(first, second) < SIGNIFICANCE:
         if ratio.high < 1:
             return "faster"
         if ratio.low > 1:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import NamedTuple
 
-from benchmarks.measure.statistics import Ratio, paired_ratio, ratio_of_medians
+from benchmarks.measure.statistics import WORDS, Ratio, drifting_interval, paired_ratio, ratio_of_medians
 from benchmarks.records.rows import Row, ok_rows
 from jacobians.planning.registry import find_method, find_quantity
 from jacobians.problem import Problem
@@ -135,9 +136,43 @@ def together(one: Row, other: Row) -> bool:
     return facts[0] == facts[1]
 
 
-def disturbed(rows: Sequence[Row]) -> str:
-    """Say how many measurements were disturbed, for captions and summaries."""
+def ratio_in_cycles(over: Row, under: Row) -> Ratio | None:
+    """Return the same ratio of times divided by the fixed loop beside each block; `None` where that was not measured."""
+    blocks = [[m / loop for m, loop in zip(r.block_medians, r.block_loops, strict=False)] for r in (over, under)]
+    if not all(blocks) or not all(len(b) == len(r.block_medians) for b, r in zip(blocks, (over, under), strict=True)):
+        return None
+    if together(over, under):
+        return paired_ratio(*blocks)
+    return ratio_of_medians(*((median(b), *(drifting_interval(b) or (None, None))) for b in blocks))  # pyright: ignore[reportArgumentType]
+
+
+def certainty(*rows: Row) -> str | None:
+    """Return the weakest of the words on the noise of rows; `None` where there is one of a schema without them."""
+    words = [row.certainty for row in rows]
+    return None if None in words else min(words, key=WORDS.index)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def said(ratio: str, *rows: Row) -> str:
+    """Write a ratio with the weaker word of its rows, where they have one."""
+    return f"{ratio}, {word}" if (word := certainty(*rows)) else ratio
+
+
+def changed(one: Row, other: Row) -> str | None:
+    """Say whether two rows of a method were computed, or judged, by other code: without a word they are not compared."""
+    if one.method != other.method or one.sources == other.sources:
+        return None
+    if one.sources is None or other.sources is None:
+        return "sources unknown"
+    parts = zip(("method", "oracle"), one.sources.split("-"), other.sources.split("-"), strict=False)
+    return f"{' and '.join(what for what, a, b in parts if a != b) or 'sources'} changed"
+
+
+def certainties(rows: Sequence[Row]) -> str:
+    """Say in three words how far measurements hold, for captions and summaries; of older rows how many carry a flag."""
     valid = ok_rows(rows)
+    words = [row.certainty for row in valid]
+    if None not in words and words:
+        return ", ".join(f"{words.count(word)} {word}" for word in reversed(WORDS) if word in words) + f" of {len(words)} measurements"
     flags = [flag for row in valid for flag in (row.flags or "").split()]
     count = sum(bool(row.flags) for row in valid)
     if not count:

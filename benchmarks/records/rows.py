@@ -10,18 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from benchmarks.errors import BadInput
 
-SCHEMA = 5
+SCHEMA = 6
 LAST_COLUMN = {  # of each schema: columns are added at the end
     1: "started_at",
     2: "device_median_s",
     3: "fraction_of_ceiling",
     4: "run",
     5: "asked",
+    6: "sources",
 }
 
 Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
+Certainty = Literal["confirmed", "corrected", "undecided"]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -113,6 +115,14 @@ class Row(BaseModel):
     run: str | None = Field(None, description="what the rows of one run share: measured in turn, they are compared block by block")
     asked: str | None = Field(None, description="derivatives that are asked for, of the quantity derivatives")
 
+    block_loops_s: str | None = Field(None, description="time of a fixed loop beside each block: a block's time over it is one in cycles")
+    certainty: Certainty | None = Field(
+        None,
+        description="confirmed: the median's interval is within 5 %; corrected: only that of the blocks in cycles is; undecided: neither",
+    )
+    certainty_reason: str | None = Field(None, description="why: the width of the interval, and what was noticed")
+    sources: str | None = Field(None, description="hashes of the sources of method and oracle, without comments and docstrings")
+
     @field_validator("*", mode="before")
     @classmethod
     def _nan_is_empty(cls, value: object) -> object:
@@ -126,7 +136,7 @@ class Row(BaseModel):
             missing = [name for name in ("rel_error", "tolerance", "median_s", "rounds") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"status ok needs {', '.join(missing)}")
-            _ = self.block_medians  # must be numbers
+            _ = self.block_medians, self.block_loops  # must be numbers
             if self.rel_error > self.tolerance:  # pyright: ignore[reportOperatorIssue]
                 raise ValueError(f"status ok but rel_error {self.rel_error:g} exceeds tolerance {self.tolerance:g}")
         return self
@@ -135,6 +145,11 @@ class Row(BaseModel):
     def block_medians(self) -> tuple[float, ...]:
         """The medians of the blocks, in seconds."""
         return tuple(float(text) for text in (self.block_medians_s or "").split())
+
+    @property
+    def block_loops(self) -> tuple[float, ...]:
+        """The times of the fixed loop beside the blocks, in seconds."""
+        return tuple(float(text) for text in (self.block_loops_s or "").split())
 
     @property
     def median(self) -> float:

@@ -5,6 +5,7 @@ The tests that the workers of `python bench.py run SWEEP` run; `benchmarks/bench
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NoReturn
 
 import pytest
@@ -58,12 +59,18 @@ def prepare(record: Record) -> Trial:
         pytest.skip(reason)
 
     ref = oracle.reference(problem, case.init, case.seed)
+    if ref.tolerance >= oracle.REFUSED:
+        error = ref.tolerance / oracle.SAFETY
+        reason = f"rounding to {problem.dtype} alone makes errors of {error:.2g} here, so that nothing can be told; take xavier weights"
+        record.close("unsupported", reason)
+        pytest.skip(reason)
+    ref = ref.own()
     timer = clock.timer_for(problem.device)
     clock.resolution(timer)  # refuses a clock that stands still or runs backward before anything relies on it
     start = timer()
     computation = make_plan(ref.mlp, ref.inputs, problem, Request(), case.method).computation
-    trial = Trial(computation, ref, timer)
     try:
+        trial = Trial(computation, ref, timer)
         result = trial.check_first()
     except Dishonest as error:
         _reject(record, str(error))
@@ -76,48 +83,65 @@ def prepare(record: Record) -> Trial:
 
 
 def _measure(record: Record, request: pytest.FixtureRequest) -> None:
-    """Measure a block; after the last one judge its last result and settle the case."""
-    trial, measurement, device = record.trial, record.measurement, record.case.problem.device
-    assert trial is not None
+    """Measure a block and judge results of it; after the last one settle the case."""
     try:
-        trial.new_inputs(len(measurement.blocks) + 1)
+        _measure_block(record, request)
     except Dishonest as error:
         _reject(record, str(error))
+
+
+def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
+    trial, measurement, case = record.trial, record.measurement, record.case
+    device = case.problem.device
+    assert trial is not None
+    disturbed = trial.rest()
+    trial.new_inputs(len(measurement.blocks) + 1, measurement.iterations)
     # Asked for only now: a skip inside a benchmark that has no sample loses the session's own report.
     benchmark = request.getfixturevalue("benchmark")
     timer = clock.timer_for(device)
     rule = measurement.rule
-    call_s, busy_s = clock.settle_and_warm(trial.calls(0), timer, seconds=rule.block_seconds / 4)
+    call_s, busy_s = clock.settle_and_warm(trial.call(), timer, seconds=rule.block_seconds / 4, settle_s=0.0)
     measurement.busy_s += busy_s
     if not measurement.blocks:
         # Laid out here: pytest-benchmark's own calibration goes by a single call, which on a busy machine may be slow.
         measurement.rounds, measurement.iterations = clock.rounds_and_iterations(call_s, rule.block_seconds, timer)
+        if record.cache == "cold":
+            flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
+            measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
+        trial.new_inputs(1, measurement.iterations)
+        trial.call()()
     before = conditions.snapshot()
-    if record.cache == "cold":
-        flush_s, _ = clock.settle_and_warm(lambda: memory.flush_caches(device), timer, seconds=0.0, settle_s=0.0)
-        measurement.iterations, measurement.rounds = 1, max(1, round(rule.block_seconds / (flush_s + call_s)))
-        call = trial.calls(measurement.rounds)
-        benchmark.pedantic(call, setup=lambda: memory.flush_caches(device), rounds=measurement.rounds, iterations=1)
-    else:
-        call = trial.calls(measurement.rounds * measurement.iterations)
-        benchmark.pedantic(call, rounds=measurement.rounds, iterations=measurement.iterations)
+    a_round = trial.round(measurement.iterations)
+    benchmark.pedantic(a_round, setup=partial(_between, trial, record.cache, device), rounds=measurement.rounds, iterations=1)
+    trial.after()
     after = conditions.snapshot()
     record.conditions = record.conditions or after
-    measurement.add(benchmark.stats.stats.data)
-    measurement.device_times += clock.device_seconds(call, device)
-    noticed = conditions.notices(before, after, record.conditions, record.threads)
+    measurement.add([seconds / measurement.iterations for seconds in benchmark.stats.stats.data])
+    measurement.loops += [(before.loop_s + after.loop_s) / 2] if device == "cpu" else []
+    measurement.device_times += clock.device_seconds(trial.call(), device)
+    noticed = conditions.notices(before, after, record.conditions, record.threads) + ["load"] * disturbed
     if device == "cuda":
         noticed += conditions.notices_of_gpu(str(torch.cuda.get_device_properties(device).uuid))
     measurement.notices += set(noticed)
-    if measurement.stop is not None:
-        reason = trial.verdict()
-        if reason is not None:
-            _reject(record, reason)
-        record.peak_bytes = memory.peak_bytes(trial.calls(0), device)
+    last = measurement.stop is not None
+    reason = trial.end_block(first_or_last=last or len(measurement.blocks) == 1)
+    if last and reason is None:
+        peak_bytes = memory.peak_bytes(trial.call(), device)
+        reason = trial.check_last(oracle.twin_of(case))
+    if reason is not None:
+        raise Dishonest(reason)
+    if last:
+        record.peak_bytes = peak_bytes
         record.close("ok")
+
+
+def _between(trial: Trial, cache: str, device: str) -> None:
+    """Make the next round ready; nothing of this is timed."""
+    trial.between()
+    if cache == "cold":
+        memory.flush_caches(device)
 
 
 def _reject(record: Record, reason: str) -> NoReturn:
     record.close("invalid", reason)
-    oracle.reference.cache_clear()
     pytest.fail(reason, pytrace=False)

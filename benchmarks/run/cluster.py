@@ -217,13 +217,14 @@ def _check_alike(out: Path, before: Plan, asked: Plan, text: str) -> None:
 
 
 def run_tasks(out: str, names: list[str]) -> None:
-    """Do tasks one after the other: what a job runs."""
+    """Do tasks one after the other, until one is interrupted: what a job runs."""
     for name in names:
-        run_task(out, name)
+        if run_task(out, name):
+            break
 
 
-def run_task(out: str, name: str) -> None:
-    """Do a task, or the rest of it."""
+def run_task(out: str, name: str) -> bool:
+    """Do a task, or the rest of it; say whether it was interrupted."""
     directory = Path(out)
     asked = read_plan(directory)
     task = next(one for one in asked.tasks if one.name == name)
@@ -239,6 +240,7 @@ def run_task(out: str, name: str) -> None:
     keep(result.csv.with_suffix(".environment.json").read_text(encoding="utf-8"))
     if not result.interrupted and len(result.entries) == task.cases:
         write_atomically(own / "done", f"{len(result.entries)}\n")
+    return result.interrupted
 
 
 def state_of(out: Path, task: Task, scheduled: str | None) -> str:

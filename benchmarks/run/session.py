@@ -21,6 +21,7 @@ from benchmarks.measure.oracle import Verdict
 from benchmarks.measure.samples import Measurement, StopRule
 from benchmarks.records.rows import Row, describe
 from benchmarks.run import environment
+from benchmarks.run.sources import sources_of
 from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
 from jacobians.kernels.native import runner
 from jacobians.planning.cost import cost
@@ -162,6 +163,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         bytes=work.bytes,
         torch=torch.__version__,
         commit=_commit(),
+        sources=sources_of(method),
         fraction_of_ceiling=fraction,
         quantity=p.quantity,
         loss=p.loss,

@@ -21,6 +21,7 @@ from benchmarks.run import environment
 from benchmarks.run import worker as worker_module
 from benchmarks.run.provenance import Provenance, describe_run, read_provenance, with_ceilings_of_now
 from benchmarks.run.session import in_turn, make_row
+from benchmarks.run.sources import sources_of
 from benchmarks.run.worker import Settings, Worker
 from benchmarks.workloads.cases import Case, Sweep, expand
 from jacobians.kernels.native import runner
@@ -48,6 +49,7 @@ class Result:
     csv: Path
     entries: tuple[Entry, ...]
     torn: int
+    changed: int
     interrupted: bool
     wall_s: float
     busy_s: float
@@ -80,7 +82,8 @@ def run(
         kept = {row.case: Entry(row) for row in read_csv(csv)} if csv.exists() else {}
         finished, torn = read_journal(journal)
         finished = {**kept, **finished}
-        done = {key for key, entry in finished.items() if _alike(entry, settings)}
+        changed = {case.key for case in cases if case.key in finished and _of_other_code(finished[case.key])}
+        done = {key for key, entry in finished.items() if _alike(entry, settings)} - changed
         if settings.whole_problems:
             partial = {case.group for case in cases if case.key not in done}
             done -= {case.key for case in cases if case.group in partial}
@@ -104,7 +107,7 @@ def run(
         entries, others = (tuple(under(entry, origin.rates) for entry in some) for some in (entries, others))
         wall_s = time.monotonic() - start
         _write_results(csv, [*entries, *others], origin.model_copy(update={"wall_s": wall_s, "busy_s": stage.busy_s}))
-        return Result(csv, entries, torn, interrupted, wall_s, stage.busy_s)
+        return Result(csv, entries, torn, len(changed), interrupted, wall_s, stage.busy_s)
     finally:
         lock.release()
 
@@ -242,6 +245,11 @@ def _check_alike(csv: Path, settings: Settings) -> None:
 def _alike(entry: Entry, settings: Settings) -> bool:
     """Say whether a finished row was measured as this run measures; else its case runs again."""
     return entry.row.threads in {None, settings.threads_asked} and entry.row.cache in {None, settings.cache}
+
+
+def _of_other_code(entry: Entry) -> bool:
+    """Say whether a finished row is of a method or an oracle that has changed since; of older rows nobody knows."""
+    return entry.row.sources is not None and entry.row.sources != sources_of(find_method(entry.row.method))
 
 
 def under(entry: Entry, rates: Mapping[str, Ceilings]) -> Entry:

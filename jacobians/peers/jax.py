@@ -11,10 +11,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from jacobians.network.mlp import MLP
+from jacobians.planning.conversions import Converted, jax_tensors
 from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 
@@ -62,7 +60,6 @@ def _prepare(transform_name: str | None) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         import jax
 
-        device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
         # JAX narrows float64 to float32 unless told otherwise; told per call, other users of JAX are left alone.
         precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
         evaluate = evaluate_one(problem)
@@ -78,15 +75,6 @@ def _prepare(transform_name: str | None) -> Prepare:
             per_sample = transform(with_value, argnums=1, has_aux=True) if request.value else transform(evaluate, argnums=1)
         compiled = jax.jit(per_sample if problem.batch is None else jax.vmap(per_sample, in_axes=(None, 0)))
 
-        def to_jax(tensor: Tensor) -> Any:
-            # A copy: torch may change the tensor in place, and JAX arrays are constants.
-            return jax.device_put(tensor.detach().to("cpu", copy=True).contiguous().numpy(), device)
-
-        def convert(x: Tensor) -> Any:
-            with precise():
-                parameters = [(to_jax(W), None if b is None else to_jax(b)) for W, b in zip(mlp.weights, mlp.biases, strict=True)]
-                return parameters, to_jax(x)
-
         def run(native: Any) -> tuple[Any, Any]:
             with precise():
                 result = jax.block_until_ready(compiled(*native))
@@ -94,10 +82,7 @@ def _prepare(transform_name: str | None) -> Prepare:
                 return None, (result,)
             return (result[1], result[0]) if request.value else (None, result)
 
-        def restore(array: Any) -> Any:
-            return tuple(map(restore, array)) if isinstance(array, tuple) else torch.from_dlpack(array).clone()
-
-        return Computation(run, convert, restore)
+        return Computation(run, Converted("jax", mlp), jax_tensors)
 
     return prepare
 

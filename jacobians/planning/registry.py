@@ -116,7 +116,8 @@ class Computation:
     Only `run` is the computation, and only `run` is timed. It takes what `convert` made of `x` (the tensor itself, for
     torch methods; a tuple that begins with x where a quantity has several inputs) and returns `(y or None, J)`, or `(None, the
     tensors of the quantity)`, in the method's own array type, finished: an asynchronous library has been waited for, except for work
-    on a torch device, which the timer synchronises. `restore` makes tensors of each of them. `records` says whether `run` is made of
+    on a torch device, which the timer synchronises. `restore` makes tensors of each of them; both belong to
+    `jacobians.planning.conversions`, or their time counts too. `records` says whether `run` is made of
     torch operations that autograd would record. `reset` puts back what `run` changes, where it changes parameters. `holds` says that the
     parameters were taken at the preparation: a plan prepares anew where others stand in their place.
     """

@@ -167,9 +167,9 @@ def write_probe(path: str) -> None:
 
 
 def cancel_command(jobs: Jobs) -> str:
-    """Say how to cancel what was submitted."""
+    """Say how to cancel what was submitted; on this machine by an interrupt, for tasks of submitit outlive SIGTERM."""
     ids = sorted({job.partition("_")[0] for job in jobs.ids.values()})
-    return f"scancel {' '.join(ids)}" if jobs.on == "slurm" else f"kill {' '.join(ids)}"
+    return f"scancel {' '.join(ids)}" if jobs.on == "slurm" else f"kill -INT {' '.join(ids)}"
 
 
 def counted(states: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from benchmarks.records.problems import best_baseline, best_of_ours, disturbed, groups, ratio
+from benchmarks.records.problems import best_baseline, best_of_ours, certainties, groups, ratio
 from benchmarks.records.rows import Row
 from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
@@ -68,7 +68,7 @@ def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
         title=f"{quantity.title}: faster than every library at {wins} of {len(leads)} sizes, {min(leads):.2g} to {max(leads):.2g} times",
         topic="Time as one size grows",
         subtitle=hardware(rows),
-        caption=f"Medians with 95 % intervals, tanh networks with biases; {disturbed([row for group in groups(rows) for row in group])}.",
+        caption=f"Medians with 95 % intervals, tanh networks with biases; {certainties([row for group in groups(rows) for row in group])}.",
         panels=tuple(panels),
     )
 

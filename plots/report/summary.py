@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.analysis.tables import duration
-from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, disturbed, groups, ratio, title
+from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, certainties, groups, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 from jacobians.planning.registry import JACOBIAN
 from plots.charts.headline import DEVICES
@@ -37,7 +37,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         )
     else:
         beside = "No problem has both a hand-written method and a library's."
-    noise = disturbed(rows)
+    noise = certainties(rows)
     return [smaller_side(valid), beside, checked, f"{noise[0].upper()}{noise[1:]}. Ratios are of paired blocks."]
 
 

@@ -124,6 +124,104 @@ class TestRatios:
         assert claims <= statistics.SIGNIFICANCE * 900
 
 
+def drifting(generator, runs, blocks, correlation, deviation=0.03):
+    """Blocks whose logarithms are those of a stationary AR(1) process around zero."""
+    steps = generator.normal(size=(runs, blocks))
+    found = np.empty_like(steps)
+    found[:, 0] = steps[:, 0]
+    for block in range(1, blocks):
+        found[:, block] = correlation * found[:, block - 1] + np.sqrt(1 - correlation**2) * steps[:, block]
+    return np.exp(deviation * found)
+
+
+@pytest.mark.parametrize("blocks", [6, 12, 24])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
+def test_the_interval_of_a_time_covers_it_while_the_machine_drifts(blocks, correlation):
+    runs = drifting(np.random.default_rng(blocks), 2000, blocks, correlation)
+    intervals = [statistics.drifting_interval(run) for run in runs]
+    assert np.mean([low <= 1 <= high for low, high in intervals]) >= 0.93
+    if correlation == 0:  # and is no wider than four times the one for independent blocks
+        widths = [np.median([b - a for a, b in found]) for found in (intervals, [median_interval(run) for run in runs])]
+        assert widths[0] <= 5 * widths[1]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8, 0.95])
+def test_within_a_run_equal_things_differ_in_five_of_a_hundred_and_a_tenth_is_found(correlation):
+    """Both have the machine's drift, and one per cent of their own."""
+    generator = np.random.default_rng(1)
+    claims, found = 0, 0
+    for drift in drifting(generator, 400, 12, correlation, 0.05):
+        first, second = drift * generator.lognormal(sigma=0.01, size=(2, 12))
+        claims += statistics.verdict(paired_ratio(second, first), first, second) in {"faster", "slower"}
+        found += statistics.verdict(paired_ratio(1.1 * second, first), first, 1.1 * second) == "slower"
+    assert claims <= 0.05 * 400 + 8  # three standard deviations of a count of 20 would be 13
+    assert found >= 0.9 * 400
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.02, 0.05, 0.1])
+def test_across_runs_equal_things_differ_in_five_of_a_hundred(offset):
+    """Each run is slower or faster as a whole; the methods of libraries, whose code is the same, tell how much that is."""
+    generator, claims, rows_compared = np.random.default_rng(2), 0, 0
+    names = ("reverse:torch.func", "reverse:autograd-loop", "reverse:native", "reverse:eager")
+    for _ in range(20):
+        runs = []
+        for run in ("one", "another"):
+            slower = np.exp(generator.normal(0, offset))
+            rows = []
+            for L in (1, 2, 3):
+                for name in names:
+                    (drift,) = drifting(generator, 1, 12, 0.8)
+                    blocks = slower * drift * generator.lognormal(sigma=0.01, size=12)
+                    low, high = statistics.drifting_interval(blocks)
+                    median, text = float(np.median(blocks)), " ".join(f"{b:.6g}" for b in blocks)
+                    rows.append(row(name, L=L, median=median, run=run, block_medians_s=text, ci_low_s=low, ci_high_s=high))
+            runs.append(rows)
+        verdicts = [c.verdict for c in compare(*runs)]
+        claims += sum(verdict in {"faster", "slower"} for verdict in verdicts)
+        rows_compared += len(verdicts)
+    assert claims <= 0.05 * rows_compared
+
+
+class TestCertainty:
+    def test_words(self):
+        still, loops = [1.0, 1.01, 0.99, 1.0, 1.005, 0.995], [1e-5] * 6
+        falling = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+        assert statistics.certainty(still, loops)[0] == "confirmed"
+        assert statistics.certainty(falling, [1e-5 * f for f in falling])[0] == "corrected"
+        assert statistics.certainty(falling, loops)[0] == "undecided"
+        assert statistics.certainty(falling, [])[0] == "undecided"
+        assert statistics.certainty(still[:5], loops[:5]) == ("undecided", "5 blocks give no interval")
+        assert "clock fell by 33 %" in statistics.certainty(falling, [1e-5 * f for f in falling])[1]
+
+    def test_a_comparison_takes_the_weaker_word_and_older_rows_have_none(self):
+        sure, unsure = row(certainty="confirmed"), row("forward:eager", certainty="undecided")
+        assert problems.certainty(sure, unsure) == "undecided"
+        assert problems.certainty(sure, row()) is None
+        assert problems.certainties([sure, unsure]) == "1 confirmed, 1 undecided of 2 measurements"
+        assert problems.certainties([row()]) == "none of 1 measurements was disturbed"
+        assert problems.said("2.00x", sure, unsure) == "2.00x, undecided"
+
+    def test_a_difference_must_hold_in_cycles_too(self):
+        slower = [1e-4 * (1.2 + 0.001 * step) for step in range(6)]
+        loops = {"still": [1e-5] * 6, "fell": [1.2e-5] * 6}
+        base = row(block_loops_s=" ".join(map(str, loops["still"])))
+        for clock, expected in (("still", "slower"), ("fell", "inconclusive")):
+            other = row(
+                median=1.2e-4, spread=0.01, block_medians_s=" ".join(map(str, slower)), block_loops_s=" ".join(map(str, loops[clock]))
+            )
+            (found,) = compare([base], [other])
+            assert found.verdict == expected, clock
+
+
+class TestSources:
+    def test_what_changed_is_said(self):
+        base = row(sources="aa-bb")
+        for sources, words in (("aa-bb", None), ("cc-bb", "method changed"), ("aa-cc", "oracle changed"), (None, "sources unknown")):
+            (found,) = compare([base], [row(sources=sources)])
+            assert (problems.changed(found.base, found.other), found.note == found.verdict) == (words, words is None)
+            assert (words or "") in found.note
+
+
 class TestCompare:
     def test_verdicts(self):
         base = [row(median=1.0, L=n) for n in range(1, 5)]
@@ -140,6 +238,8 @@ class TestCompare:
         (found,) = compare([row(median=1.0, spread=0.1)], [row(median=1.25, spread=0.1, run="later")])
         assert not found.worse_than(1.1)  # 1.25 is beyond it, the interval is not
         (found,) = compare([row(median=1.0)], [row(median=1.25)])
+        assert found.worse_than(1.1)
+        (found,) = compare([row(median=1.0)], [row(median=1.25, run="later")])
         assert found.worse_than(1.1)
         monkeypatch.setattr(statistics, "p_value", lambda first, second: 0.5)
         assert not found.worse_than(1.1)

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
 from jacobians.peers.jax import why_not
+from jacobians.planning.conversions import Converted, jax_tensors
 from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
@@ -64,45 +62,35 @@ def prepare_with(build: Callable[[Any, Problem], Compute], state: bool = False) 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         import jax
 
-        device = jax.devices("cpu" if problem.device == "cpu" else "gpu")[0]
         precise = (lambda: jax.enable_x64(True)) if problem.dtype == "float64" else nullcontext
-        with precise():
-            compiled = jax.jit(build(jax, problem))
+        compute = build(jax, problem)
 
-        def to_jax(tensor: Tensor) -> Any:
-            return jax.device_put(tensor.detach().to("cpu", copy=True).contiguous().numpy(), device)
+        def of_batch(parameters: Any, x: Any, *others: Any) -> Any:
+            if problem.batch is None:  # one sample, and what the first of the others says of it
+                x, others = x[None], tuple(t if index else t[None] for index, t in enumerate(others))
+            return compute(parameters, x, *others)
 
-        def parameters() -> list[tuple[Any, Any]]:
-            return [(to_jax(W), None if b is None else to_jax(b)) for W, b in zip(mlp.weights, mlp.biases, strict=True)]
+        compiled = jax.jit(of_batch)
+        if not state:
 
-        held: dict[str, Any] = {}
+            def run(native: Any) -> tuple[None, Any]:
+                with precise():
+                    found = jax.block_until_ready(compiled(*native))
+                    return None, found if isinstance(found, tuple) else (found,)
+
+            return Computation(run, Converted("jax", mlp), jax_tensors)
 
         def reset() -> None:
-            with precise():
-                held["parameters"] = parameters()
+            held["parameters"] = Converted("jax", mlp)(())[0]
 
-        def convert(inputs: Tensor | tuple[Tensor, ...]) -> Any:
-            x, *others = inputs if isinstance(inputs, tuple) else (inputs,)
+        def step(native: Any) -> tuple[None, Any]:
             with precise():
-                batch = x if x.ndim == 2 else x[None]
-                others = [t[None] if x.ndim == 1 and index == 0 else t for index, t in enumerate(others)]  # targets of one sample
-                # Integers of 64 bits are narrowed where JAX is not told to keep them.
-                others = [t.to(torch.int32) if t.dtype == torch.int64 and problem.dtype != "float64" else t for t in others]
-                return ([] if state else parameters()), to_jax(batch), *map(to_jax, others)
-
-        def run(native: Any) -> tuple[None, Any]:
-            with precise():
-                if not state:
-                    return None, jax.block_until_ready(compiled(*native))
-                value, held["parameters"] = jax.block_until_ready(compiled(held["parameters"], *native[1:]))
+                value, held["parameters"] = jax.block_until_ready(compiled(held["parameters"], *native))
                 return None, (value, held["parameters"])
 
-        def restore(arrays: Any) -> tuple[Tensor, ...]:
-            return tuple(torch.from_dlpack(array).clone() for array in jax.tree_util.tree_leaves(arrays))
-
-        if state:
-            reset()
-        return Computation(run, convert, restore, reset=reset if state else None)
+        held: dict[str, Any] = {}
+        reset()
+        return Computation(step, Converted("jax"), jax_tensors, reset=reset)
 
     return prepare
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from jacobians.network.mlp import MLP
+from jacobians.planning.conversions import Converted, numpy_tensors
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import loss_in
@@ -58,12 +57,8 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     value_and_cotangent = _LOSSES[loss_in(problem).name]
     parameters = [(W.detach().numpy(), None if b is None else b.detach().numpy()) for W, b in zip(mlp.weights, mlp.biases, strict=True)]
 
-    def convert(inputs: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
-        x, target = (t.detach().numpy() for t in inputs)
-        return (x, target) if x.ndim == 2 else (x[None], target[None])
-
     def run(native: tuple[Any, Any]) -> tuple[None, list[Any]]:
-        x, target = native
+        x, target = native if problem.batch is not None else (native[0][None], native[1][None])
         h = [x]
         for (W, b), (value, _) in zip(parameters, rules, strict=True):
             z = h[-1] @ W.T
@@ -77,4 +72,4 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
             C = C @ W if index else C
         return None, [np.asarray(loss, dtype=x.dtype), *found]
 
-    return Computation(run, convert, lambda arrays: tuple(torch.from_numpy(np.asarray(array)) for array in arrays), records=False)
+    return Computation(run, Converted("numpy"), numpy_tensors, records=False)
