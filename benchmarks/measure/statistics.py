@@ -44,8 +44,10 @@ def drifting_interval(samples: Sequence[float]) -> tuple[float, float] | None:
     freedom, where `R[i, j] = 0.8^|i-j|` and A takes away the mean. Logarithms are taken, for a machine slows down by factors.
 
     Example:
-        >>> drifting_interval([100.0] * 6), drifting_interval([100.0] * 5)
-        ((100.0, 100.0), None)
+        >>> [round(end, 1) for end in drifting_interval([99.0, 100.0, 100.0, 100.0, 100.0, 101.0])]
+        [97.3, 102.8]
+        >>> drifting_interval([100.0] * 5) is None
+        True
     """
     if median_interval(samples) is None:
         return None
@@ -85,9 +87,9 @@ def certainty(medians: Sequence[float], loops: Sequence[float]) -> tuple[str, st
 
     Example:
         >>> certainty([1.0, 1.01, 0.99, 1.0, 1.0, 1.0], [1.0] * 6)
-        ('confirmed', '±3 %, 0 of 6 blocks off')
+        ('confirmed', '±2.8 %, 0 of 6 blocks off')
         >>> certainty([1.0, 1.2, 1.4, 1.2, 1.0, 1.1], [1.0, 1.2, 1.4, 1.2, 1.0, 1.1])
-        ('corrected', '±90 %, ±0 % in cycles, 4 of 6 blocks off, clock fell by 29 %')
+        ('corrected', '±60 %, ±0 % in cycles, 3 of 6 blocks off, clock fell by 29 %')
     """
     if median_interval(medians) is None:
         return "undecided", f"{len(medians)} blocks give no interval"

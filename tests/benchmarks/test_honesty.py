@@ -159,6 +159,7 @@ def test_what_arrives_when_it_is_looked_at_is_found_out(monkeypatch):
         now[0] += 1e-5 if id(found) in seen else 1e-3
         seen.add(id(found))
 
+    monkeypatch.setattr(honesty, "_may_be_pending", lambda found: True)
     monkeypatch.setattr(honesty, "_look_at", look)
     trial = Trial(Computation(honest(ref)), ref, lambda: now[0])
     assert measured(trial) == "results are computed when they are looked at: a first look takes 1e+03 µs, a second 10 µs"
