@@ -62,4 +62,5 @@ def smaller_side(rows: Sequence[Row]) -> str:
         return "No problem has both modes."
     at_worst = f", {worst[0]:.2g} times at worst ({worst[1]})" if worst[1] else ""
     where = f"{' and '.join(parts)}{at_worst}"
-    return f"Take forward mode where D < P, else reverse mode: at most {CLOSE} times the faster mode's time on {where}."
+    rule = "Take forward mode where there are fewer inputs than outputs (D < P), else reverse mode"
+    return f"{rule}: at most {CLOSE} times the faster mode's time on {where}."
