@@ -10,6 +10,7 @@ from operator import index
 from jacobians.network.activations import Activation, activation, per_layer
 
 MOST_LAYERS = 10_000
+MOST_WIDE = 2**40  # no memory holds more numbers; nor samples
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -22,6 +23,8 @@ def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
             raise TypeError(f"widths must be integers, got {width!r} in {list(widths)}; pass e.g. widths=[784, 50, 10]")
         if width < 1:
             raise ValueError(f"widths must be at least 1, got {width} in {list(widths)}; remove or enlarge that layer")
+        if width > MOST_WIDE:
+            raise ValueError(f"widths must be at most {MOST_WIDE}, got {width}; no memory holds such a layer")
     if len(widths) < 2:
         raise ValueError(f"widths needs an input and an output, got {list(widths)}; pass e.g. widths=[2, 30, 10]")
     return tuple(map(index, widths))
@@ -98,6 +101,8 @@ class Problem:
             raise TypeError(f"batch must be an integer or None, got {self.batch!r}; use None for a single x of shape (D,)")
         if self.batch is not None and self.batch < 0:
             raise ValueError(f"batch must be at least 0, got {self.batch}; use None for a single x of shape (D,)")
+        if self.batch is not None and self.batch > MOST_WIDE:
+            raise ValueError(f"batch must be at most {MOST_WIDE}, got {self.batch}; no memory holds so many samples")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 

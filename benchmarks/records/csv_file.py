@@ -56,29 +56,36 @@ def read_csv(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; see `bench.py list results`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as text ({error.__class__.__name__}); expected a result CSV") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected a result CSV") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{path}, line {line}: cannot be read as text, it is not UTF-8; expected a result CSV") from None
     return list(_parsed(path, text))
 
 
 @lru_cache(maxsize=64)  # pages, report and figures read the same files; rows do not change
 def _parsed(path: Path, text: str) -> tuple[Row, ...]:
-    table = [line for line in csv.reader(io.StringIO(text)) if line] if "\0" not in text else []
+    reader = csv.reader(io.StringIO(text))
+    try:
+        table = [(reader.line_num, line) for line in reader if line]
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: not a CSV ({error}); the file is damaged") from None
     if not table:
         raise BadInput(f"{path}: empty or not a CSV; expected a result file with the columns {', '.join(COLUMNS[:4])}, …")
-    header, *body = table
-    if body and "schema" in header and _newer(body[0], header):
+    (_, header), *body = table
+    if body and "schema" in header and _newer(body[0][1], header):
         raise BadInput(
-            f"{path}: schema {body[0][header.index('schema')]} is newer than {SCHEMA}, which this version reads; update the project"
+            f"{path}: schema {body[0][1][header.index('schema')]} is newer than {SCHEMA}, which this version reads; update the project"
         )
     if tuple(header) not in _KNOWN_HEADERS:
-        unknown = [f"unknown {name!r}" for name in header if name not in COLUMNS]
+        unknown = [f"unknown {name[:60]!r}" for name in header if name not in COLUMNS]
         missing = [f"missing {name!r}" for name in COLUMNS if name not in header]
         wrong = [*unknown, *missing] or ["their order"]
         raise BadInput(f"{path}: columns differ from schema {SCHEMA}: {', '.join(wrong[:5])}; see results/README.md")
     rows: list[Row] = []
     seen: set[str] = set()
-    for number, cells in enumerate(body, start=2):
+    for number, cells in body:
         where = f"{path}, line {number}"
         if len(cells) != len(header):
             raise BadInput(f"{where}: {len(cells)} cells, expected {len(header)}; the file is truncated or was edited")
@@ -103,4 +110,4 @@ def study_directories(directory: Path | None = None) -> list[Path]:
 
 def _newer(cells: list[str], header: list[str]) -> bool:
     version = cells[header.index("schema")] if len(cells) > header.index("schema") else ""
-    return version.isdigit() and int(version) > SCHEMA
+    return version.isdecimal() and len(version) < 10 and int(version) > SCHEMA

@@ -64,9 +64,16 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
-    """Read a line; `None` where it is not as it was written: cut off by a kill, or damaged since."""
+    """Read a line; `None` where it is not as it was written: cut off by a kill, damaged since, or never an entry."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else None
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        record = json.loads(text)
+        blocks = record["samples"]
+        return record if isinstance(record["row"], dict) and all(isinstance(s, float) for block in blocks for s in block) else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from benchmarks.measure.statistics import WORDS, Ratio, drifting_interval, paired_ratio, ratio_of_medians
 from benchmarks.records.rows import Row, ok_rows
-from jacobians.planning.registry import find_method, find_quantity
-from jacobians.problem import Problem
+from benchmarks.records.rows import problem_of as problem_of
+from jacobians.planning.registry import find_method
 
 # Explicit diagonal matrices: what course notebooks write, and no library offers. Rows of "dense" start from an identity.
 NAIVE = ("notebook", "notebook-no-grad", "dense")
@@ -34,23 +34,6 @@ class ProblemKey(NamedTuple):
 def key_of(row: Row) -> ProblemKey:
     """Return the problem of a row."""
     return ProblemKey(row.quantity, row.widths, row.N, row.activation, row.bias, row.init, row.seed, row.dtype, row.loss, row.asked)
-
-
-def problem_of(row: Row) -> Problem:
-    """Describe the problem of a row for the library."""
-    activation, _, output = row.activation.partition(" > ")
-    return Problem(
-        widths=tuple(int(width) for width in row.widths.split("-")),
-        batch=None if row.N == 1 and not find_quantity(row.quantity).batched else row.N,
-        activation=activation,
-        output_activation=output or "identity",
-        bias=bool(row.bias),
-        dtype=row.dtype,
-        device=row.device,
-        quantity=row.quantity,
-        loss=row.loss,
-        asked=row.asked,
-    )
 
 
 def title(row: Row) -> str:

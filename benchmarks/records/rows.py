@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import BadInput, printable
+from benchmarks.workloads.cases import Case
+from jacobians.planning.registry import find_quantity, split
+from jacobians.problem import Problem
 
 SCHEMA = 6
 LAST_COLUMN = {  # of each schema: columns are added at the end
@@ -24,11 +27,13 @@ Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "s
 STATUSES: tuple[str, ...] = get_args(Status)
 
 Certainty = Literal["confirmed", "corrected", "undecided"]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+MOST = 2**63 - 1  # what a column of integers holds
+LONGEST = 1000  # characters of a reason
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Spread = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
+ORDER = ("min_s", "q1_s", "median_s", "q3_s", "max_s")
 
 FLAGS = (
     "warnings, separated by spaces: noisy (quartiles far from the median), drift (the quartiles of the block medians differ), clock (a "
@@ -71,9 +76,12 @@ class Row(BaseModel):
     )
     reason: str | None = Field(None, description="why the status is not ok")
     rel_error: float | None = Field(
-        None, ge=0, description="‖J - J64‖ / ‖J64‖ against the float64 oracle, of the worst sample or tensor; empty where not finite"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="‖J - J64‖ / ‖J64‖ against the float64 oracle, of the worst sample or tensor; empty where not finite",
     )
-    tolerance: float | None = Field(None, gt=0, description="largest rel_error accepted for this case")
+    tolerance: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest rel_error accepted for this case")
     rounds: Count | None = Field(None, description="timed rounds")
     iterations: Size | None = Field(None, description="calls within one round; times are per call")
     min_s: Seconds | None = Field(None, description="fastest round")
@@ -110,7 +118,7 @@ class Row(BaseModel):
     quantity: str = Field("jacobian", description="what is computed")
     init: str | None = Field(None, description="initialisation of the weights")
     bias: bool | None = Field(None, description="whether the layers have biases")
-    seed: int | None = Field(None, description="seed of weights and inputs")
+    seed: int | None = Field(None, ge=-MOST, le=MOST, description="seed of weights and inputs")
     loss: str | None = Field(None, description="loss, of quantities that have one")
     run: str | None = Field(None, description="what the rows of one run share: measured in turn, they are compared block by block")
     asked: str | None = Field(None, description="derivatives that are asked for, of the quantity derivatives")
@@ -125,21 +133,49 @@ class Row(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _nan_is_empty(cls, value: object) -> object:
+    def _cleaned(cls, value: object, info: ValidationInfo) -> object:
+        """Make every text one that can be kept and shown, whoever wrote it; not a number is empty."""
+        if isinstance(value, str):
+            return printable(value)[: LONGEST if info.field_name == "reason" else None]
         return None if isinstance(value, float) and math.isnan(value) else value
 
     @model_validator(mode="after")
     def _check(self) -> Row:
+        self._check_problem()
         if self.status != "ok" and not self.reason:
             raise ValueError(f"status {self.status} needs a reason")
         if self.status == "ok":
             missing = [name for name in ("rel_error", "tolerance", "median_s", "rounds") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"status ok needs {', '.join(missing)}")
-            _ = self.block_medians, self.block_loops  # must be numbers
+            if not all(0 < seconds < math.inf for seconds in (*self.block_medians, *self.block_loops)):
+                raise ValueError("the times of the blocks must be positive and finite")
+            times = [seconds for name in ORDER if (seconds := getattr(self, name)) is not None]
+            if times != sorted(times) or (self.ci_low_s or 0.0) > (self.ci_high_s or math.inf):
+                raise ValueError(f"{', '.join(ORDER)} must be in this order, and ci_low_s below ci_high_s")
             if self.rel_error > self.tolerance:  # pyright: ignore[reportOperatorIssue]
                 raise ValueError(f"status ok but rel_error {self.rel_error:g} exceeds tolerance {self.tolerance:g}")
+            if self.tolerance >= 1 and self.schema_version >= 6:  # pyright: ignore[reportOptionalOperand]
+                raise ValueError(f"status ok but with a tolerance of {self.tolerance:g} nothing is wrong")
         return self
+
+    def _check_problem(self) -> None:
+        """Refuse a row whose columns describe no problem, or another one than its key."""
+        problem = problem_of(self)
+        _ = problem.activations  # says what does not fit
+        sizes = {"L": problem.L, "D": problem.D, "K": problem.K, "P": problem.P, "widths": "-".join(map(str, problem.widths))}
+        named = dict(zip(("quantity", "mode", "implementation"), _named(self.method), strict=True))
+        for name, value in (sizes | named).items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} is {getattr(self, name)}, but {value} by the {'widths' if name in sizes else 'method'}")
+        quantity = find_quantity(self.quantity)
+        if self.mode not in quantity.modes:
+            raise ValueError(f"{self.quantity} has no mode {self.mode!r}")
+        if (self.loss is not None) != quantity.loss or (self.asked is not None) != (self.quantity == "derivatives"):
+            raise ValueError(f"loss {self.loss!r} and asked {self.asked!r} do not go with {self.quantity}")
+        known = self.init is not None or self.schema_version >= 4  # in older rows the key alone may hold it
+        if known and self.case != (key := Case(self.sweep, problem, str(self.init), self.method, self.seed or 0).key):
+            raise ValueError(f"the key is {self.case!r}, but {key!r} by the columns")
 
     @property
     def block_medians(self) -> tuple[float, ...]:
@@ -156,6 +192,29 @@ class Row(BaseModel):
         """The median in seconds, of a row that has one."""
         assert self.median_s is not None
         return self.median_s
+
+
+def problem_of(row: Row) -> Problem:
+    """Describe the problem of a row for the library."""
+    activation, _, output = row.activation.partition(" > ")
+    return Problem(
+        widths=tuple(int(width) for width in row.widths.split("-")),
+        batch=None if row.N == 1 and not find_quantity(row.quantity).batched else row.N,
+        activation=activation,
+        output_activation=output or "identity",
+        bias=bool(row.bias),
+        dtype=row.dtype,
+        device=row.device,
+        quantity=row.quantity,
+        loss=row.loss,
+        asked=row.asked,
+    )
+
+
+def _named(method: str) -> tuple[str, str, str]:
+    quantity, short = split(method)
+    mode, _, implementation = short.partition(":")
+    return quantity, mode, implementation
 
 
 COLUMNS: tuple[str, ...] = tuple(field.alias or name for name, field in Row.model_fields.items())
@@ -185,9 +244,13 @@ def describe(error: ValidationError) -> str:
     complaints: list[str] = []
     for item in error.errors()[:3]:
         place = ".".join(map(str, item["loc"])) or "row"
-        got = "" if place == "row" else f" (got {item['input']!r})"
-        complaints.append(f"{place}: {item['msg']}{got}")
+        got = "" if place == "row" else f" (got {_short(repr(item['input']), 60)})"
+        complaints.append(f"{place}: {_short(item['msg'], 300)}{got}")
     return "; ".join(complaints)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def ok_rows(rows: Iterable[Row]) -> list[Row]:

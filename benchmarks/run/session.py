@@ -19,7 +19,7 @@ from benchmarks.measure.conditions import Snapshot
 from benchmarks.measure.honesty import Trial
 from benchmarks.measure.oracle import Verdict
 from benchmarks.measure.samples import Measurement, StopRule
-from benchmarks.records.rows import Row, describe
+from benchmarks.records.rows import MOST, Row, describe
 from benchmarks.run import environment
 from benchmarks.run.sources import sources_of
 from benchmarks.workloads.cases import SWEEPS_FILE, Case, expand, find_sweep, load_sweeps
@@ -159,8 +159,8 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         implementation=method.implementation,
         status=status,  # pyright: ignore[reportArgumentType]  # validated by the row
         reason=reason,
-        flops=work.flops,
-        bytes=work.bytes,
+        flops=work.flops if work.flops <= MOST else None,
+        bytes=work.bytes if work.bytes <= MOST else None,
         torch=torch.__version__,
         commit=_commit(),
         sources=sources_of(method),

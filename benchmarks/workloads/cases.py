@@ -219,7 +219,7 @@ def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadInput(f"{path}: not valid TOML ({error})") from None
     sweeps: dict[str, Sweep] = {}
     for name, table in tables.items():

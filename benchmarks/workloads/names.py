@@ -55,7 +55,7 @@ def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
         known = list(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with more digits than Python reads
         raise BadInput(f"{path}: not valid TOML ({error})") from None
     wanted = split(given)
     for name in wanted:
@@ -118,11 +118,11 @@ def widths(given: str) -> tuple[int, ...]:
         True
     """
     words = [word for word in re.split(r"[\s,;-]+", given.strip().strip("[]()")) if word]
-    if not words or not all(word.isdigit() for word in words):
-        raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {given!r}")
+    if not words or not all(word.isdecimal() and len(word) < 20 for word in words):
+        raise BadInput(f"--widths takes whole numbers separated by commas, e.g. 784,50,10; got {given[:60]!r}")
     found = tuple(map(int, words))
     if len(found) < 2 or min(found) < 1:
-        raise BadInput(f"a network needs at least an input and an output width, each at least 1; got {','.join(map(str, found))}")
+        raise BadInput(f"a network needs at least an input and an output width, each at least 1; got {given[:60]}")
     return found
 
 

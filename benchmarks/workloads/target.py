@@ -29,8 +29,6 @@ def from_sizes(L: int | None, D: int | None, K: int | None, P: int | None, width
         raise BadInput(f"missing {missing}; give --L, --D, --K and --P, or --widths, --checkpoint or --module")
     else:
         found = uniform_widths(L, D, K, P)
-    if len(found) < 2 or min(found) < 1:
-        raise BadInput(f"a network needs at least an input and an output width, each at least 1; got {','.join(map(str, found))}")
     return found
 
 

@@ -6,7 +6,7 @@ from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance
 from benchmarks.workloads.cases import Sweep
 from jacobians.planning.machine import Ceilings
-from jacobians.planning.registry import split
+from jacobians.planning.registry import find_quantity, split
 
 RATES = Ceilings(
     tuple(zip([2**18, 2**20, 2**22, 2**24, 2**25, 2**26, 2**28], [2.3e11, 2.2e11, 1.9e11, 1.9e11, 6e10, 3.1e10, 2.9e10], strict=True)),
@@ -55,7 +55,6 @@ def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=
     widths = "-".join(map(str, (D, *[K] * L, P)))
     values = {
         "sweep": sweep,
-        "case": f"{widths} N{N} tanh nobias xavier seed0 float32/{device}/{method}",
         **{"L": L, "D": D, "K": K, "P": P, "N": N, "widths": widths},
         **{"activation": "tanh", "dtype": "float32", "device": device, "device_name": f"Some {device}", "machine": "some-machine-2-cores"},
         **{"quantity": quantity, "method": method, "mode": mode, "implementation": implementation, "status": status},
@@ -84,4 +83,14 @@ def row(method="reverse:eager", *, L=2, D=3, K=5, P=4, N=1, status="ok", median=
         values |= {"ci_low_s": median * (1 - spread), "ci_high_s": median * (1 + spread), "stop": "precision", "cache": "hot"}
         steps = (-1, -0.6, -0.2, 0.2, 0.6, 1)
         values["block_medians_s"] = " ".join(f"{median * (1 + step * spread):.6g}" for step in steps)
-    return Row.model_validate({**values, **changes})
+    values |= changes
+    if "loss" not in values and find_quantity(quantity).loss:
+        values["loss"] = "mse"
+    problem = " ".join(
+        [
+            f"{values['widths']} N{N} {values['activation'].replace(' > ', '>')} {'bias' if values['bias'] else 'nobias'} {values['init']}",
+            f"seed{values['seed']} {values['dtype']}",
+            *([text] if (text := values.get("loss") or values.get("asked")) else []),
+        ]
+    )
+    return Row.model_validate({"case": f"{problem}/{values['device']}/{method}", **values})

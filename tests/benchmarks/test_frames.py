@@ -9,7 +9,7 @@ from tests.benchmarks.rows import row
 
 
 def test_types_and_missing_values(tmp_path):
-    rows = [row(), row("forward:eager", K=None, widths="3-7-2", status="crashed", reason="NA", machine="None")]
+    rows = [row(), row("forward:eager", K=None, widths="3-7-2-4", status="crashed", reason="NA", machine="None")]
     write_csv(rows, tmp_path / "a.csv")
     table = read_frame(tmp_path / "a.csv")
     assert list(table.columns) == list(COLUMNS)

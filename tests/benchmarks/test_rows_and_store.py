@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import zlib
 
 import pytest
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, write_csv
 from benchmarks.records.journal import Journal, Lock, line_of, read_journal, record_of
 from benchmarks.records.problems import key_of
-from benchmarks.records.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary
+from benchmarks.records.rows import COLUMNS, SCHEMA, STATUSES, column_dictionary, describe
 from benchmarks.run.environment import ROOT
 from tests.benchmarks.rows import row
 
@@ -43,15 +44,60 @@ class TestRow:
             ({"status": "fine"}, "Input should be 'ok'"),
             ({"host": "somewhere"}, "Extra inputs"),
             ({"D": 0}, "greater than or equal to 1"),
+            ({"D": 4, "widths": "3-5-5-4"}, "D is 4, but 3 by the widths"),
+            ({"L": 1, "widths": "3-5-5-4"}, "L is 1, but 2 by the widths"),
+            ({"K": None, "widths": "3-5-5-4"}, "K is None, but 5 by the widths"),
+            ({"widths": "3-05-5-4"}, "widths is 3-05-5-4, but 3-5-5-4 by the widths"),
+            ({"widths": "3-x-5-4"}, "invalid literal"),
+            ({"widths": "-".join(["5"] * 50_001)}, "widths has 50001 entries"),
+            ({"widths": f"3-5-5-{2**41}"}, "widths must be at most"),
+            ({"flops": 2**63}, "less than or equal to 9223372036854775807"),
+            ({"N": 2**41}, "batch must be at most"),
+            ({"activation": "tahn"}, "unknown activation 'tahn'"),
+            ({"activation": "tanh;tanh;tanh"}, "got 3 activations for 2 hidden layers"),
+            ({"activation": "softmax"}, "can only be the output activation"),
+            ({"dtype": "float31"}, "dtype must be one of"),
+            ({"mode": "forward"}, "mode is forward, but reverse by the method"),
+            ({"implementation": "native"}, "implementation is native, but eager by the method"),
+            ({"method": "sideways:eager", "mode": "sideways"}, "jacobian has no mode 'sideways'"),
+            ({"quantity": "laplacian"}, "quantity is laplacian, but jacobian by the method"),
+            ({"loss": "mse"}, "do not go with jacobian"),
+            ({"case": "2-5-5-4 N1 tanh nobias xavier seed0 float32/cpu/reverse:eager"}, "by the columns"),
+            ({"case": "3-5-5-4 N1 tanh nobias xavier seed1 float32/cpu/reverse:eager"}, "by the columns"),
+            ({"init": None, "case": "3-5-5-4 N1 tanh nobias xavier seed0 float32/cpu/reverse:eager"}, "by the columns"),
+            ({"q1_s": 1e-3}, "must be in this order"),
+            ({"min_s": 1.0}, "must be in this order"),
+            ({"ci_low_s": 1.0}, "must be in this order, and ci_low_s below"),
+            ({"block_medians_s": "1e-4 inf"}, "positive and finite"),
+            ({"block_medians_s": "1e-4 -1e-4"}, "positive and finite"),
+            ({"block_loops_s": "nan"}, "positive and finite"),
+            ({"rel_error": math.inf}, "finite"),
+            ({"tolerance": math.inf}, "finite"),
+            ({"tolerance": 1.0}, "with a tolerance of 1 nothing is wrong"),
         ],
     )
     def test_refuses(self, changes, message):
         with pytest.raises(ValidationError, match=message):
             row(**changes)
 
+    def test_older_rows_may_have_a_tolerance_that_refuses_nothing(self):
+        assert row(schema_version=5, tolerance=4.0).tolerance == 4.0
+
+    def test_a_complaint_is_short(self):
+        with pytest.raises(ValidationError) as error:
+            row(threads="9" * 5000, status="x" * 5000)
+        assert len(describe(error.value)) < 400
+
     def test_the_problem_is_shared_by_methods_and_devices(self):
         assert key_of(row("reverse:eager")) == key_of(row("forward:torch.func", device="cuda")) != key_of(row(L=3))
-        others = [row(init="normal"), row(bias=True), row(seed=1), row(dtype="float64"), row(activation="relu"), row(quantity="laplacian")]
+        others = [
+            row(init="normal"),
+            row(bias=True),
+            row(seed=1),
+            row(dtype="float64"),
+            row(activation="relu"),
+            row("laplacian/nested:jax"),
+        ]
         assert len({key_of(other) for other in (row(), *others)}) == len(others) + 1
 
 
@@ -82,6 +128,9 @@ class TestCsv:
             'a,"b"',
             "ü\tx",
             "two\nlines",
+            "NUL \0 and half a pair \udcff",
+            "\x1b[31mred\x9b0m",
+            "\u202eright to left\u2028",
         ],
     )
     def test_hostile_text_is_neutral_and_read_back_as_written(self, tmp_path, text):
@@ -90,12 +139,25 @@ class TestCsv:
         assert read_csv(tmp_path / "a.csv") == [hostile]
         cells = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1]
         assert not any(f",{start}" in cells for start in "=+@")
+        assert cells.isprintable()
+        journal = Journal(tmp_path / "j")
+        journal.append(hostile)
+        journal.close()
+        assert [entry.row for entry in read_journal(tmp_path / "j")[0].values()] == [hostile]
+
+    def test_a_reason_has_an_end(self):
+        assert len(row(status="crashed", reason="long " * 100_000).reason) == 1000
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             (b"", "empty or not a CSV"),
-            (b"\x00\x01\xff\xfe", "cannot be read as text|empty or not a CSV"),
+            (b"\x00\x01\xff\xfe", "line 1: cannot be read as text"),
+            (b"one\ntwo\n\xff\n", "line 3: cannot be read as text"),
+            (b"one\n" + b"x" * 131_073, r"line 2: not a CSV \(field larger than field limit \(131072\)\)"),
+            (b'one\n"two', "columns differ"),
+            (b"schema\n" + "²".encode(), "columns differ"),
+            (b"schema\n" + b"9" * 4301, "columns differ"),
             (b"a,b\n1,2\n", f"columns differ from schema {SCHEMA}: unknown 'a'"),
             (b"PK\x03\x04rubbish", "columns differ"),
         ],
@@ -108,7 +170,8 @@ class TestCsv:
         assert path.read_bytes() == content
 
     @pytest.mark.parametrize(
-        ("version", "first_later", "blocks"), [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6), (4, "asked", 6), (5, "block_loops_s", 6)]
+        ("version", "first_later", "blocks"),
+        [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6), (4, "asked", 6), (5, "block_loops_s", 6)],
     )
     def test_older_schemas_are_still_read(self, tmp_path, version, first_later, blocks):
         path = tmp_path / "a.csv"
@@ -133,6 +196,8 @@ class TestCsv:
             (",0.0001,", ",fast,", "line 2: .*fast"),
             (f"{SCHEMA},quick", f"{SCHEMA + 1},quick", f"schema {SCHEMA + 1} is newer than {SCHEMA}"),
             (",2.13.0,abc,2026-01-01T00:00:00+00:00", "", "cells, expected"),
+            (",3,5,4,1,", ",4,5,4,1,", "line 2: row: Value error, D is 4, but 3 by the widths"),
+            (",2,3,5,4,1,", f",{'9' * 4301},3,5,4,1,", "line 2: L: .*exceeded maximum size.* \\(got '9{59}…"),
         ):
             assert old in good
             path.write_text(good.replace(old, new))
@@ -155,6 +220,10 @@ class TestCsv:
             write_csv([row(L=3)], path)
         assert path.read_bytes() == before
         assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
+
+
+def checked(text):
+    return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 class TestJournal:
@@ -182,7 +251,15 @@ class TestJournal:
         entries, torn = read_journal(path)
         assert (len(entries), torn) == (2, 0)
 
-    @pytest.mark.parametrize("line", [b"rubbish\n", b"[]\n", b"\n", b"\xff\xfe\n"])
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *(b"rubbish\n", b"[]\n", b"\n", b"\xff\xfe\n"),
+            # Of a writer that knows how, and writes no entry.
+            *(checked(text) for text in (b"rubbish", b"\xff", b"[]", b"{}", b'{"row": [], "samples": []}', b'{"row": {}, "samples": [1]}')),
+            checked(b"[" * 100_000),
+        ],
+    )
     def test_a_damaged_line_is_passed_over_and_counted(self, tmp_path, line):
         path = tmp_path / "j"
         journal = Journal(path)

@@ -374,7 +374,8 @@ class TestMerge:
         )
         record = record_of((journal_of(tmp_path / "one.jsonl", [one()])).path.read_bytes())
         for name, count in (("few", 400), ("many", 2000)):
-            lines = (line_of({**record, "row": record["row"] | {"case": f"case {n}/cpu/reverse:eager"}}) for n in range(count))
+            rows = ({**record["row"], "seed": n, "case": record["row"]["case"].replace("seed0", f"seed{n}")} for n in range(count))
+            lines = (line_of({**record, "row": made}) for made in rows)
             (tmp_path / f"{name}.jsonl").write_text("".join(lines))
         command = [sys.executable, "-c", code, str(tmp_path / "few.jsonl"), str(tmp_path / "many.jsonl")]
         subprocess.run(command, cwd=ROOT, check=True)

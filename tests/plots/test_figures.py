@@ -41,7 +41,7 @@ class TestDrawing:
             figures.draw_files([tmp_path / "s.csv"], tmp_path, ["svg"])
 
     def test_irregular_widths_and_hostile_names(self, tmp_path):
-        odd = [row(K=None, widths="3-7-2", device_name=r"$\frac{$ <script>", machine="../../x"), row("reverse:unheard-of", D=9)]
+        odd = [row(K=None, widths="3-7-2-4", device_name=r"$\frac{$ <script>", machine="../../x"), row("reverse:unheard-of", D=9)]
         write_csv(odd, tmp_path / "s.csv")
         drawn = figures.draw_files([tmp_path / "s.csv"], tmp_path / "out", ["svg"])
         assert [path.name for path in drawn if "<script>" in path.read_text()] == []
