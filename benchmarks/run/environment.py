@@ -54,7 +54,7 @@ def cpu_model() -> str:
     """Model name of the processor, without trademarks and clock rates; with family and model numbers where the name has none."""
     name = platform.machine() or "cpu"
     cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     name = match.group(1) if match else name
     name = " ".join(re.sub(r"\((R|TM|C)\)|@.*$", "", name, flags=re.IGNORECASE).split())

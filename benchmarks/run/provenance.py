@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import BadInput, printable
 from benchmarks.measure import ceilings, overhead
 from benchmarks.records.rows import describe
 from benchmarks.run import environment
@@ -82,8 +82,8 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
 
 
 def _without_place(word: str) -> str:
-    """Strip directories from absolute paths: they name a machine, or its user."""
-    return f".../{Path(word).name}" if Path(word).is_absolute() else word
+    """Strip directories from absolute paths: they name a machine, or its user. Names of files need not be text."""
+    return printable(f".../{Path(word).name}" if Path(word).is_absolute() else word)
 
 
 def with_ceilings_of_now(origin: Provenance, settings: Settings, doubted: bool) -> Provenance:

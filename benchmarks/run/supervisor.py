@@ -100,6 +100,9 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
         finished = {**kept, **read_journal(journal)[0]}
+        if lost := [case for case in cases if case.key in stage.done and case.key not in finished]:
+            stage.settle(lost, "crashed", "the worker said that it had ended, and left no whole row in the journal")
+            finished = {**kept, **read_journal(journal)[0]}
         entries = tuple(finished[case.key] for case in cases if case.key in finished)
         selected = {case.key for case in cases}
         others = tuple(entry for key, entry in finished.items() if key not in selected)  # of methods not asked for this time
@@ -146,7 +149,7 @@ class _Stage:
         """Run the pending cases of a device, one worker per runtime, until each has a row."""
         pending = self._pending(device)
         if device not in environment.available_devices():
-            self._settle(pending, "skipped", f"torch finds no {device} device here")
+            self.settle(pending, "skipped", f"torch finds no {device} device here")
             return
         try:
             for runtime in dict.fromkeys(_runtime(case) for case in pending):
@@ -181,16 +184,21 @@ class _Stage:
 
     def _listen(self, worker: Worker, device: str) -> None:
         try:
-            for event in worker.read():
-                if event["event"] == "end":
-                    self.busy_s += event["busy_s"]
-                    self._count(event["case"], event["status"])
-                elif event["event"] == "journal":
+            for event in worker.read(lambda case, block: (case, block) in self._order and case not in self.done):
+                if event.event == "end":
+                    self.busy_s += event.busy_s
+                    self._count(event.case, event.status)
+                elif event.event == "journal":
                     raise BadInput(
-                        f"{self.journal}: cannot be written ({event['reason']}); what it holds is kept, make room and go on with --resume"
+                        f"{self.journal}: cannot be written ({event.reason}); what it holds is kept, make room and go on with --resume"
                     )
         except EOFError:
             self._replace(worker, device, None)
+        except BadInput:
+            raise
+        except ValueError as error:
+            worker.kill()
+            self._replace(worker, device, ("crashed", str(error)))
 
     def _replace(self, worker: Worker, device: str, known: tuple[str, str] | None) -> None:
         """Record the case a dead worker was running, and start another worker for the rest."""
@@ -199,9 +207,9 @@ class _Stage:
         self.workers.remove(worker)
         left = [case for case in self._pending(device) if _runtime(case) == worker.runtime]
         if worker.in_flight is not None:
-            self._settle([self._by_key[worker.in_flight]], status, reason)
+            self.settle([self._by_key[worker.in_flight]], status, reason)
         elif left and not worker.progressed:
-            self._settle(left, "crashed", f"the worker did not start: {reason}")
+            self.settle(left, "crashed", f"the worker did not start: {reason}")
         if any(case.key not in self.done for case in left):
             self._start(device, worker.runtime)
 
@@ -216,7 +224,7 @@ class _Stage:
         self.done.add(key)
         self.report(Progress(self._by_key[key], len(self.done), len(self.cases), status))
 
-    def _settle(self, cases: Sequence[Case], status: str, reason: str) -> None:
+    def settle(self, cases: Sequence[Case], status: str, reason: str) -> None:
         """Write rows for cases that can no longer do it themselves."""
         try:
             with contextlib.closing(Journal(self.journal)) as writer:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic as now
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.measure.clock import available_threads
+from benchmarks.records.rows import Status
 from benchmarks.run import environment
 from benchmarks.workloads.cases import SWEEPS_FILE
 
 MODULE = environment.ROOT / "benchmarks" / "run" / "blocks.py"
+LONGEST_EVENT, TAIL = 2**20, 2**16  # bytes: of a line that is read, and of a log that is looked at
 START_S = 120.0  # a worker that has not announced its first turn by then is given up
 
 
@@ -68,6 +71,19 @@ class Settings:
         return self.threads or available_threads()
 
 
+class Event(BaseModel):
+    """A line that a worker writes: validated like everything that comes from a process in which anything may run."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    event: Literal["turn", "end", "journal"]
+    case: str = ""
+    block: int = 0
+    status: Status = "crashed"
+    busy_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    reason: str = ""
+
+
 class Worker:
     """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does.
 
@@ -90,7 +106,7 @@ class Worker:
         self._scratch = tempfile.TemporaryDirectory(prefix="jacobians-")
         done_file = Path(self._scratch.name, "done")
         done_file.write_text("\n".join(done), encoding="utf-8")
-        self._log = Path(self._scratch.name, "log").open("w+", encoding="utf-8")
+        self._log = Path(self._scratch.name, "log").open("w+b")
         self.events, events_write = os.pipe()
         grant_read, self._grant = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
@@ -142,18 +158,23 @@ class Worker:
         """Key of the case that is lost if the worker dies now: the one it runs, or waits to go on with."""
         return self.running or (self.turn[0] if self.turn else None)
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Read what has arrived, keeping track of turns."""
+    def read(self, pending: Callable[[str, int], bool]) -> Iterator[Event]:
+        """Read what has arrived, keeping track of turns; a `ValueError` is raised by what no worker of ours writes."""
         chunk = os.read(self.events, 65536)
         if not chunk:
             raise EOFError
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            event = json.loads(line)
-            if event["event"] == "turn":
-                self.turn, self.running = (event["case"], event["block"]), None
-            elif event["event"] == "end":
+        for line in [*lines, *([self._buffer] if len(self._buffer) > LONGEST_EVENT else [])]:
+            try:
+                event = Event.model_validate_json(line)
+            except ValidationError:
+                raise ValueError(f"the worker wrote what is no event: {line[:60]!r}") from None
+            if event.event == "turn" and pending(event.case, event.block):
+                self.turn, self.running = (event.case, event.block), None
+            elif event.event == "end" and event.case == self.running:
                 self.running, self.progressed = None, True
+            elif event.event != "journal":
+                raise ValueError(f"the worker wrote an event that is not its own: {line[:60]!r}")
             yield event
 
     def kill(self) -> None:
@@ -178,11 +199,10 @@ class Worker:
 
     def _explain(self, code: int) -> str:
         if code < 0:
-            name = signal.Signals(-code).name
+            name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
             return f"the worker was killed by {name}" + (", as the kernel does when memory runs out" if name == "SIGKILL" else "")
-        self._log.flush()
-        self._log.seek(0)
-        tail = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - TAIL))
+        tail = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         return f"the worker exited with status {code}: {tail[-1][:200] if tail else 'no output'}"
 
 

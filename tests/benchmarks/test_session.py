@@ -16,6 +16,42 @@ from benchmarks.run.session import in_turn
 from benchmarks.workloads.cases import expand, load_sweeps
 from jacobians.planning import registry
 
+TURN, END = b'{"event": "turn", "case": "a", "block": 0}', b'{"event": "end", "case": "a", "status": "ok", "busy_s": 1.0}'
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(b"", b"\xff", b"\0", b"[]", b"{}", b"1" * 5000, b"[" * 10_000, b'{"event": "end"}', b'{"event": "hello"}'),
+        TURN.replace(b'"a"', b'"b"'),  # of a case that it was not given
+        TURN.replace(b"0", b"1e99"),
+        END.replace(b'"a"', b'"b"'),  # of a case that it was not granted
+        END.replace(b"ok", b"great"),
+        *(END.replace(b"1.0", number) for number in (b"-1", b"NaN", b"1e999", b'"1"')),
+    ],
+)
+def test_an_event_is_validated(wrong):
+    worker = object.__new__(worker_module.Worker)
+    worker._buffer, worker.turn, worker.running, worker.progressed = b"", None, "a", False
+    worker.events, write = os.pipe()
+    os.write(write, TURN + b"\n")
+    assert [event.event for event in worker.read(lambda case, block: (case, block) == ("a", 0))] == ["turn"]
+    assert (worker.turn, worker.running) == (("a", 0), None)
+    worker.running = "a"
+    os.write(write, wrong + b"\n")
+    with pytest.raises(ValueError, match="the worker wrote"):
+        list(worker.read(lambda case, block: (case, block) == ("a", 0)))
+    assert not worker.progressed
+    os.write(write, END + b"\n")
+    assert [event.status for event in worker.read(lambda case, block: True)] == ["ok"]
+    assert (worker.running, worker.progressed) == (None, True)
+    worker._buffer = b"x" * worker_module.LONGEST_EVENT
+    os.write(write, b"y")  # and it goes on without a line's end
+    with pytest.raises(ValueError, match="the worker wrote"):
+        list(worker.read(lambda case, block: True))
+    os.close(write)
+    os.close(worker.events)
+
 
 def test_blocks_of_a_problem_are_interleaved():
     cases = expand(load_sweeps()["quick"], ["cpu"], ["forward:eager", "reverse:eager"])[:4]

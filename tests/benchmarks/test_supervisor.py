@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
-from benchmarks.run import supervisor
+from benchmarks.records.journal import Journal
+from benchmarks.run import environment, supervisor
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import describe_run, read_provenance
 from benchmarks.run.worker import Settings
@@ -63,8 +64,27 @@ def test_a_run_leaves_rows_samples_and_its_provenance(sweeps_file, tmp_path, for
 
 
 def test_the_recorded_command_names_no_place(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["bench.py", "run", "tiny", "--out", "/some/where/out", "--seed", "1"])
-    assert describe_run(load_sweeps()["quick"], Settings(devices=())).command == "python bench.py run tiny --out .../out --seed 1"
+    monkeypatch.setattr(sys, "argv", ["bench.py", "run", "tiny", "--out", "/some/where/out\udcff", "--seed", "1"])
+    command = "python bench.py run tiny --out '.../out\\udcff' --seed 1"  # a name that is not UTF-8
+    assert json.loads(describe_run(load_sweeps()["quick"], Settings(devices=())).model_dump_json())["command"] == command
+
+
+def test_a_case_that_left_no_row_has_one(sweeps_file, tmp_path, monkeypatch):
+    """Its worker has said that it ended, and the journal lacks it: then it is not passed over in silence."""
+    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+    append, lost = Journal.append, ["reverse:eager"]
+
+    def forget_one(self, row, samples=()):
+        if row.method in lost:
+            lost.remove(row.method)
+        else:
+            append(self, row, samples)
+
+    monkeypatch.setattr(Journal, "append", forget_one)
+    settings = Settings(devices=(absent,), methods=("forward:eager", "reverse:eager"), sweeps_file=sweeps_file)
+    rows = read_csv(supervisor.run(load_sweeps(sweeps_file)["tiny"], tmp_path, settings).csv)
+    assert [(row.method, row.status) for row in rows] == [("forward:eager", "skipped"), ("reverse:eager", "crashed")]
+    assert rows[1].reason == "the worker said that it had ended, and left no whole row in the journal"
 
 
 @pytest.mark.long

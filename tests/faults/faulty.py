@@ -1,5 +1,6 @@
 """Methods that go wrong in every way a method can. Loaded as a pytest plugin by the workers of the tests."""
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -71,6 +72,25 @@ def _full(J):
     return J
 
 
+def _write(text, wanted):
+    """Write into open files, as a library does that takes a descriptor for its own."""
+    for link in pathlib.Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if wanted(str(link.readlink())):
+                os.write(int(link.name), text)
+
+
+def _write_bytes(J):
+    """End with what is no text as the last words."""
+    _write(b"\xff\x1b[31mred\0\n", lambda name: name.endswith("/log"))
+    os._exit(7)
+
+
+def _scribble(J):
+    _write(b"\xff no event\n", lambda name: name.startswith("pipe:"))
+    return J
+
+
 class _AtRandom:
     """Right, or at some call any fault. Drawn anew each time a case is prepared."""
 
@@ -86,8 +106,10 @@ class _AtRandom:
 
 FAULTS = {
     # name: (what goes wrong, runtime)
+    "bytes": (_write_bytes, "torch"),
     "cuda": (_poison, "torch"),
     "cuda-innocent": (_innocent, "torch"),
+    "escapes": (lambda J: _raise(RuntimeError("\x1b[31mred, NUL \0, half a pair \udcff")), "torch"),
     "exit": (lambda J: os._exit(7), "torch"),
     "hang": (_hang, "torch"),
     "inf": (lambda J: J + float("inf"), "torch"),
@@ -96,7 +118,9 @@ FAULTS = {
     "memory": (lambda J: _raise(MemoryError("no more")), "torch"),
     "nan": (lambda J: torch.full_like(J, float("nan")), "torch"),
     "raise": (lambda J: _raise(RuntimeError("something\nbroke")), "torch"),
+    "scribble": (_scribble, "torch"),
     "segv": (lambda J: _die(signal.SIGSEGV), "torch"),
+    "signal": (lambda J: _die(signal.SIGRTMIN + 6), "torch"),
     "torch-memory": (lambda J: torch.empty(2**50), "torch"),
     "wrong": (lambda J: 1.01 * J, "torch"),
 }

@@ -1,5 +1,6 @@
 """Whatever a method does, its case becomes a row, and the others are measured."""
 
+import signal
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,9 @@ from benchmarks.records.csv_file import read_csv
 from benchmarks.run import supervisor, worker
 
 FAULTS = {
+    "bytes": ("crashed", "the worker exited with status 7: �\\x1b[31mred\\x00"),
     "cuda": ("crashed", "CUDA error: an illegal memory access"),
+    "escapes": ("crashed", r"RuntimeError: \x1b[31mred, NUL \x00, half a pair \udcff"),
     "exit": ("crashed", "the worker exited with status 7"),
     "hang": ("timeout", "no answer within 120 s"),
     "inf": ("invalid", "J has entries that are not finite"),
@@ -17,7 +20,9 @@ FAULTS = {
     "memory": ("oom", "MemoryError: no more"),
     "nan": ("invalid", "J has entries that are not finite"),
     "raise": ("crashed", "RuntimeError: something"),
+    "scribble": ("crashed", r"the worker wrote what is no event: b'\xff no event'"),
     "segv": ("crashed", "SIGSEGV"),
+    "signal": ("crashed", f"killed by signal {signal.SIGRTMIN + 6}"),
     "torch-memory": ("oom", "can't allocate memory"),
     "wrong": ("invalid", "relative error 0.01 exceeds the tolerance 1e-05"),
 }
@@ -46,6 +51,16 @@ def test_every_fault_is_a_row_and_the_sweep_goes_on(run, tmp_path, faulty, time_
     for name, (status, reason) in FAULTS.items():
         assert (rows[name].status, rows[name].median_s) == (status, None), rows[name]
         assert reason in rows[name].reason
+
+
+@pytest.mark.parametrize("name", ["bytes", "escapes", "scribble", "signal"])
+def test_what_a_worker_writes_is_not_trusted(run, tmp_path, faulty, name):
+    result = run(tmp_path, f"reverse:faulty-{name}", "reverse:eager")
+    wrong, right = sorted((entry.row for entry in result.entries), key=lambda row: row.status)
+    assert (wrong.status, right.status) == ("crashed", "ok")
+    assert FAULTS[name][1] in wrong.reason
+    assert wrong.reason.isprintable()
+    assert {row.method for row in read_csv(result.csv)} == {wrong.method, right.method}
 
 
 def test_what_cannot_fit_is_never_started(run, tmp_path):
