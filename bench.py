@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed here; run `make bench` once, then `source .venv/bin/activate`")
 
-from benchmarks.errors import BadInput
+from benchmarks.errors import BadInput, printable
 from benchmarks.workloads import names
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def run(
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds a case may take before its worker is killed.")] = 120.0,
     threads: Threads = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of weights and inputs, 0 by default; of drawn problems, a new one by default.")
+        int | None,
+        typer.Option(metavar="N", min=0, max=2**63 - 1, help="Seed of weights and inputs, 0 by default; of drawn problems a new one."),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", min=0.001, max=86400, help="Measuring time of a case, not its sweep's.")
@@ -504,15 +507,25 @@ def _explain(error: Any) -> str:
     return message
 
 
+def _usable_streams() -> None:
+    """Open nothing in place of what was closed (2>&-), and let no character fail that a terminal or a file's name lacks or has."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None and (null := os.open(os.devnull, os.O_RDWR)) == number:  # the lowest that is free
+            setattr(sys, name, os.fdopen(null, "w" if number else "r"))
+        if number and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> int:
     """Run the command line; a user's mistake is one line and status 2, never a traceback."""
+    _usable_streams()
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.Abort:
         return 130
-    except (BadInput, TyperException) as error:
+    except (BadInput, TyperException, OSError) as error:  # OSError: of the system, e.g. that there is no temporary directory
         message = _explain(error) if isinstance(error, TyperException) else str(error)
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"error: {printable(message)}", err=True)
         return 2
     return status if isinstance(status, int) else 0
 

@@ -23,10 +23,11 @@ NATIVE = "jacobians.kernels.native"
 def sources_of(method: Method) -> str:
     """Return two hashes, of the method and of its oracle: of the syntax without comments and docstrings, and of the C sources.
 
-    Hashed are the modules of a method's functions, and what these import inside `jacobians`; names of packages are not followed.
+    Hashed are the modules of a method's functions, and what these import inside `jacobians` and inside the package of whoever wrote the
+    method; names of packages are not followed.
     """
     exact = find_quantity(method.quantity).exact
-    return f"{_hash(set(_modules(method.prepare)))}-{_hash(set(_modules(exact)), alone=ORACLE)}"
+    return f"{_hash(list(_modules(method.prepare)))}-{_hash(list(_modules(exact)), alone=ORACLE)}"
 
 
 def _modules(function: Callable[..., Any], seen: set[int] | None = None) -> Iterator[str]:
@@ -48,17 +49,18 @@ def _modules(function: Callable[..., Any], seen: set[int] | None = None) -> Iter
         yield from _modules(one, seen)
 
 
-def _hash(modules: set[str], alone: str | None = None) -> str:
+def _hash(modules: list[str], alone: str | None = None) -> str:
     """Hash modules and what they import, and one by itself: what judges plans imports all that plans."""
-    todo, texts = sorted(modules), {}
+    todo, texts = [*modules], {}
+    ours = {"jacobians", *(name.split(".")[0] for name in modules[:1])}
     if alone and (path := _file(alone)):
-        texts[alone] = _parsed(path)[0]
+        texts[alone] = _parsed(path, alone)[0]
     while todo:
         name = todo.pop()
-        path = _file(name)
+        path = _file(name, own=name in modules[:1], installed=name.split(".")[0] in ours)
         if name not in texts and path is not None:
-            texts[name], imported = _parsed(path)
-            todo += [one for one in imported if one not in texts]
+            texts[name], imported = _parsed(path, name)
+            todo += [one for one in imported if one not in texts and one.split(".")[0] in ours and _exists(one)]
     digest = hashlib.sha256()
     for name in sorted(texts):
         digest.update(f"{name}\n{texts[name]}\n".encode())
@@ -69,32 +71,34 @@ def _hash(modules: set[str], alone: str | None = None) -> str:
 
 
 @functools.lru_cache(maxsize=512)
-def _file(module: str) -> Path | None:
-    """Find the file of a module; of no package, of nothing that was typed in, compiled or installed: versions of libraries are noted."""
+def _file(module: str, own: bool = False, installed: bool = False) -> Path | None:
+    """Find the file of a module; of no package but the method's own, of nothing that was typed in or compiled, of no installed library."""
     if module in sys.modules:
         name = getattr(sys.modules[module], "__file__", None)
     else:
         found = importlib.util.find_spec(module)
         name = found.origin if found else None
     path = Path(name or "")
-    installed = "site-packages" in path.parts or module.split(".")[0] in sys.stdlib_module_names
-    return path if path.suffix == ".py" and path.name != "__init__.py" and not installed else None
+    library = module.split(".")[0] in sys.stdlib_module_names or ("site-packages" in path.parts and not installed)
+    return path if path.suffix == ".py" and (own or path.name != "__init__.py") and not library else None
 
 
 @functools.lru_cache(maxsize=512)
-def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the syntax of a file without its docstrings, and the modules of `jacobians` that it imports."""
+def _parsed(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
+    """Return the syntax of a file without its docstrings, and the modules that it may import."""
     tree = ast.parse(_text(path))
     imported: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jacobians":
-            imported |= {str(node.module), *(f"{node.module}.{one.name}" for one in node.names)}
+        if isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: len(module.split(".")) - node.level + (path.name == "__init__.py")] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            imported |= {base, *(f"{base}.{one.name}" for one in node.names)}
         elif isinstance(node, ast.Import):
-            imported |= {one.name for one in node.names if one.name.split(".")[0] == "jacobians"}
+            imported |= {one.name for one in node.names}
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False):
             node.body = body[1:] if body else []
-    return ast.dump(tree), tuple(sorted(name for name in imported if _exists(name)))
+    return ast.dump(tree), tuple(sorted(imported))
 
 
 def _exists(module: str) -> bool:

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -33,6 +34,7 @@ except ImportError:  # not on Windows
 SOURCES = Path(__file__).parent / "csrc"
 # -fno-trapping-math and -fno-math-errno let the compiler use vector blends; NaN and infinity keep their meaning.
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-fno-trapping-math")
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}  # of what compilers say, in whatever language and encoding
 PARTS = (32, 64)  # of native.c, compiled at the same time: what is for each type of numbers
 PATIENCE_S = 120.0  # a compiler that has not ended by then is given up; it takes ten on an idle machine with two cores
 
@@ -140,7 +142,7 @@ class _Background:
         # This file as a script, which imports nothing heavy; in a session of its own, so that Ctrl-C does not reach it.
         arguments = [sys.executable, "-I", "-S", __file__, command, str(target), *FLAGS]
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, **TEXT
         )
         atexit.register(self._leave)
 
@@ -199,7 +201,7 @@ if hasattr(os, "register_at_fork"):
 
 def _target(command: str) -> Path:
     text = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]")))
-    key = hashlib.sha256(text + "\0".join([command, *FLAGS, platform.machine(), processor()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(text + os.fsencode("\0".join([command, *FLAGS, platform.machine(), processor()]))).hexdigest()[:16]
     return _private_directory() / f"native-{key}.so"
 
 
@@ -262,7 +264,7 @@ def _compile(command: str, target: Path, flags: tuple[str, ...]) -> None:
 def _run(arguments: list[str]) -> None:
     command = arguments[0]
     try:
-        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE_S, **TEXT)
     except subprocess.TimeoutExpired:
         raise CompilerError(f"{command} had not ended after {PATIENCE_S:g} s and was given up; set CC to another compiler") from None
     if done.returncode != 0:
@@ -309,6 +311,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _main(command: str, target: Path, flags: tuple[str, ...]) -> int:
     """Compile in the background, and print why not."""
+    sys.stdout.reconfigure(**TEXT)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         with _alone(target):
             if not _trusted(target):
