@@ -6,9 +6,11 @@ a requeue), the next call goes on.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,7 +118,8 @@ def submit(
     executor.update_parameters(**options)
     try:
         with _importable(function):
-            found = executor.map_array(function, *zip(*arguments, strict=True))
+            wanted = functools.partial(interruptible, function) if resources.on == "local" else function
+            found = executor.map_array(wanted, *zip(*arguments, strict=True))
     except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
         raise RuntimeError(f"the scheduler refused the tasks, and nothing was submitted: {str(error).strip().splitlines()[-1]}") from None
     before = Jobs.load(folder)
@@ -166,10 +169,16 @@ def write_probe(path: str) -> None:
     Path(path).write_text("seen\n", encoding="utf-8")
 
 
+def interruptible(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that SIGTERM interrupts as Ctrl-C does: submitit passes it on, and tasks would ignore it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return function(*arguments)
+
+
 def cancel_command(jobs: Jobs) -> str:
-    """Say how to cancel what was submitted; on this machine by an interrupt, for tasks of submitit outlive SIGTERM."""
+    """Say how to cancel what was submitted."""
     ids = sorted({job.partition("_")[0] for job in jobs.ids.values()})
-    return f"scancel {' '.join(ids)}" if jobs.on == "slurm" else f"kill -INT {' '.join(ids)}"
+    return f"{'scancel' if jobs.on == 'slurm' else 'kill'} {' '.join(ids)}"
 
 
 def counted(states: Sequence[str]) -> str:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,31 @@ class TestScheduler:
         jobs = scheduling.Jobs("slurm", {"a": "7_0", "b": "7_1", "c": "7_2", "d": "7_3"})
         assert jobs.states() == {"a": "running", "b": "pending", "c": "running", "d": "ended"}
         assert scheduling.cancel_command(jobs) == "scancel 7"
+
+
+def hold(directory):
+    """Wait at a pipe that nobody writes to, and say when that is over."""
+    try:
+        Path(directory, "started").touch()
+        os.read(os.pipe()[0], 1)
+    except KeyboardInterrupt:
+        Path(directory, "interrupted").touch()
+
+
+def test_a_task_here_is_cancelled_by_the_command_that_is_named(tmp_path):
+    """Also where it was started in the background by a shell, which lets it ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        jobs = scheduling.submit(hold, [(str(tmp_path),)], [["one"]], tmp_path, scheduling.Resources())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (tmp_path / "started").exists():
+        assert jobs.states() == {"one": "running"}
+        threading.Event().wait(0.02)
+    subprocess.run(scheduling.cancel_command(jobs).split(), check=True)
+    while jobs.states() == {"one": "running"}:
+        threading.Event().wait(0.02)
+    assert (tmp_path / "interrupted").exists()
 
 
 def test_processors_do_not_share_a_library(monkeypatch, tmp_path):
