@@ -1,8 +1,10 @@
 """The real command, and what it prints."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import jacobians as jac
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
 from benchmarks.run.environment import ROOT
+from benchmarks.run.provenance import read_provenance
 from tests.benchmarks.rows import RATES, row
 from tests.faults import faulty
 
@@ -277,3 +280,78 @@ def test_outputs_are_new_or_regular_files_and_no_inputs(command, tmp_path):
     assert "is no regular file" in command("report", measured, "--out", "/dev/null", status=2).err
     with pytest.raises(BadInput, match="is no regular file"):
         write_atomically(Path("/dev/null"), "text")
+
+
+def test_streams_that_are_closed_or_ascii_and_names_that_are_no_text(tmp_path):
+    """Of a real process: whatever the terminal is, it is answered, in full and without a traceback."""
+    from benchmarks.run import environment
+
+    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+    sweeps = tmp_path / os.fsdecode(b"sweeps-\xff.toml")
+    sweeps.write_text('[mine]\ntitle = "t"\ngrid = [{ L = 1, D = 2, K = 4, P = 3, activation = "relu" }]\n')
+    out = tmp_path / os.fsdecode(b"out-\xff")
+    arguments = ["run", "mine", "--sweeps", sweeps, "--out", out, "--device", absent, "--method", "reverse"]
+    ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for closed, last in (("2>&-", "out-?/mine.csv"), ("2>&- >&- <&-", "")):
+        words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "bench.py", *arguments]
+        done = subprocess.run(words, cwd=ROOT, env=ascii_alone, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert done.stdout.decode("ascii").strip().endswith(last)
+        (row,) = read_csv(out / "mine.csv")
+        assert row.status == "skipped"
+        assert r"--out '.../out-\udcff'" in read_provenance(out / "mine.csv").command
+    printed = subprocess.run([sys.executable, "bench.py", "plot", "--help"], cwd=ROOT, env=ascii_alone, capture_output=True, check=True)
+    assert b"Usage" in printed.stdout
+    printed = subprocess.run([sys.executable, "bench.py", "plot", out], cwd=ROOT, env=ascii_alone, capture_output=True, check=False)
+    assert (printed.returncode, printed.stdout) == (2, b"")
+    assert printed.stderr.startswith(b"error: ")
+    assert printed.stderr.count(b"\n") == 1
+
+
+def test_without_a_temporary_directory(command, tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/nowhere']")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", none)
+    said = command("run", "quick", "--device", "cpu", "--method", "reverse:eager", "--out", tmp_path, status=2).err
+    assert said.splitlines()[-1] == "error: [Errno 2] No usable temporary directory found in ['/nowhere']"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("recommend", "--L", 10**9, "--D", 1, "--K", 1, "--P", 1), "L must be below 10000"),
+        (("recommend", "--L", "9" * 4301, "--D", 1, "--K", 1, "--P", 1), "'--L'"),
+        (("recommend", "--L", 1, "--D", 1, "--K", 1, "--P", 10**30), "widths must be at most"),
+        (("recommend", "--L", 1, "--D", 1, "--K", 1, "--P", 1, "--N", 10**30), "batch must be at most"),
+        (("recommend", "--widths", ",".join("5" * 50_001)), "widths has 50001 entries; give at most 10001"),
+        (("recommend", "--widths", "3," + "9" * 4301), "--widths takes whole numbers"),
+        (("recommend", "--widths", "3,²"), "--widths takes whole numbers"),
+        (("recommend", "--widths", "3,0"), "each at least 1; got 3,0"),
+        (("recommend", "--widths", "3"), "at least an input and an output width"),
+        (("run", "quick", "--seed", 2**63), "'--seed'"),
+        (("run", "mine", "--sweeps", "digits.toml"), "digits.toml: not valid TOML"),
+        (("run", "mine", "--sweeps", "deep.toml"), "L must be below 10000, got 1000000000"),
+        (("run", "mine", "--sweeps", "wide.toml"), "widths must be at most"),
+        (("run", "mine", "--sweeps", "many.toml"), "widths has 50001 entries"),
+        (("run", "mine", "--sweeps", "grid.toml"), "1000000 problems are more than a run can take"),
+        (("compare", "cell.csv", "cell.csv"), "cell.csv, line 1: not a CSV (field larger than field limit (131072))"),
+    ],
+)
+def test_sizes_beyond_all_bounds_are_one_line(command, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    numbers = list(range(1, 101))
+    for name, grid in {
+        "digits": f"L = {'9' * 4301}, D = 1, K = 1, P = 1",
+        "deep": "L = 1000000000, D = 1, K = 1, P = 1",
+        "wide": f"L = 1, D = {10**30}, K = 1, P = 1",
+        "many": f"widths = {[5] * 50_001}",
+        "grid": f"L = {numbers}, D = {numbers}, K = {numbers}, P = 1",
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(f'[mine]\ntitle = "t"\ngrid = [{{ {grid} }}]\n')
+    (tmp_path / "cell.csv").write_text("x" * 131_073)
+    said = command(*arguments, status=2).err
+    assert said.count("\n") == 1
+    assert message in said
+    assert len(said) < 500

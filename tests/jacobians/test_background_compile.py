@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 COMPILER = """#!/bin/sh
 echo started >> {there}/started
 until [ -e {there}/go ]; do sleep 0.02; done
-[ -e {there}/fail ] && {{ echo "no such processor" >&2; exit 1; }}
+[ -e {there}/fail ] && {{ printf 'no such processor: \\351\\n' >&2; exit 1; }}
 while [ "$1" != -o ]; do shift; done
 {python} -c "import shutil, sys; shutil.copy(*sys.argv[1:])" {library} "$2"
 """
@@ -36,7 +36,7 @@ def until(happened):
 @pytest.fixture
 def session(tmp_path):
     """Run lines of Python as a user with an empty cache, whose compiler is held until the file `go` is there."""
-    fake = tmp_path / "cc"
+    fake = tmp_path / os.fsdecode(b"cc-\xe9")  # neither its name nor what it says is UTF-8
     fake.write_text(COMPILER.format(python=sys.executable, there=tmp_path, library=compiler.library()._name))
     fake.chmod(0o700)
     environment = {**os.environ, "CC": str(fake), "JACOBIANS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
@@ -130,7 +130,7 @@ def test_a_compiler_that_fails_is_said_and_torch_goes_on(session, tmp_path):
     """)
     assert said.count("the kernels could not be compiled, so torch computes") == 1
     assert ":eager False" in said
-    assert "refused our C source: no such processor" in said.splitlines()[-1]
+    assert r"cc-\udce9 refused our C source: no such processor: \xe9" in said.splitlines()[-1]
     assert files(tmp_path) == [".lock"]
 
 

@@ -262,7 +262,7 @@ def _compile(command: str, target: Path, flags: tuple[str, ...]) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    command = arguments[0]
+    command = arguments[0].encode(errors="backslashreplace").decode()  # a path need not be text
     try:
         done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE_S, **TEXT)
     except subprocess.TimeoutExpired:
