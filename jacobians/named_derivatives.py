@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import dense, problem_of
 from jacobians.planning.plan import compute_cached
@@ -19,7 +20,7 @@ _REQUESTS = {graph: Request(create_graph=graph) for graph in (False, True)}
 
 
 def derivatives(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor | Sequence[Tensor],
     names: Sequence[str],
     method: str = "auto",
@@ -35,7 +36,7 @@ def derivatives(
     `laplacian(u)` and `bilaplacian(u)` are the sums over all inputs.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (…, D); or a tuple of tensors, each (N,) or (N, d_i), whose columns in this order are the inputs.
         names: What to compute.
         method: `"auto"`, `"taylor"`, or a full method name.
@@ -65,8 +66,9 @@ def derivatives(
     """
     if isinstance(names, str):
         raise TypeError(f"names must be a list of names, got the text {names!r}; write [{names!r}]")
-    if not isinstance(mlp, MLP) or (isinstance(x, Tensor) and not x.ndim):
-        problem_of(mlp, x)  # pyright: ignore[reportArgumentType]  # refuses it
+    mlp = network_of(mlp)
+    if isinstance(x, Tensor) and not x.ndim:
+        problem_of(mlp, x)  # refuses it
     if isinstance(x, Sequence):
         x, counts, shape = _joined(mlp, tuple(x))
     else:

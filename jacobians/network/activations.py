@@ -189,6 +189,11 @@ def _log_cosh(z: Tensor) -> Tensor:
     return torch.where(size < 1, torch.log1p(2 * torch.sinh(near / 2) ** 2), size + torch.log1p(torch.exp(-2 * size)) - math.log(2))
 
 
+def _hardswish(z: Tensor) -> Tensor:
+    near = z.clamp(-3, 3)  # torch's own overflows far out, and has its constants in single precision
+    return torch.where(z < 3, near * (near / 6 + 0.5), z)
+
+
 def _inside(z: Tensor, least: float, most: float) -> Tensor:
     return ((z > least) & (z < most)).to(z.dtype)
 
@@ -240,7 +245,7 @@ RULES: dict[str, Rule] = {
     "relu6":      Rule(F.relu6,           lambda z, h: _inside(z, 0, 6), None,                             None,                                 nn.ReLU6,  "nn.relu6"),
     "hardtanh":   Rule(F.hardtanh,        lambda z, h, min_val, max_val: _inside(z, min_val, max_val), None, None,                               nn.Hardtanh,
                        lambda jax, z, min_val, max_val: jax.numpy.clip(z, min_val, max_val), {"min_val": -1.0, "max_val": 1.0}),
-    "hardswish":  Rule(F.hardswish,       lambda z, h: torch.where(z < 3, _inside(z, -3, 3) * (z / 3 + 0.5), 1.0),
+    "hardswish":  Rule(_hardswish,        lambda z, h: torch.where(z < 3, _inside(z, -3, 3) * (z / 3 + 0.5), 1.0),
                                                                          lambda z, h: _inside(z, -3, 3) / 3, None,                               nn.Hardswish, "nn.hard_swish"),
     "log_sigmoid": Rule(F.logsigmoid,     lambda z, h: torch.sigmoid(-z), lambda z, h: -torch.sigmoid(z) * torch.sigmoid(-z),
                        lambda z, h: torch.sigmoid(z) * torch.sigmoid(-z) * torch.tanh(z / 2), nn.LogSigmoid, "nn.log_sigmoid"),
@@ -288,6 +293,16 @@ def _tanh_fourth(z: Tensor, h: Tensor) -> Tensor:
     return 8 * h * s * (3 * s - 1)
 
 
+def _mish_fourth(z: Tensor, h: Tensor) -> Tensor:
+    t, w, p = _mish_parts(z)
+    d = p * torch.sigmoid(-z)
+    s = (p, d, d * (1 - 2 * p), d * (1 - 6 * d))  # derivatives of u = log(1 + e^z)
+    f = (w, -2 * t * w, w * (6 * t * t - 2), 8 * t * w * (2 - 3 * t * t))  # of tanh, at u
+    t3 = f[2] * s[0] ** 3 + 3 * f[1] * s[0] * s[1] + f[0] * s[2]
+    t4 = f[3] * s[0] ** 4 + 6 * f[2] * s[0] ** 2 * s[1] + f[1] * (3 * s[1] ** 2 + 4 * s[0] * s[2]) + f[0] * s[3]
+    return 4 * t3 + z.clamp(-1e3, 1e3) * t4
+
+
 # The fourth derivatives of all that have a third one: `(z, h, **settings) -> φ⁗(z)`.
 FOURTH: dict[str, Callable[..., Tensor]] = {
     "tanh": _tanh_fourth,
@@ -299,6 +314,11 @@ FOURTH: dict[str, Callable[..., Tensor]] = {
     "sine": lambda z, h, omega: omega**4 * h,
     "softsign": lambda z, h: -24 * z.sign() / (1 + z.abs()) ** 5,
     "exp": lambda z, h: h,
+    "mish": _mish_fourth,
+    "selu": lambda z, h: _exp_left(z, _SELU_SCALE * _SELU_ALPHA),
+    "celu": lambda z, h, alpha: _exp_left(z, alpha**-3, 1 / alpha),
+    "log_sigmoid": lambda z, h: -_softplus_fourth(z, h, 1.0, math.inf),
+    "log_cosh": lambda z, h: _tanh_third(z, torch.tanh(z)),
 }
 
 

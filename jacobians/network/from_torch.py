@@ -427,7 +427,7 @@ def read(module: nn.Module, weak: bool = False) -> Chain | Graph:
             raise
         try:
             return Graph(module, str(no_chain), weak)
-        except (TypeError, ValueError, LookupError, RuntimeError):  # a step that is not known, or does not fit
+        except (TypeError, ValueError, LookupError, RuntimeError, AttributeError):  # a step that is not known, or does not fit
             raise no_chain from None
 
 

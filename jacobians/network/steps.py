@@ -81,7 +81,7 @@ class Features(Affine):
 
     def tensors(self) -> list[Tensor | None]:
         """Return `Bᵀ`."""
-        (B,) = super().tensors()
+        B, _ = super().tensors()
         assert B is not None
         return [B.mT, None]
 
@@ -242,7 +242,7 @@ class Join(Step):
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
         """Put the tangents together."""
-        N = max(t.shape[0] for t in T)
+        N = next((t.shape[0] for t in T if t.shape[0] != 1), 1)
         return torch.cat([t.expand(N, -1, -1) for t in T], -1)
 
     def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:

@@ -72,7 +72,7 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
 
 def warn_of_straight(problem: Problem, order: int) -> None:
     """Say that second derivatives of a piecewise linear network are zero: people wait for 2, and get 0."""
-    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and not rule.linear)
+    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and rule.name != "identity")
     if order > 1 and kinds and all(rule.piecewise_linear for rule in problem.activations):
         warnings.warn(
             f"the network is piecewise linear ({', '.join(kinds)}): its second and higher derivatives are zero wherever they exist; "

@@ -288,7 +288,7 @@ class TestNamesAndShapes:
             jac.derivatives(jac.MLP.random(widths=[2, 8, 1]), (torch.ones(4), torch.ones(4)), ["u_t"])
 
     def test_what_is_no_network(self):
-        with pytest.raises(TypeError, match=r"mlp must be a jacobians\.MLP"):
+        with pytest.raises(TypeError, match=r"expected a jacobians\.MLP or a torch nn\.Module"):
             jac.derivatives(lambda x: x, torch.ones(4, 2), ["u_x0"])
 
     def test_an_output_that_couples(self):

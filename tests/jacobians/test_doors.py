@@ -66,7 +66,7 @@ def test_a_call_of_a_plan_refuses_what_was_not_planned(given):
 @pytest.mark.parametrize("quantity", ["gradient", "gradient_norms", "ggn", "ntk", "sgd_step", "jacobian_gradient", "laplacian_gradient"])
 def test_a_plan_by_folded_parameters_is_refused(quantity):
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double().eval()
-    with pytest.raises(ValueError, match="batch norms multiplied into its weights"):
+    with pytest.raises(ValueError, match="batch norms multiplied in"):
         jac.plan(jac.MLP.from_torch(net), X, quantity=quantity, others=(T,))
 
 

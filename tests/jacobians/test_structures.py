@@ -23,7 +23,8 @@ def module(forward, **parts):
     class Made(nn.Module):
         def __init__(self):
             super().__init__()
-            for name, part in parts.items():
+            for name in list(parts):
+                part = parts.pop(name)  # the class lives until it is collected
                 if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
                     self.register_buffer(name, part)
                 else:
@@ -33,7 +34,7 @@ def module(forward, **parts):
     return Made()
 
 
-def linear(*sizes):
+def layers(*sizes):
     return [nn.Linear(i, o) for i, o in itertools.pairwise(sizes)]
 
 
@@ -42,7 +43,7 @@ def draw(*shape):
 
 
 def residual():
-    a, f, g, b = linear(3, 6, 6, 6, 2)
+    a, f, g, b = layers(3, 6, 6, 6, 2)
     return module(lambda self, x: self.b(torch.tanh(self.a(x)) + self.g(torch.sin(self.f(torch.tanh(self.a(x)))))), a=a, f=f, g=g, b=b)
 
 
@@ -88,7 +89,7 @@ def convex():
 
 
 def fourier():
-    net = nn.Sequential(*[layer for a in linear(8, 6, 2) for layer in (a, nn.Tanh())][:-1])
+    net = nn.Sequential(*[layer for a in layers(8, 6, 2) for layer in (a, nn.Tanh())][:-1])
 
     def forward(self, x):
         z = 2 * torch.pi * x @ self.B
@@ -119,7 +120,7 @@ def batch_norm_last():
 
 
 def centred():
-    net = nn.Sequential(*linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    net = nn.Sequential(*layers(3, 5), nn.Tanh(), nn.Linear(5, 2))
     return module(
         lambda self, x: self.net((x - self.mean) / self.std) * self.factor + 0.5,
         net=net,
@@ -130,7 +131,7 @@ def centred():
 
 
 def tanh_twice():
-    net = nn.Sequential(*linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    net = nn.Sequential(*layers(3, 5), nn.Tanh(), nn.Linear(5, 2))
     return module(lambda self, x: -torch.square(self.net(2 * (x - 0.5))) - x[:, :2] * 3.0, net=net)
 
 
@@ -188,9 +189,26 @@ def built(make, dtype=torch.float64):
     return make().to(dtype)
 
 
+class Plain(nn.Module):
+    """What torch itself differentiates wrongly (LayerNorm, three times) or in single precision (Hardswish), in plain operations."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h):
+        if isinstance(self.layer, nn.Hardswish):
+            return h * (h + 3).clamp(0, 6) / 6
+        c = h - h.mean(-1, keepdim=True)
+        n = c * torch.rsqrt(c.square().mean(-1, keepdim=True) + self.layer.eps)
+        return n if self.layer.weight is None else n * self.layer.weight + self.layer.bias
+
+
 def truth(net, x):
     """x, y, J with a graph, and H, of a batch in float64, by reverse over reverse."""
     x = x.detach().double().requires_grad_()
+    if isinstance(net, nn.Sequential):
+        net = nn.Sequential(*[Plain(layer) if isinstance(layer, nn.LayerNorm | nn.Hardswish) else layer for layer in net])
     y = net(x).reshape(len(x), -1)
     J = torch.stack([torch.autograd.grad(y[:, p].sum(), x, create_graph=True)[0] for p in range(y.shape[1])], 1)
 
@@ -425,7 +443,7 @@ class TestStacks:
     def nets(self):
         return [
             jac.MLP.random(widths=[3, 4, 2], seed=1, dtype=torch.float64),
-            built(lambda: nn.Sequential(*linear(3, 5), nn.ReLU(), nn.Linear(5, 2))),
+            built(lambda: nn.Sequential(*layers(3, 5), nn.Tanh(), nn.Linear(5, 2))),
             built(residual),
         ]
 
