@@ -14,6 +14,9 @@ import jacobians as jac
 from jacobians.network.from_torch import network_of
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")  # Own has a leaky ReLU
+
+
 def small():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()

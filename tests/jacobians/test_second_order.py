@@ -415,6 +415,7 @@ def test_nothing_is_recorded_unless_asked_for():
         assert not t.requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")
 def test_an_input_that_is_not_finite_has_no_derivatives():
     mlp, x = network((3, 6, 5, 2), batch=20, bias=True, activation="relu")
     x[3, 1] = torch.inf
