@@ -191,7 +191,7 @@ def _log_cosh(z: Tensor) -> Tensor:
 
 def _hardswish(z: Tensor) -> Tensor:
     near = z.clamp(-3, 3)  # torch's own overflows far out, and has its constants in single precision
-    return torch.where(z < 3, near * (near / 6 + 0.5), z)
+    return torch.where(z <= -3, 0.0, torch.where(z < 3, near * (near / 6 + 0.5), z))
 
 
 def _inside(z: Tensor, least: float, most: float) -> Tensor:

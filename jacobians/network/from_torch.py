@@ -226,7 +226,8 @@ class Chain:
         refuse_all_extras(module)
         if (kind := self._fingerprint.changed_children()) is not None:
             raise Changed(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")
-        now = read(module)
+        now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]  # compared with the module as well
+        assert now is not None
         if not isinstance(now, Chain):
             raise Changed(f"the {type(module).__name__} is no chain any more: {now.reason}; {_WRAP_AGAIN}")
         if now._description() != self._description():

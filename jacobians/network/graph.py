@@ -24,6 +24,7 @@ from jacobians.network.from_torch import (
     refuse_training,
     trace,
 )
+from jacobians.network.mlp import MLP
 from jacobians.network.steps import (
     COSINE,
     Affine,
@@ -112,10 +113,10 @@ class Graph:
         if module is None:
             raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
         try:
-            now = Graph(module, self.reason)
+            now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]  # compared with the module as well
         except (TypeError, ValueError, LookupError, RuntimeError) as error:
             raise Changed(f"the {type(module).__name__} is another network since it was wrapped: {error}; wrap it again") from None
-        if now.description() != self.description():
+        if not isinstance(now, Graph) or now.description() != self.description():
             raise Changed(
                 f"the {type(module).__name__} computes something else since it was wrapped; wrap the module again with MLP.from_torch"
             )
@@ -140,6 +141,8 @@ class Graph:
         if not self.D:
             raise ValueError("no Linear layer or matrix tells the width of x")
         (first, *_), _ = self.read()
+        if first.is_meta:
+            raise ValueError("it is on the meta device and has no numbers")
         values = self.evaluate(torch.zeros(1, self.D, dtype=first.dtype, device=first.device))
         self.P = values[-1].shape[-1]
         wide = [values[i].shape[-1] for i, step in enumerate(self.steps, start=1) if isinstance(step, Affine) and i < len(self.steps)]

@@ -1,16 +1,12 @@
 """Torch modules: what is accepted computes what the module computes, now and after every change; anything else is refused by name."""
 
-import copy
-import pickle
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations
 
 import jacobians as jac
-from jacobians.network.from_torch import Scaled
 from tests import oracles
 
 

@@ -13,7 +13,6 @@ from torch import nn
 import jacobians as jac
 from jacobians.network.from_torch import network_of
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")  # Own has a leaky ReLU
 
 

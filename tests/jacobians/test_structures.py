@@ -190,7 +190,7 @@ def built(make, dtype=torch.float64):
 
 
 class Plain(nn.Module):
-    """What torch itself differentiates wrongly (LayerNorm, three times) or in single precision (Hardswish), in plain operations."""
+    """What torch itself differentiates wrongly (LayerNorm, three times) or in single precision (CELU, Hardswish), in plain operations."""
 
     def __init__(self, layer):
         super().__init__()
@@ -199,6 +199,8 @@ class Plain(nn.Module):
     def forward(self, h):
         if isinstance(self.layer, nn.Hardswish):
             return h * (h + 3).clamp(0, 6) / 6
+        if isinstance(self.layer, nn.CELU):
+            return torch.where(h > 0, h, self.layer.alpha * torch.expm1(h.clamp_max(0) / self.layer.alpha))
         c = h - h.mean(-1, keepdim=True)
         n = c * torch.rsqrt(c.square().mean(-1, keepdim=True) + self.layer.eps)
         return n if self.layer.weight is None else n * self.layer.weight + self.layer.bias
@@ -208,7 +210,7 @@ def truth(net, x):
     """x, y, J with a graph, and H, of a batch in float64, by reverse over reverse."""
     x = x.detach().double().requires_grad_()
     if isinstance(net, nn.Sequential):
-        net = nn.Sequential(*[Plain(layer) if isinstance(layer, nn.LayerNorm | nn.Hardswish) else layer for layer in net])
+        net = nn.Sequential(*[Plain(layer) if isinstance(layer, nn.LayerNorm | nn.CELU | nn.Hardswish) else layer for layer in net])
     y = net(x).reshape(len(x), -1)
     J = torch.stack([torch.autograd.grad(y[:, p].sum(), x, create_graph=True)[0] for p in range(y.shape[1])], 1)
 
