@@ -64,7 +64,7 @@ def laplacian(
     """
     if isinstance(mlp, Stack):
         return mlp.each(lambda net: laplacian(net, x, weights, method, create_graph=create_graph))
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)  # which does not keep a module alive that is made in the call
     if not ordinary(x):
         frame = frame_of(mlp, x)
         y, J, lap = laplacian(mlp, frame.x, weights, method, create_graph=create_graph)
@@ -156,7 +156,7 @@ def hessian_diagonal(
     """
     if isinstance(mlp, Stack):
         return mlp.each(lambda net: hessian_diagonal(net, x, method, create_graph=create_graph))
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)  # which does not keep a module alive that is made in the call
     if not ordinary(x):
         frame = frame_of(mlp, x)
         return frame.rows(hessian_diagonal(mlp, frame.x, method, create_graph=create_graph), 1)

@@ -75,7 +75,8 @@ class Tape:
         for step, p, y in zip(self._graph.steps, self._tensors, self._values[1:], strict=True):
             if not step.bends:
                 raise ValueError("a softmax in the network has no second derivative here; leave it out, and take it of the result")
-            h, T, q = ([of[i] for i in step.inputs] for of in (self._values, tangents, bent))
+            h, T = ([of[i] for i in step.inputs] for of in (self._values, tangents))
+            q = [bent[i] for i in step.inputs]
             new = step.bend(p, h, y, T, pair)
             there = next((t for t in q if t is not None), None)
             if there is not None:

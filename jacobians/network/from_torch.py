@@ -453,7 +453,7 @@ class _OfModule(MLP):
 _wrapped: dict[int, tuple[weakref.ref[nn.Module], MLP]] = {}
 
 
-def network_of(net: MLP | nn.Module) -> MLP:
+def network_of(net: object) -> MLP:
     """Return a network as it is, and that of a module: made at the first call and found again as long as the module lives."""
     if type(net) is MLP:
         return net

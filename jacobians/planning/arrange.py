@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -83,7 +83,8 @@ class Frame:
 def frame_of(mlp: MLP, x: Any) -> Frame:
     """Describe the form of an input, refusing one that cannot be put into one tensor."""
     if not isinstance(x, tuple | list) or not any(isinstance(t, Tensor) for t in x):
-        dense("x", x)
+        dense("x", x)  # pyright: ignore[reportArgumentType]  # refuses what is no tensor
+        assert isinstance(x, Tensor)
         at = max(0, x.ndim - 1) if x.ndim < 3 or not mlp.flattens else _image(mlp, x)
         event = tuple(x.shape[at:])
         flat = x if x.ndim < 3 else x.reshape(*((prod(x.shape[:at]),) if at else ()), prod(event))
@@ -153,15 +154,15 @@ def select(mlp: MLP, frame: Frame, wrt: Any) -> Selection:
     names = mlp.inputs.names if mlp.inputs else ()
     alone = isinstance(wrt, str) or is_integer(wrt)
     if frame.several:
-        what, known = "inputs", {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(frame.events))}}
+        what, known = "inputs", cast("dict[Any, int]", {name: i for i, name in enumerate(names)} | {i: i for i in range(len(frame.events))})
     else:
         if len(frame.events[0]) != 1:
             raise ValueError("wrt picks columns of x of shape (…, D), and x is an image; flatten it first, or leave out wrt")
-        what, known = "columns", {i: i for i in range(frame.x.shape[-1])}
+        what, known = "columns", cast("dict[Any, int]", {i: i for i in range(frame.x.shape[-1])})
     if isinstance(wrt, slice) and not frame.several:
         picked: list[Any] = list(known)[wrt]
     elif alone or isinstance(wrt, list | tuple | range):
-        picked = [wrt] if alone else list(wrt)
+        picked = [wrt] if alone else list(wrt)  # pyright: ignore[reportArgumentType]
     else:
         kinds = "numbers or names of inputs" if frame.several else "a number, a slice or a list of columns"
         raise TypeError(f"wrt must be {kinds}, got {wrt!r}")

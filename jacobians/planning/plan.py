@@ -507,7 +507,7 @@ MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or 
 def compute_cached(
     mlp: MLP | nn.Module | Stack,
     quantity: str,
-    inputs: tuple[Tensor, ...],
+    inputs: tuple[Any, ...],  # x in any form
     method: str,
     request: Request,
     loss: str | Loss | None = None,
