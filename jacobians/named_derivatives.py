@@ -71,14 +71,14 @@ def derivatives(
     if isinstance(x, Tensor) and not x.ndim:
         problem_of(mlp, x)  # refuses it
     if isinstance(x, Sequence):
+        if mlp.inputs is not None and len(x) != len(mlp.inputs.order):
+            raise ValueError(f"the network takes {len(mlp.inputs.order)} inputs, got {len(x)}; pass one tensor for each")
         x, counts, shape = _joined(mlp, tuple(x))
     else:
         dense("x", x)
         counts, shape = (x.shape[-1],), x.shape[:-1]
     columns = _columns(_tuple("inputs", inputs) or _parameters(mlp, len(counts)), counts)
     if mlp.inputs is not None and len(counts) > 1:  # the module puts its arguments together in an order of its own
-        if len(counts) != len(mlp.inputs.order):
-            raise ValueError(f"the network takes {len(mlp.inputs.order)} inputs, got {len(counts)}; pass one tensor for each")
         ends = list(accumulate(counts))
         places = [c for i in mlp.inputs.order for c in range(ends[i] - counts[i], ends[i])]
         x, columns = x[..., places], tuple(columns[c] for c in places)

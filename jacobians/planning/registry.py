@@ -229,7 +229,7 @@ def register_quantity(quantity: Quantity) -> Quantity:
 
 
 def quantities() -> tuple[Quantity, ...]:
-    """Return the registered quantities, the Jacobian first.
+    """Return the registered quantities by name, the Jacobian first.
 
     Returns:
         The quantities.
@@ -238,7 +238,7 @@ def quantities() -> tuple[Quantity, ...]:
         >>> [quantity.name for quantity in quantities()][:3]
         ['jacobian', 'derivatives', 'ggn']
     """
-    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
+    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: (quantity.name != JACOBIAN, quantity.name)))
 
 
 def find_quantity(name: str) -> Quantity:
