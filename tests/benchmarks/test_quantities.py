@@ -94,7 +94,7 @@ class TestDerivativesByName:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (('"u_x0"', '"u_x2"'), "unknown input 'x2': did you mean"),
+            (('"u_x0"', '"u_x2"'), "unknown input 'x2'; choose from x0, x1"),
             (('quantity = "derivatives"', 'quantity = "hessian"'), "'asked' names derivatives, and the quantity is hessian"),
             (('["u_x0"]', '"u_x0"'), "asked: expected a list of names such as"),
         ],
