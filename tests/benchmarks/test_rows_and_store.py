@@ -108,7 +108,8 @@ class TestCsv:
         assert path.read_bytes() == content
 
     @pytest.mark.parametrize(
-        ("version", "first_later", "blocks"), [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6), (4, "asked", 6), (5, "block_loops_s", 6)]
+        ("version", "first_later", "blocks"),
+        [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6), (4, "asked", 6), (5, "block_loops_s", 6)],
     )
     def test_older_schemas_are_still_read(self, tmp_path, version, first_later, blocks):
         path = tmp_path / "a.csv"
