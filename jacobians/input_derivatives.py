@@ -16,7 +16,9 @@ from jacobians.kernels.native import second_order as native
 from jacobians.kernels.native.runner import ready
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
+from jacobians.network.stack import Stack
 from jacobians.planning import transforms
+from jacobians.planning.arrange import frame_of, ordinary
 from jacobians.planning.inputs import dense, problem_of, warn_of_straight
 from jacobians.planning.plan import compute_cached, jacobian
 from jacobians.planning.registry import NotPlain, Request
@@ -26,8 +28,8 @@ from jacobians.quantities.laplacian import bends
 
 
 def laplacian(
-    mlp: MLP | nn.Module,
-    x: Tensor,
+    mlp: MLP | nn.Module | Stack,
+    x: Tensor | Sequence[Tensor],
     weights: Tensor | Sequence[float] | Sequence[Sequence[float]] | None = None,
     method: str = "auto",
     *,
@@ -37,7 +39,7 @@ def laplacian(
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         weights: w of shape (D,), all ones by default; e.g. `[1, 0]` for `∂²y/∂x_0²` alone. Of shape (M, D) for M such sums at once.
         method: `"auto"`, `"forward"`, or a full method name.
         create_graph: Whether the three can be back-propagated through to the parameters and to x.
@@ -60,7 +62,13 @@ def laplacian(
     Source:
         Li et al., Forward Laplacian, Nature Machine Intelligence 6 (2024), arXiv 2307.08214.
     """
-    mlp = network_of(mlp)
+    if isinstance(mlp, Stack):
+        return mlp.each(lambda net: laplacian(net, x, weights, method, create_graph=create_graph))
+    _kept, mlp = mlp, network_of(mlp)  # which does not keep a module alive that is made in the call
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        y, J, lap = laplacian(mlp, frame.x, weights, method, create_graph=create_graph)
+        return frame.rows(y), frame.rows(J, 1), frame.rows(lap)
     D = _features(mlp, x)
     directions = x.new_ones(1, D) if weights is None else torch.as_tensor(weights, dtype=x.dtype, device=x.device)
     one = directions.ndim == 1 or weights is None
@@ -71,7 +79,7 @@ def laplacian(
 
 
 @transforms.in_own_precision
-def jacobian_loss(mlp: MLP | nn.Module, x: Tensor, target: Tensor | None = None) -> Tensor:
+def jacobian_loss(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], target: Tensor | None = None) -> Tensor:
     """Compute `mean((J - target)²)`, to be back-propagated through: a Jacobian regulariser, or with a target Sobolev training.
 
     On the CPU it is computed with all its derivatives in one pass, a few samples at a time, and J is never formed; elsewhere through
@@ -79,7 +87,7 @@ def jacobian_loss(mlp: MLP | nn.Module, x: Tensor, target: Tensor | None = None)
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         target: Of the shape of J, (P, D) or (N, P, D); zeros by default. It is a constant.
 
     Returns:
@@ -99,6 +107,9 @@ def jacobian_loss(mlp: MLP | nn.Module, x: Tensor, target: Tensor | None = None)
         Rifai et al., Contractive auto-encoders (2011); Czarnecki et al., Sobolev training for neural networks (2017).
     """
     mlp = network_of(mlp)
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        return jacobian_loss(mlp, frame.x, None if target is None else frame.join("target", target, mlp.P))
     problem = problem_of(mlp, x)
     if target is not None:
         if not isinstance(target, Tensor):
@@ -120,12 +131,14 @@ def jacobian_loss(mlp: MLP | nn.Module, x: Tensor, target: Tensor | None = None)
     return (J if target is None else J - target).square().mean()
 
 
-def hessian_diagonal(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+def hessian_diagonal(
+    mlp: MLP | nn.Module | Stack, x: Tensor | Sequence[Tensor], method: str = "auto", *, create_graph: bool = False
+) -> Tensor:
     """Compute `∂²y_p/∂x_d²` for every d: D Laplacians of one direction each.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         method: `"auto"`, `"forward"`, or a full method name of the Laplacian.
         create_graph: Whether the result can be back-propagated through.
 
@@ -141,17 +154,22 @@ def hessian_diagonal(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, c
         >>> hessian_diagonal(mlp, torch.zeros(2))
         tensor([[4., 1.]])
     """
-    mlp = network_of(mlp)
+    if isinstance(mlp, Stack):
+        return mlp.each(lambda net: hessian_diagonal(net, x, method, create_graph=create_graph))
+    _kept, mlp = mlp, network_of(mlp)  # which does not keep a module alive that is made in the call
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        return frame.rows(hessian_diagonal(mlp, frame.x, method, create_graph=create_graph), 1)
     every = torch.eye(_features(mlp, x), dtype=x.dtype, device=x.device)
     return compute_cached(mlp, "laplacian", (x, every), method, Request(create_graph=create_graph))[2]
 
 
-def hessian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+def hessian(mlp: MLP | nn.Module | Stack, x: Tensor | Sequence[Tensor], method: str = "auto", *, create_graph: bool = False) -> Tensor:
     """Compute `H[..., p, d, e] = ∂²y_p/∂x_d∂x_e`.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         method: `"auto"`, `"symmetric"`, `"forward-over-reverse"`, or a full method name.
         create_graph: Whether H can be back-propagated through.
 
@@ -173,12 +191,12 @@ def hessian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_gra
 
 
 @transforms.in_own_precision
-def jvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
+def jvp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], v: Tensor, *, create_graph: bool = False) -> Tensor:
     """Push a tangent of x forward: `u = J v`, at the cost of a second evaluation.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         v: Tangent of the shape of x.
         create_graph: Whether u can be back-propagated through.
 
@@ -195,18 +213,21 @@ def jvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, *, create_graph: bool = Fals
         tensor([12.])
     """
     mlp = network_of(mlp)
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        return frame.rows(jvp(mlp, frame.x, frame.join("v", v), create_graph=create_graph))
     _like(mlp, x, "v", v, "D")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pushforward(mlp, x, v)
 
 
 @transforms.in_own_precision
-def vjp(mlp: MLP | nn.Module, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
+def vjp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], u: Tensor, *, create_graph: bool = False) -> Tensor:
     """Pull a cotangent of y back: `w = Jᵀ u`, at about the cost of two evaluations.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         u: Cotangent of shape (P,) or (N, P).
         create_graph: Whether w can be back-propagated through.
 
@@ -223,18 +244,21 @@ def vjp(mlp: MLP | nn.Module, x: Tensor, u: Tensor, *, create_graph: bool = Fals
         tensor([20., 10.])
     """
     mlp = network_of(mlp)
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        return frame.rows(vjp(mlp, frame.x, frame.flat(u), create_graph=create_graph), 1)
     _like(mlp, x, "u", u, "P")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pullback(mlp, x, u)
 
 
 @transforms.in_own_precision
-def hvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+def hvp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
     """Multiply the Hessian with a vector, `H v`, without H: the derivative of the pullback along v.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         v: Of the shape of x.
         u: Cotangent of y, (P,) or (N, P), for the Hessian of `u · y` alone.
         create_graph: Whether the result can be back-propagated through.
@@ -255,6 +279,9 @@ def hvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, u: Tensor | None = None, *, 
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
     mlp = network_of(mlp)
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        return frame.rows(hvp(mlp, frame.x, frame.join("v", v), None if u is None else frame.flat(u), create_graph=create_graph), 1)
     _like(mlp, x, "v", v, "D")
     if u is not None:
         _like(mlp, x, "u", u, "P")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def derivatives(
     `laplacian(u)` and `bilaplacian(u)` are the sums over all inputs.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (…, D); or a tuple of tensors, each (N,) or (N, d_i), whose columns in this order are the inputs.
         names: What to compute.
         method: `"auto"`, `"taylor"`, or a full method name.
@@ -66,15 +67,21 @@ def derivatives(
     """
     if isinstance(names, str):
         raise TypeError(f"names must be a list of names, got the text {names!r}; write [{names!r}]")
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)  # which does not keep a module alive that is made in the call
     if isinstance(x, Tensor) and not x.ndim:
         problem_of(mlp, x)  # refuses it
     if isinstance(x, Sequence):
+        if mlp.inputs is not None and len(x) != len(mlp.inputs.order):
+            raise ValueError(f"the network takes {len(mlp.inputs.order)} inputs, got {len(x)}; pass one tensor for each")
         x, counts, shape = _joined(mlp, tuple(x))
     else:
         dense("x", x)
         counts, shape = (x.shape[-1],), x.shape[:-1]
     columns = _columns(_tuple("inputs", inputs) or _parameters(mlp, len(counts)), counts)
+    if mlp.inputs is not None and len(counts) > 1:  # the module puts its arguments together in an order of its own
+        ends = list(accumulate(counts))
+        places = [c for i in mlp.inputs.order for c in range(ends[i] - counts[i], ends[i])]
+        x, columns = x[..., places], tuple(columns[c] for c in places)
     names = tuple(names)
     asked = _asked(names, columns, _tuple("outputs", outputs), mlp.P)
     flat = x.reshape(-1, len(columns)) if x.ndim > 2 else x
@@ -120,7 +127,8 @@ def _parameters(mlp: MLP, count: int) -> tuple[str, ...]:
     """Name inputs as the parameters of the module's `forward`, where several are given; one is x."""
     if count == 1:
         return ("x",)
-    module = mlp._chain and mlp._chain.module()  # pyright: ignore[reportPrivateUsage]
+    chain = mlp._chain  # pyright: ignore[reportPrivateUsage]
+    module = chain.module() if chain else None
     names = tuple(inspect.signature(module.forward).parameters) if module else ()
     if len(names) != count:
         raise ValueError(f"{count} inputs have no names; pass e.g. inputs=({', '.join(repr(n) for n in ('t', *'xyz')[:count])})")

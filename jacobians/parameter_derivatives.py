@@ -5,7 +5,7 @@ Plans are kept with the network, as for the Jacobian, so a second call of the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
+from jacobians.planning.arrange import frame_of, ordinary
 from jacobians.planning.inputs import check_inputs, not_folded, problem_of
 from jacobians.planning.plan import compute_cached
 from jacobians.planning.registry import NotPlain, Request, find_method
@@ -29,7 +30,7 @@ from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_eac
 
 def gradient(
     mlp: MLP | nn.Module,
-    x: Tensor,
+    x: Tensor | Sequence[Tensor],
     target: Tensor,
     loss: str | Loss = "mse",
     method: str = "auto",
@@ -43,7 +44,7 @@ def gradient(
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
         loss: A name with torch's defaults, or a `Loss` with its reduction and scale.
         method: `"auto"`, `"reverse"`, or a full method name.
@@ -72,7 +73,10 @@ def gradient(
         raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     request = Request(inputs=inputs, create_graph=create_graph)
     if max_bytes is not None:
-        return Gradient(_bounded(network_of(mlp), x, target, loss_of(loss), method, request, max_bytes), inputs)
+        mlp = network_of(mlp)
+        frame = frame_of(mlp, x)
+        found = _bounded(mlp, frame.x, frame.flat(target), loss_of(loss), method, request, max_bytes)
+        return Gradient(frame.last(found) if inputs else found, inputs)
     return Gradient(compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
@@ -103,12 +107,14 @@ def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, reque
 
 
 @transforms.in_own_precision
-def per_sample_gradients(mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:
+def per_sample_gradients(
+    mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], target: Tensor, loss: str | Loss = "mse"
+) -> PerSampleGradients:
     """Compute the gradient of every sample's own loss, as if it were a batch of one: `C_l[n] ⊗ h_{l-1}[n]`.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (N, D).
+        x: Input of shape (N, D), or in another form that `jacobian` takes.
         target: Of the shape of y, or class indices (N,).
         loss: A name, or a `Loss`.
 
@@ -126,17 +132,23 @@ def per_sample_gradients(mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: 
         [(5, 3, 2), (5, 1, 3)]
     """
     mlp, rule = network_of(mlp), loss_of(loss)
+    if not ordinary(x):
+        frame = frame_of(mlp, x)
+        found = per_sample_gradients(mlp, frame.x, frame.flat(target), rule)
+        return PerSampleGradients(tuple(map(frame.rows, found.weights)), tuple(None if b is None else frame.rows(b) for b in found.biases))
     _described(mlp, x, "gradient_norms", target, loss=rule)
     with torch.set_grad_enabled(transforms.active()):
         return gradients_of_each(mlp, x, target, rule)
 
 
-def per_sample_gradient_norms(mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss = "mse", method: str = "auto") -> Tensor:
+def per_sample_gradient_norms(
+    mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], target: Tensor, loss: str | Loss = "mse", method: str = "auto"
+) -> Tensor:
     """Compute the norm of the gradient of every sample's own loss, without forming it: `‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)`.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (N, D).
+        x: Input of shape (N, D), or in another form that `jacobian` takes.
         target: Of the shape of y, or class indices (N,).
         loss: A name, or a `Loss`.
         method: `"auto"`, `"reverse"`, or a full method name.
@@ -161,12 +173,12 @@ def per_sample_gradient_norms(mlp: MLP | nn.Module, x: Tensor, target: Tensor, l
 
 
 @transforms.in_own_precision
-def parameter_jacobian(mlp: MLP | nn.Module, x: Tensor) -> ParameterJacobian:
+def parameter_jacobian(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor]) -> ParameterJacobian:
     """Compute the Jacobian with respect to the parameters, as its factors.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D); a single x counts as a batch of one.
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes; samples are rows here, a single x one row.
 
     Returns:
         The factors: `N Σ (P out_l + in_l)` numbers instead of `N P Σ out_l in_l`.
@@ -182,6 +194,7 @@ def parameter_jacobian(mlp: MLP | nn.Module, x: Tensor) -> ParameterJacobian:
         ((5, 2, 122), (5, 2))
     """
     mlp = network_of(mlp)
+    x = x if ordinary(x) else frame_of(mlp, x).x
     problem_of(mlp, x)
     not_folded(mlp)
     with torch.set_grad_enabled(transforms.active()):
@@ -221,13 +234,13 @@ def ntk(mlp: MLP | nn.Module, x1: Tensor, x2: Tensor | None = None, *, trace: bo
 
 
 def ggn_product(
-    mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss, v: Tensor | Any, method: str = "auto"
+    mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], target: Tensor, loss: str | Loss, v: Tensor | Any, method: str = "auto"
 ) -> tuple[Tensor, ...]:
     """Multiply a vector with the Gauss-Newton matrix of a loss, `G v = Fᵀ (∇²_y L) F v`, without the matrix.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in another form that `jacobian` takes.
         target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
         loss: A name with torch's defaults, or a `Loss`.
         v: One tensor per parameter, in the order of `mlp.parameters()`, or all of them in one vector.
@@ -250,13 +263,12 @@ def ggn_product(
         Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
     """
     mlp = network_of(mlp)
-    vector = v if isinstance(v, Tensor) else _flat(mlp, x, v)
+    vector = v if isinstance(v, Tensor) else _flat(mlp, v)
     return compute_cached(mlp, "ggn", (x, target, vector), method, Request(), loss)
 
 
-def _flat(mlp: MLP, x: Tensor, parts: Iterable[Tensor]) -> Tensor:
+def _flat(mlp: MLP, parts: Iterable[Tensor]) -> Tensor:
     """Put one tensor per parameter into one vector."""
-    problem_of(mlp, x)
     given, wanted = list(parts), [tuple(p.shape) for p in mlp.parameters()]
     shapes = [tuple(getattr(part, "shape", ())) for part in given]
     if shapes != wanted or not all(isinstance(part, Tensor) for part in given):

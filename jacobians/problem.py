@@ -70,6 +70,7 @@ class Problem:
         dtype: Name of the floating-point type, e.g. `"float32"`.
         device: Torch device, e.g. `"cpu"` or `"cuda"`.
         quantity: What is computed, e.g. `"gradient"`.
+        structure: Why the network is no chain of layers, and is computed step by step; empty for a chain.
         loss: The text of the loss, e.g. `"mse"` or `"l1(reduction=sum)"`, of quantities that have one.
         asked: The derivatives that are asked for, of the quantity of that name, e.g. `"y y_x0 y_{x0,x0}"`.
 
@@ -93,6 +94,7 @@ class Problem:
     quantity: str = "jacobian"
     loss: str | None = None
     asked: str | None = None
+    structure: str = ""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""

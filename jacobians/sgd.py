@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import starmap
 
 import torch
@@ -14,6 +15,7 @@ from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.parameter_derivatives import gradient
 from jacobians.planning import transforms
+from jacobians.planning.arrange import frame_of, ordinary
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.plan import MOST_PLANS, look
 from jacobians.planning.registry import NotPlain, Stale
@@ -91,7 +93,7 @@ class SGD:
                     g = g.add(p, alpha=self.weight_decay)
                 p.add_(v.mul_(self.momentum).add_(g) if self.momentum else g, alpha=-self.lr)
 
-    def minimize(self, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> Tensor:
+    def minimize(self, x: Tensor | Sequence[Tensor], target: Tensor, loss: str | Loss = "mse") -> Tensor:
         """Take one step on a batch: the gradient, and the update with it, in one call of the kernel where there is one.
 
         Args:
@@ -113,6 +115,9 @@ class SGD:
             >>> mlp.weights[0]
             tensor([[1.]])
         """
+        if not ordinary(x):
+            frame = frame_of(self.mlp, x)
+            x, target = frame.x, frame.flat(target)
         key = (loss if isinstance(loss, str) else loss_of(loss), look(x), look(target))
         if key not in self._kernels:
             while len(self._kernels) >= MOST_PLANS:

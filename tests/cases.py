@@ -38,6 +38,8 @@ SETTINGS = (
     "gelu(approximate='tanh')",
     "elu(alpha=0.5)",
     "sine(omega=3.0)",
+    "celu(alpha=0.5)",
+    "hardtanh(min_val=-0.5, max_val=2.0)",
     "relu(scale=5.0)",
     "identity(scale=0.5)",
 )

@@ -49,6 +49,12 @@ def _gelu_tanh_slope(z):
     return 0.5 * (1 + np.tanh(u)) + 0.5 * z / np.cosh(u) ** 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
 
 
+def _mish_slope(z):
+    e = np.exp(z)
+    return e * (4 * (z + 1) + 4 * e**2 + e**3 + e * (4 * z + 6)) / (2 * e + e**2 + 2) ** 2
+
+
+_SELU = 1.0507009873554805
 NUMPY = {
     "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
     "sigmoid": (_sigmoid, lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
@@ -69,6 +75,19 @@ NUMPY = {
     "sine(omega=3.0)": (lambda z: np.sin(3 * z), lambda z: 3 * np.cos(3 * z)),
     "softsign": (lambda z: z / (1 + np.abs(z)), lambda z: 1 / (1 + np.abs(z)) ** 2),
     "exp": (np.exp, np.exp),
+    "mish": (lambda z: z * np.tanh(np.log1p(np.exp(z))), lambda z: _mish_slope(z)),
+    "selu": (
+        lambda z: _SELU * np.where(z > 0, z, 1.6732632423543772 * np.expm1(z)),
+        lambda z: _SELU * np.where(z > 0, 1, 1.6732632423543772 * np.exp(z)),
+    ),
+    "celu": (lambda z: np.where(z > 0, z, np.expm1(z)), lambda z: np.where(z > 0, 1.0, np.exp(z))),
+    "celu(alpha=0.5)": (lambda z: np.where(z > 0, z, 0.5 * np.expm1(2 * z)), lambda z: np.where(z > 0, 1.0, np.exp(2 * z))),
+    "relu6": (lambda z: np.clip(z, 0, 6), lambda z: 1.0 * ((z > 0) & (z < 6))),
+    "hardtanh": (lambda z: np.clip(z, -1, 1), lambda z: 1.0 * (np.abs(z) < 1)),
+    "hardtanh(min_val=-0.5, max_val=2.0)": (lambda z: np.clip(z, -0.5, 2), lambda z: 1.0 * ((z > -0.5) & (z < 2))),
+    "hardswish": (lambda z: z * np.clip(z + 3, 0, 6) / 6, lambda z: np.where(z <= -3, 0, np.where(z < 3, z / 3 + 0.5, 1))),
+    "log_sigmoid": (lambda z: -np.log1p(np.exp(-z)), lambda z: 1 / (1 + np.exp(z))),
+    "log_cosh": (lambda z: np.log(np.cosh(z)), np.tanh),
     "relu(scale=5.0)": (lambda z: 5 * np.maximum(z, 0), lambda z: (z > 0) * 5.0),
     "identity(scale=0.5)": (lambda z: 0.5 * z, lambda z: np.full_like(z, 0.5)),
     "identity": (lambda z: z, np.ones_like),

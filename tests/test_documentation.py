@@ -171,11 +171,12 @@ def test_adding_a_figure_works_as_written(tmp_path):
 
 
 @pytest.mark.needs_compiler
-def test_the_tutorial_runs(capsys):
+@pytest.mark.parametrize(("page", "says"), [("tutorial.md", "predicted"), ("networks.md", "step by step in torch")])
+def test_pages_run(page, says, capsys):
     names = {}
-    for code in blocks(ROOT / "docs" / "tutorial.md", "python"):
-        exec(compile(code, "tutorial.md", "exec"), names)
-    assert "predicted" in capsys.readouterr().out
+    for code in blocks(ROOT / "docs" / page, "python"):
+        exec(compile(code, page, "exec"), names)
+    assert says in capsys.readouterr().out
 
 
 def test_adding_a_sweep_works_as_written(tmp_path):

@@ -152,7 +152,7 @@ def _method(method: Method, device: str) -> Item:
         if reason is not None:
             reasons.append(reason)
             continue
-        # So shallow a network amplifies no rounding, but for derivatives of high order.
+        # So shallow a network amplifies no rounding, but a derivative that is asked for by name may be small itself.
         ref = oracle.reference(here, "xavier", 0, amplifies=here.quantity == "derivatives")
         try:
             with warnings.catch_warnings():

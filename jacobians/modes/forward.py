@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacobians.modes.scaling import scale
+from jacobians.modes import steps
+from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 
-_ALL = slice(None)
 
-
-def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: slice = _ALL) -> tuple[Tensor | None, Tensor]:
+def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Columns = ALL) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the right: `T_1 = S_1 W_1`, `T_l = S_l (W_l T_{l-1})`.
 
     The tangents are kept transposed, one row per input coordinate: a batch of them is then a plain matrix of N·D rows,
@@ -41,6 +40,8 @@ def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: sl
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.1.
     """
     mlp = network_of(mlp)
+    if mlp.graph is not None:
+        return steps.forward(mlp.graph, x, value, columns)
     T: Tensor | None = None
     y: Tensor | None = None
     for W, y, s in mlp.layers(x, value=value):  # noqa: B007 - the last value is y
@@ -61,6 +62,9 @@ def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: sl
     return (y if value else None), T.mT
 
 
-@register("forward:eager", hand_written=True, differentiable=True, summary="tangents pushed layer by layer, in torch")
+@register(
+    "forward:eager", hand_written=True, differentiable=True, options=("wrt", "steps"), summary="tangents pushed layer by layer, in torch"
+)
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    return Computation(run=lambda x: forward(mlp, x, value=request.value))
+    columns = index_of(request.wrt)
+    return Computation(run=lambda x: forward(mlp, x, value=request.value, columns=columns))

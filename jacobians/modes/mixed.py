@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacobians.modes import steps
 from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.modes.forward import forward
 from jacobians.modes.reverse import reverse
-from jacobians.modes.scaling import scale
+from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP, Layer
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 
 
-def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Columns = ALL) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` in the order with the fewest operations.
 
     With a layer narrower than both D and P the products meet there: the part above it is computed as in reverse mode, the
@@ -27,6 +28,7 @@ def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tens
         mlp: The network.
         x: Input of shape (D,) or (N, D).
         value: Whether to return `y` as well.
+        columns: Which columns of J to compute; all by default.
 
     Returns:
         `(y, J)`: y of shape (P,) or (N, P), or `None`; J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`, possibly
@@ -42,12 +44,17 @@ def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tens
         Naumann, Optimal Jacobian accumulation and Jacobian chaining, arXiv 2406.11862.
     """
     mlp = network_of(mlp)
-    order = known_bracketing(mlp.widths, x.ndim == 2, not all(rule.linear for rule in mlp.activations[:-1]))
+    if mlp.graph is not None:
+        return steps.cheapest(mlp.graph, x, value, columns)
+    widths = mlp.widths if columns is ALL else (len(range(mlp.D)[columns]) if isinstance(columns, slice) else len(columns), *mlp.widths[1:])
+    order = known_bracketing(widths, x.ndim == 2, not all(rule.linear for rule in mlp.activations[:-1]))
     if order.mode == "reverse":
-        return reverse(mlp, x, value=value)
+        return reverse(mlp, x, value=value, columns=columns)
     if order.mode == "forward":
-        return forward(mlp, x, value=value)
+        return forward(mlp, x, value=value, columns=columns)
     tape = list(mlp.layers(x, value=value))
+    if columns is not ALL:
+        tape[0] = tape[0]._replace(weight=tape[0].weight[:, columns])
     assert order.tree is not None
     J = multiply(order.tree, tape)
     last = tape[-1]
@@ -78,6 +85,9 @@ def multiply(tree: Split, tape: Sequence[Layer]) -> Tensor:
     return left @ right
 
 
-@register("mixed:eager", hand_written=True, differentiable=True, summary="the cheapest order of products, in torch")
+@register(
+    "mixed:eager", hand_written=True, differentiable=True, options=("wrt", "steps"), summary="the cheapest order of products, in torch"
+)
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    return Computation(run=lambda x: mixed(mlp, x, value=request.value))
+    columns = index_of(request.wrt)
+    return Computation(run=lambda x: mixed(mlp, x, value=request.value, columns=columns))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from jacobians.modes.scaling import scale
+from jacobians.modes import steps
+from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 
 
-def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Columns = ALL) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the left: `C_L = W_{L+1}`, `C_{l-1} = (C_l S_l) W_l`.
 
     A batch of cotangents is a matrix of N·P rows: a layer is one large matrix product with the shared weight. Costs
@@ -21,6 +22,7 @@ def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Te
         mlp: The network.
         x: Input of shape (D,) or (N, D).
         value: Whether to return `y` as well.
+        columns: Which columns of J to compute; all by default.
 
     Returns:
         `(y, J)`: y of shape (P,) or (N, P), or `None`; J of shape (P, D) or (N, P, D), `J[..., p, d] = ∂y_p/∂x_d`.
@@ -36,7 +38,11 @@ def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Te
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.2.
     """
     mlp = network_of(mlp)
+    if mlp.graph is not None:
+        return steps.reverse(mlp.graph, x, value, columns)
     tape = list(mlp.layers(x, value=value))
+    if columns is not ALL:
+        tape[0] = tape[0]._replace(weight=tape[0].weight[:, columns])
     C, y, s = tape[-1]
     if s is not None:
         C = C * s[..., :, None]  # ψ' scales the rows: (..., P, K)
@@ -53,6 +59,13 @@ def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Te
     return (y if value else None), C
 
 
-@register("reverse:eager", hand_written=True, differentiable=True, summary="cotangents pulled back over a tape of slopes, in torch")
+@register(
+    "reverse:eager",
+    hand_written=True,
+    differentiable=True,
+    options=("wrt", "steps"),
+    summary="cotangents pulled back over a tape of slopes, in torch",
+)
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    return Computation(run=lambda x: reverse(mlp, x, value=request.value))
+    columns = index_of(request.wrt)
+    return Computation(run=lambda x: reverse(mlp, x, value=request.value, columns=columns))

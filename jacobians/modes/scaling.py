@@ -1,11 +1,24 @@
-"""The product with a diagonal matrix, which is a scaling and never a matrix product."""
+"""The product with a diagonal matrix, which is a scaling and never a matrix product; and some columns of a first weight."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from jacobians.planning import transforms
+
+Columns = slice | list[int]
+ALL = slice(None)
+
+
+def index_of(columns: Sequence[int]) -> Columns:
+    """Return what indexes columns: a slice, which copies nothing, where they stand side by side; no columns stand for all."""
+    first, count = (columns[0], len(columns)) if columns else (0, 0)
+    if tuple(columns) == tuple(range(first, first + count)):
+        return slice(first, first + count) if count else ALL
+    return list(columns)
 
 
 def scale(M: Tensor, s: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from jacobians.network.coupled import OUTPUTS, Coupled
 _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al., arXiv 1706.02515
 _GELU_CUBE = 0.044715  # of the tanh form: Hendrycks & Gimpel, arXiv 1606.08415
 
 
@@ -51,6 +52,14 @@ class Exp(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return `exp(z)`."""
         return torch.exp(z)
+
+
+class LogCosh(nn.Module):
+    """`log cosh z` as a torch module."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return `log cosh z`."""
+        return _log_cosh(z)
 
 
 class Rule(NamedTuple):
@@ -148,6 +157,52 @@ def _silu_third(z: Tensor, h: Tensor) -> Tensor:
     return 3 * p2 + z * p3
 
 
+def _mish_parts(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return t = tanh(log(1 + e^z)), 1 - t² and σ(z), none of which cancels, by e = exp(-|z|)."""
+    e = torch.exp(-z.abs())
+    square, right = e * e, z >= 0
+    d = torch.where(right, 1 + 2 * e + 2 * square, 2 + 2 * e + square)
+    t = torch.where(right, 1 + 2 * e, 2 * e + square) / d
+    return t, (2 * (1 + e) * torch.where(right, e, 1.0) / d) ** 2, torch.sigmoid(z)
+
+
+def _mish_slope(z: Tensor, h: Tensor) -> Tensor:
+    t, w, p = _mish_parts(z)
+    return t + z * (w * p)
+
+
+def _mish_curvature(z: Tensor, h: Tensor) -> Tensor:
+    t, w, p = _mish_parts(z)
+    return w * p * (2 + z.clamp(-1e3, 1e3) * (torch.sigmoid(-z) - 2 * t * p))  # beyond, w p is 0 and the product must be
+
+
+def _mish_third(z: Tensor, h: Tensor) -> Tensor:
+    t, w, p = _mish_parts(z)
+    q = torch.sigmoid(-z)
+    t2 = q - 2 * t * p  # of t'' = w p t2
+    t3 = q * (q - p) - 6 * t * p * q + (4 * t * t - 2 * w) * p * p
+    return w * p * (3 * t2 + z.clamp(-1e3, 1e3) * t3)
+
+
+def _log_cosh(z: Tensor) -> Tensor:
+    near, size = z.clamp(-1, 1), z.abs()  # where log 2 would cancel
+    return torch.where(size < 1, torch.log1p(2 * torch.sinh(near / 2) ** 2), size + torch.log1p(torch.exp(-2 * size)) - math.log(2))
+
+
+def _hardswish(z: Tensor) -> Tensor:
+    near = z.clamp(-3, 3)  # torch's own overflows far out, and has its constants in single precision
+    return torch.where(z <= -3, 0.0, torch.where(z < 3, near * (near / 6 + 0.5), z))
+
+
+def _inside(z: Tensor, least: float, most: float) -> Tensor:
+    return ((z > least) & (z < most)).to(z.dtype)
+
+
+def _exp_left(z: Tensor, factor: float, rate: float = 1.0) -> Tensor:
+    """Return `factor · exp(rate z)` on the left, 0 on the right."""
+    return torch.where(z > 0, 0.0, factor * torch.exp(rate * z.clamp_max(0.0)))
+
+
 def _elu_left(z: Tensor, h: Tensor, alpha: float) -> Tensor:
     return torch.where(z > 0, 0.0, alpha * torch.exp(z.clamp_max(0.0)))
 
@@ -182,6 +237,20 @@ RULES: dict[str, Rule] = {
     "softsign":   Rule(F.softsign,        lambda z, h: 1 / (1 + z.abs()) ** 2, lambda z, h: -2 * z.sign() / (1 + z.abs()) ** 3, lambda z, h: 6 / (1 + z.abs()) ** 4,
                                                                                                                                                  nn.Softsign, "nn.soft_sign"),
     "exp":        Rule(torch.exp,         lambda z, h: h,                lambda z, h: h,                   lambda z, h: h,                       Exp,       "numpy.exp"),
+    "mish":       Rule(F.mish,            _mish_slope,                   _mish_curvature,                  _mish_third,                          nn.Mish,   "nn.mish"),
+    "selu":       Rule(F.selu,            lambda z, h: torch.where(z > 0, _SELU_SCALE, _exp_left(z, _SELU_SCALE * _SELU_ALPHA)),
+                       lambda z, h: _exp_left(z, _SELU_SCALE * _SELU_ALPHA), lambda z, h: _exp_left(z, _SELU_SCALE * _SELU_ALPHA), nn.SELU, "nn.selu"),
+    "celu":       Rule(F.celu,            lambda z, h, alpha: torch.where(z > 0, 1.0, _exp_left(z, 1.0, 1 / alpha)),
+                       lambda z, h, alpha: _exp_left(z, 1 / alpha, 1 / alpha), lambda z, h, alpha: _exp_left(z, alpha**-2, 1 / alpha), nn.CELU, "nn.celu", {"alpha": 1.0}),
+    "relu6":      Rule(F.relu6,           lambda z, h: _inside(z, 0, 6), None,                             None,                                 nn.ReLU6,  "nn.relu6"),
+    "hardtanh":   Rule(F.hardtanh,        lambda z, h, min_val, max_val: _inside(z, min_val, max_val), None, None,                               nn.Hardtanh,
+                       lambda jax, z, min_val, max_val: jax.numpy.clip(z, min_val, max_val), {"min_val": -1.0, "max_val": 1.0}),
+    "hardswish":  Rule(_hardswish,        lambda z, h: torch.where(z < 3, _inside(z, -3, 3) * (z / 3 + 0.5), 1.0),
+                                                                         lambda z, h: _inside(z, -3, 3) / 3, None,                               nn.Hardswish, "nn.hard_swish"),
+    "log_sigmoid": Rule(F.logsigmoid,     lambda z, h: torch.sigmoid(-z), lambda z, h: -torch.sigmoid(z) * torch.sigmoid(-z),
+                       lambda z, h: torch.sigmoid(z) * torch.sigmoid(-z) * torch.tanh(z / 2), nn.LogSigmoid, "nn.log_sigmoid"),
+    "log_cosh":   Rule(_log_cosh,         lambda z, h: torch.tanh(z),    lambda z, h: 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z),
+                       lambda z, h: -8 * torch.tanh(z) * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z), LogCosh, lambda jax, z: jax.numpy.logaddexp(z, -z) - math.log(2)),
     "identity":   Rule(lambda z: z,       None,                          None,                             None,                                 nn.Identity, "numpy.asarray"),
 }
 # fmt: on
@@ -224,6 +293,16 @@ def _tanh_fourth(z: Tensor, h: Tensor) -> Tensor:
     return 8 * h * s * (3 * s - 1)
 
 
+def _mish_fourth(z: Tensor, h: Tensor) -> Tensor:
+    t, w, p = _mish_parts(z)
+    d = p * torch.sigmoid(-z)
+    s = (p, d, d * (1 - 2 * p), d * (1 - 6 * d))  # derivatives of u = log(1 + e^z)
+    f = (w, -2 * t * w, w * (6 * t * t - 2), 8 * t * w * (2 - 3 * t * t))  # of tanh, at u
+    t3 = f[2] * s[0] ** 3 + 3 * f[1] * s[0] * s[1] + f[0] * s[2]
+    t4 = f[3] * s[0] ** 4 + 6 * f[2] * s[0] ** 2 * s[1] + f[1] * (3 * s[1] ** 2 + 4 * s[0] * s[2]) + f[0] * s[3]
+    return 4 * t3 + z.clamp(-1e3, 1e3) * t4
+
+
 # The fourth derivatives of all that have a third one: `(z, h, **settings) -> φ⁗(z)`.
 FOURTH: dict[str, Callable[..., Tensor]] = {
     "tanh": _tanh_fourth,
@@ -235,6 +314,11 @@ FOURTH: dict[str, Callable[..., Tensor]] = {
     "sine": lambda z, h, omega: omega**4 * h,
     "softsign": lambda z, h: -24 * z.sign() / (1 + z.abs()) ** 5,
     "exp": lambda z, h: h,
+    "mish": _mish_fourth,
+    "selu": lambda z, h: _exp_left(z, _SELU_SCALE * _SELU_ALPHA),
+    "celu": lambda z, h, alpha: _exp_left(z, alpha**-3, 1 / alpha),
+    "log_sigmoid": lambda z, h: -_softplus_fourth(z, h, 1.0, math.inf),
+    "log_cosh": lambda z, h: _tanh_third(z, torch.tanh(z)),
 }
 
 
@@ -275,6 +359,8 @@ class Activation:
         if self.scale == 0:
             raise ValueError(f"{name}: scale must not be 0, for the network would be constant; got {scale}")
         self.settings = {key: _setting(name, key, settings.get(key, default), default) for key, default in rule.settings.items()}
+        if name == "hardtanh" and not self.settings["min_val"] < self.settings["max_val"]:  # pyright: ignore[reportOperatorIssue]
+            raise ValueError(f"hardtanh: min_val must be below max_val, got {self.settings['min_val']} and {self.settings['max_val']}")
         shown = {key: value for key, value in self.settings.items() if value != rule.settings[key]}
         shown |= {"scale": self.scale} if self.scale != 1 else {}
         self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})" if shown else name
@@ -506,8 +592,8 @@ def _number(name: str, key: str, value: Any) -> float:
         raise TypeError(f"{name}: {key} must be a number, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name}: {key} must be finite, got {value}")
-    if key == "beta" and value <= 0:
-        raise ValueError(f"{name}: beta must be positive, got {value}")
+    if (key == "beta" or (name, key) == ("celu", "alpha")) and value <= 0:
+        raise ValueError(f"{name}: {key} must be positive, got {value}")
     return float(value)
 
 

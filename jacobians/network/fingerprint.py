@@ -37,12 +37,16 @@ class Fingerprint:
         module: The module.
         settings: `(module, names)` of the attributes that decide, of modules whose forward is torch's or ours.
         own: Modules with a forward of their own.
+        buffers: Whether the buffers that these read are looked at in each call.
 
     Raises:
         ValueError: A forward reads what may change unnoticed.
     """
 
-    def __init__(self, module: nn.Module, settings: list[tuple[nn.Module, tuple[str, ...]]], own: list[nn.Module]) -> None:
+    def __init__(
+        self, module: nn.Module, settings: list[tuple[nn.Module, tuple[str, ...]]], own: list[nn.Module], buffers: bool = False
+    ) -> None:
+        self._buffers = buffers
         whole, *self._modules = module.modules()
         self._whole = weakref.ref(whole)  # which a fingerprint does not keep alive
         self._types = list(map(type, self._modules))
@@ -97,12 +101,13 @@ class Fingerprint:
             for name in sorted(read - _BOOKS):
                 code.add_value(f"the attribute {name!r}", d[name], m)
             for name in sorted(set(d["_buffers"]) & code.names):
-                if m in own:
+                if m in own and not (self._buffers and not code.names & _ANY_BUFFER):
                     raise ValueError(f"the forward of {type(m).__name__} reads the buffer {name!r}, whose numbers may change; {_REMEDY}")
             self._attributes.append((d, tuple(copy.deepcopy(v) if isinstance(v, _HOLDS) and k not in _BOOKS else v for k, v in d.items())))
         self._reads = code.reads
 
 
+_ANY_BUFFER = {"_buffers", "buffers", "named_buffers", "get_buffer", "state_dict"}
 _BOOKS = set(nn.Module().__dict__) - {"training"}  # what torch keeps in every module
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import is_
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,15 @@ from jacobians.network.activations import RULES, Activation, text_of
 from jacobians.network.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
 from jacobians.network.mlp import MLP, check_parameters
 
+if TYPE_CHECKING:
+    from jacobians.network.graph import Graph
+
 _DROPOUT = (nn.Dropout, nn.AlphaDropout)
 _LAZY = (nn.LazyLinear, nn.LazyBatchNorm1d)
 # Functions and methods that `torch.fx` may find in a forward, by name; their arguments have the names of our settings.
-_FUNCTIONS = {name: name for name in RULES} | {"sin": "sine"}
+FUNCTIONS = {name: name for name in RULES} | {"sin": "sine", "logsigmoid": "log_sigmoid"}
+_CALLS = ("call_function", "call_method")
+_JOINS = ("cat", "concat", "concatenate", "hstack", "stack")
 _WRAP_AGAIN = "wrap the module again with MLP.from_torch"
 
 
@@ -63,11 +68,17 @@ class _Affine:
     before: list[nn.BatchNorm1d] = field(default_factory=list)
     behind: list[nn.BatchNorm1d] = field(default_factory=list)
     activation: Activation | None = None
+    inner: float = 1.0  # factor of what enters the activation
+    rows: slice | None = None  # of the outputs
+    parametrized: Callable[[], nn.Module | None] | None = None  # the layer, whose weight is computed from its parameters
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Return W and b as they are now, the batch norms multiplied in."""
         parameters = self.linear["_parameters"]
         W, b = parameters.get("weight"), parameters.get("bias")
+        if self.parametrized is not None:
+            layer: Any = self.parametrized()
+            W, b = layer.weight, layer.bias
         if W is None:
             raise ValueError(f"layer {self.where} (Linear) has lost its parameter 'weight'; remove what replaced it, e.g. pruning")
         for norm in reversed(self.before):  # W (g h + c) + b, the one next to W first
@@ -78,7 +89,63 @@ class _Affine:
             g, c = _affine_of(self.where, norm, W.shape[:1])
             b = c if b is None else g * b + c
             W = g[:, None] * W
+        if self.rows is not None:
+            W, b = W[self.rows], None if b is None else b[self.rows]
         return W, b
+
+
+def held_by(module: nn.Module, weak: bool) -> Callable[[], nn.Module | None]:
+    """Return what returns a module, and keeps it alive unless that is to be weak."""
+    return weakref.ref(module) if weak else lambda: module
+
+
+def trace(module: nn.Module, buffers: bool = False) -> Any:
+    """Trace the forward of a module by `torch.fx`; with its buffers as nodes, or as what they are now."""
+    from torch import fx
+
+    class Tracer(fx.Tracer):
+        proxy_buffer_attributes = buffers
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return type(m) in {rule.module for rule in RULES.values()} or super().is_leaf_module(m, module_qualified_name)
+
+        def create_arg(self, a: Any) -> Any:
+            if isinstance(a, Tensor) and not any(a is t for t in (*self.root.parameters(), *self.root.buffers())):
+                raise TypeError(
+                    "it reads a tensor that is neither a parameter nor a buffer; register it as one"
+                )  # fx would, with the module
+            return super().create_arg(a)
+
+    tracer = Tracer()
+    try:
+        return tracer.trace(module)
+    except Exception as error:  # whatever the forward does with a proxy
+        first = str(error).splitlines()[0] if str(error) else "no message"
+        raise TypeError(
+            f"the forward of {type(module).__name__} cannot be traced by torch.fx ({first}); write it as an nn.Sequential"
+        ) from None
+    finally:
+        vars(tracer).clear()  # it is part of cycles, and holds the module
+
+
+class Inputs(NamedTuple):
+    """Several inputs that a forward puts together before anything else.
+
+    Attributes:
+        names: Of the arguments of the forward.
+        order: The arguments in the order in which they are put together.
+        stacked: Whether each is one number a sample, without an axis of its own.
+    """
+
+    names: tuple[str, ...]
+    order: tuple[int, ...]
+    stacked: bool
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Take (N, D) apart into arguments, all but the last of them one column wide."""
+        count = len(self.order)
+        parts = x.unbind(-1) if self.stacked else x.split([1] * (count - 1) + [x.shape[-1] - count + 1], -1)
+        return [parts[self.order.index(i)] for i in range(count)]
 
 
 class Chain:
@@ -93,6 +160,7 @@ class Chain:
         module: Returns the module, or `None` where it is gone.
         sequence: The linear layers, batch norms and activations in their order, for `module_gradient`.
         flattens: Whether the module begins with a Flatten, and so takes images.
+        inputs: How several inputs are put together first, or `None` for one.
 
     Raises:
         TypeError: It is no module, or a layer is of a kind that is no part of such a chain.
@@ -104,21 +172,25 @@ class Chain:
             raise TypeError(
                 f"expected a torch nn.Module, got {type(module).__name__}; pass e.g. nn.Sequential(nn.Linear(3, 64), nn.Tanh(), …)"
             )
-        self.module: Callable[[], nn.Module | None] = weakref.ref(module) if weak else lambda: module
+        self.module: Callable[[], nn.Module | None] = held_by(module, weak)
         self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
         self.flattens = False
+        self.inputs: Inputs | None = None
         self._weak, self._normalising = weak, normalising
         self._settings: list[tuple[nn.Module, tuple[str, ...]]] = []
         self._own: list[nn.Module] = []
         self._affine: list[_Affine] = []
         pending: list[nn.BatchNorm1d] = []
-        _refuse_all_extras(module)
+        refuse_all_extras(module)
         for where, layer in self._layers(module):
             self._take(where, layer, pending)
         if pending:
             raise ValueError("a BatchNorm1d behind the last activation cannot be merged into a Linear layer; put it before the activation")
         if not self._affine:
             raise ValueError(f"the {type(module).__name__} has no Linear layer; at least one is needed")
+        for unit in self._affine:
+            if unit.inner != 1:  # no activation came behind it
+                unit.activation = Activation("identity", scale=unit.inner)
         last = self._affine[-1].activation
         self.hidden = [unit.activation or Activation("identity") for unit in self._affine[:-1]]
         self.output = last or Activation("identity")
@@ -151,11 +223,13 @@ class Chain:
         module = self.module()
         if module is None:
             raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
-        _refuse_all_extras(module)
+        refuse_all_extras(module)
         if (kind := self._fingerprint.changed_children()) is not None:
             raise Changed(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")
-        now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]
+        now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]  # compared with the module as well
         assert now is not None
+        if not isinstance(now, Chain):
+            raise Changed(f"the {type(module).__name__} is no chain any more: {now.reason}; {_WRAP_AGAIN}")
         if now._description() != self._description():
             raise Changed(
                 f"the {type(module).__name__} computes something else since it was wrapped: {text_of([*now.hidden, now.output])} for "
@@ -164,18 +238,26 @@ class Chain:
         self._fingerprint = now._fingerprint
 
     def _description(self) -> list[object]:
-        return [(id(u.linear), *map(id, (*u.before, *u.behind)), len(u.before), u.activation) for u in self._affine]
+        return [self.inputs, *self._order()]
+
+    def _order(self) -> list[object]:
+        return [(id(u.linear), *map(id, (*u.before, *u.behind)), len(u.before), u.activation, str(u.rows)) for u in self._affine]
 
     @cached_property
     def folded(self) -> bool:
-        """Whether any batch norm is multiplied into a weight."""
-        return any(unit.before or unit.behind for unit in self._affine)
+        """Whether weights are computed from the parameters: batch norms multiplied in, rows left out, parametrizations."""
+        return any(unit.before or unit.behind or unit.rows or unit.parametrized for unit in self._affine)
 
     def _layers(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
         kind = type(module)
         if kind is nn.Sequential:
             yield from self._children(module, "")
-        elif kind in (nn.Linear, nn.BatchNorm1d) or isinstance(module, nn.Sequential) or Activation.from_torch(module):
+        elif (
+            kind in (nn.Linear, nn.BatchNorm1d)
+            or _parametrized(module)
+            or isinstance(module, nn.Sequential)
+            or Activation.from_torch(module)
+        ):
             yield "0", module
         else:
             yield from self._traced(module)
@@ -192,29 +274,18 @@ class Chain:
 
     def _traced(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
         """Go over the layers of a module whose forward is a chain, by symbolic tracing."""
-        from torch import fx
-
         before = generators()
         self._own = [m for m in module.modules() if not type(m).__module__.startswith("torch.nn")]
-        tracer = fx.Tracer()
-        try:
-            graph = tracer.trace(module)
-        except Exception as error:  # whatever the forward does with a proxy
-            first = str(error).splitlines()[0] if str(error) else "no message"
-            raise TypeError(
-                f"the forward of {type(module).__name__} cannot be traced by torch.fx ({first}); write it as an nn.Sequential"
-            ) from None
-        finally:
-            vars(tracer).clear()  # it is part of cycles, and holds the module
+        graph = trace(module)
         if generators() != before:
             raise ValueError(f"the forward of {type(module).__name__} draws random numbers: no two calls compute the same; take them out")
-        last: fx.Node | None = None
-        for node in graph.nodes:
-            if node.op == "placeholder":
-                if last is not None:
-                    raise TypeError(f"the forward of {type(module).__name__} takes more than one input; only x is supported")
-                last = node
-                continue
+        given = [node for node in graph.nodes if node.op == "placeholder"]
+        nodes = [node for node in graph.nodes if node.op != "placeholder"]
+        last = given[0] if given else None
+        if len(given) > 1:
+            last = nodes.pop(0)
+            self.inputs = joined(module, given, last)
+        for node in nodes:
             inputs = list(node.all_input_nodes)
             if last is None or inputs != [last] or len(last.users) != 1:
                 raise TypeError(
@@ -232,10 +303,37 @@ class Chain:
                 else:
                     yield str(node.target), child
                 continue
-            step = _function(node, inputs[0])
-            self.flattens |= step is None
-            if step is not None:
-                yield str(node), step
+            if opens_log_cosh(node):
+                continue
+            if isinstance(factor := _factor(node, inputs[0]), float):
+                self._scale(str(node), factor)
+            elif node.op != "get_attr" and name_of(node) == "getitem" and self._affine:
+                self._slice(node)
+            elif not (self._affine and ends_in_views(node, itself=True)):  # which leave the outputs as they are
+                step = _function(node, inputs[0])
+                self.flattens |= step is None
+                if step is not None:
+                    yield str(node), step
+
+    def _scale(self, where: str, factor: float) -> None:
+        """Multiply what a layer gives by a number: a setting of its activation."""
+        unit = self._affine[-1] if self._affine else None
+        if unit is None or factor == 0:
+            raise ValueError(f"'{where}' multiplies the input, or by 0; let a Linear layer come before it")
+        if unit.activation is None:
+            unit.inner *= factor
+        else:
+            own = unit.activation
+            unit.activation = Activation(own.name, scale=own.scale * factor, **own.settings)
+
+    def _slice(self, node: Any) -> None:
+        """Leave out outputs: rows of the last weight."""
+        from jacobians.network.graph import part_of
+
+        unit = self._affine[-1]
+        if not ends_in_views(node) or unit.rows is not None or (unit.activation is not None and unit.activation.coupled):
+            raise ValueError(f"'{node}' takes part of the features between layers; only outputs can be sliced")
+        unit.rows = part_of(node)
 
     def _take(self, where: str, layer: nn.Module | Activation, pending: list[nn.BatchNorm1d]) -> None:
         """Append a layer to the chain."""
@@ -243,12 +341,18 @@ class Chain:
             self._activate(where, str(layer), layer, pending)
             return
         kind = type(layer)
-        if kind is nn.Linear:
-            if layer.weight.is_meta:
+        if kind is nn.Linear or _parametrized(layer):
+            if kind is not nn.Linear:
+                _refuse_moving(where, layer)
+            if cast("nn.Linear", layer).weight.is_meta:
                 raise ValueError(
                     f"layer {where} (Linear) is on the meta device and has no numbers; materialise it with module.to_empty(device='cpu')"
                 )
-            self._affine.append(_Affine(layer.__dict__, where, before=pending[:]))
+            unit = _Affine(layer.__dict__, where, before=pending[:])
+            if kind is not nn.Linear:
+                unit.parametrized = held_by(layer, self._weak)
+                self._settings += [(m, ("training",)) for m in layer.parametrizations.modules()]  # pyright: ignore[reportAttributeAccessIssue]
+            self._affine.append(unit)
             self.sequence.append(cast("nn.Linear", layer))
             pending.clear()
         elif kind is nn.Flatten:
@@ -262,9 +366,11 @@ class Chain:
             if self._affine or pending:
                 raise ValueError(f"layer {where} (Flatten) must come first; x has shape (D,) or (N, D) from there on")
         elif kind in _DROPOUT or kind is nn.BatchNorm1d:
+            if kind is nn.BatchNorm1d and self._affine and self._affine[-1].inner != 1:
+                raise ValueError(f"layer {where} (BatchNorm1d) comes behind a factor; let it follow the Linear layer")
             self._settings.append((layer, ("training", "eps" if kind is nn.BatchNorm1d else "p")))
             if kind is not nn.BatchNorm1d or not self._normalising:
-                _refuse_training(where, layer)
+                refuse_training(where, layer)
             if kind is nn.BatchNorm1d:
                 self.sequence.append(cast("nn.BatchNorm1d", layer))
                 unit = self._affine[-1] if self._affine else None
@@ -299,15 +405,38 @@ class Chain:
     def _activate(self, where: str, shown: str, rule: Activation, pending: Sequence[nn.BatchNorm1d]) -> None:
         if not self._affine or self._affine[-1].activation is not None or pending:
             raise ValueError(f"layer {where} ({shown}) must follow a Linear layer; let Linear and activation alternate")
-        self._affine[-1].activation = rule
+        unit = self._affine[-1]
+        if unit.inner != 1:
+            if rule.name != "sine":
+                raise ValueError(
+                    f"layer {where} ({shown}) takes {unit.inner} times what the Linear layer gives; only a sine has such a setting"
+                )
+            rule = Activation("sine", scale=rule.scale, omega=float(rule.settings["omega"]) * unit.inner)
+            unit.inner = 1.0
+        unit.activation = rule
         self.sequence.append(rule)
+
+
+def read(module: nn.Module, weak: bool = False) -> Chain | Graph:
+    """Read a module as a chain of layers, or where it is none as a sequence of steps."""
+    try:
+        return Chain(module, weak=weak)
+    except (TypeError, ValueError) as no_chain:
+        from jacobians.network.graph import Graph
+
+        if not isinstance(module, nn.Module):
+            raise
+        try:
+            return Graph(module, str(no_chain), weak)
+        except (TypeError, ValueError, LookupError, RuntimeError, AttributeError):  # a step that is not known, or does not fit
+            raise no_chain from None
 
 
 class _OfModule(MLP):
     """The network of a module that was passed where a network is taken: it follows the module, and does not keep it alive."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._take(Chain(module, weak=True), module)
+        self._take(read(module, weak=True), module)
 
     def parameter_tuples(self) -> Tuples:
         """Return weights and biases as they are now, of the layers that the module has now."""
@@ -317,14 +446,14 @@ class _OfModule(MLP):
         except Changed:
             module = self._chain.module()
             assert module is not None
-            self._take(Chain(module, weak=True), module)  # plans see that their activations are gone
+            self._take(read(module, weak=True), module)  # plans see that their activations are gone
             return self._chain.read()
 
 
 _wrapped: dict[int, tuple[weakref.ref[nn.Module], MLP]] = {}
 
 
-def network_of(net: MLP | nn.Module) -> MLP:
+def network_of(net: object) -> MLP:
     """Return a network as it is, and that of a module: made at the first call and found again as long as the module lives."""
     if type(net) is MLP:
         return net
@@ -371,8 +500,9 @@ def compare(mlp: MLP, module: nn.Module) -> None:
     x = torch.randn(2, mlp.D, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu")
     x = x.to(mlp.device, dtype)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False), _numbers_in(module, dtype):
-        ours, theirs = mlp(x), module(x)
-    same = isinstance(theirs, Tensor) and theirs.shape == ours.shape
+        ours, theirs = mlp(x), module(*(mlp.inputs.split(x) if mlp.inputs else (x,)))
+    same = isinstance(theirs, Tensor) and theirs.numel() == ours.numel()
+    theirs = theirs.reshape(ours.shape) if same else theirs  # outputs count by their number
     if not same or not torch.allclose(ours, theirs, rtol=0, atol=_largest(theirs) * torch.finfo(dtype).eps ** 0.5, equal_nan=True):
         raise ValueError(
             f"the {type(module).__name__} computes something else than the chain of its layers ({text_of(mlp.activations[:-1])}, "
@@ -380,17 +510,73 @@ def compare(mlp: MLP, module: nn.Module) -> None:
         )
 
 
+def joined(module: nn.Module, given: Sequence[Any], node: Any) -> Inputs:
+    """Read how a forward puts its arguments together: `torch.cat` or `torch.stack` of all of them, along the features."""
+    name = name_of(node)
+    parts, *rest = (*node.args, None) if node.args else (node.kwargs.get("tensors"), None)
+    dim = node.kwargs.get("dim", rest[0] if rest[0] is not None else 1 if name == "hstack" else 0)
+    order = [given.index(part) for part in parts if part in given] if isinstance(parts, list | tuple) else []
+    if name not in _JOINS or dim not in (-1, 1) or sorted(order) != list(range(len(given))) or any(len(g.users) != 1 for g in given):
+        names = ", ".join(str(g.target) for g in given)
+        raise TypeError(
+            f"the forward of {type(module).__name__} takes {len(given)} inputs and does not begin with torch.cat([{names}], -1), or stack, "
+            "of all of them; write it so, or pass one tensor"
+        )
+    return Inputs(tuple(str(g.target) for g in given), tuple(order), name == "stack")
+
+
+VIEWS = ("reshape", "view", "flatten", "squeeze", "contiguous")
+
+
+def name_of(node: Any) -> str:
+    """Name the function or method of a traced node."""
+    return str(node.target if node.op == "call_method" else getattr(node.target, "__name__", node.target)).rstrip("_")
+
+
+def ends_in_views(node: Any, itself: bool = False) -> bool:
+    """Say whether nothing but views comes behind a node, before the output; and that it is one itself."""
+    while node.op != "output":
+        if itself and (node.op == "call_module" or name_of(node) not in VIEWS):
+            return False
+        if len(node.users) != 1:
+            return False
+        (node,), itself = node.users, True
+    return True
+
+
+def opens_log_cosh(node: Any) -> bool:
+    """Say whether this is the cosh of a `log(cosh(z))`, which is one activation."""
+    return node.op in _CALLS and name_of(node) == "cosh" and all(u.op in _CALLS and name_of(u) == "log" for u in node.users)
+
+
+def _factor(node: Any, taken: Any) -> float | None:
+    """Read a multiplication or division by a number, or a change of sign."""
+    if node.op not in _CALLS:
+        return None
+    name, others = name_of(node), [argument for argument in node.args if argument is not taken]
+    if name == "neg":
+        return -1.0
+    if len(others) != 1 or isinstance(others[0], bool) or not isinstance(others[0], int | float):
+        return None
+    if name in ("mul", "imul", "multiply"):
+        return float(others[0])
+    by = name in ("div", "truediv", "itruediv", "divide") and node.args[0] is taken and not node.kwargs and others[0]
+    return 1 / others[0] if by else None
+
+
 def _function(node: Any, taken: Any) -> Activation | None:
     """Name what a traced function or method computes; `None` for one that leaves a matrix of samples as it is."""
-    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", node.target))
+    name = name_of(node)
     arguments = [argument for argument in node.args if argument is not taken]
     if name == "flatten" and taken.op == "placeholder":
         if [*arguments, *node.kwargs.values()][:1] != [1] or [*arguments, *node.kwargs.values()][1:] not in ([], [-1]):
             raise ValueError(f"'{node}' must keep the samples apart; write torch.flatten(x, 1)")
         return None
+    if name == "log" and opens_log_cosh(taken):
+        return Activation("log_cosh")
     if name == "dropout":
         raise ValueError(f"'{node}' is a call of dropout; use nn.Dropout, whose eval mode can be seen")
-    ours = _FUNCTIONS.get(name.rstrip("_"))
+    ours = FUNCTIONS.get(name)
     if node.op == "get_attr" or ours is None:
         raise TypeError(f"'{node}' ({name}) in the forward is no layer of a chain; {_supported()}")
     settings = dict(zip(RULES[ours].settings, arguments, strict=False))
@@ -410,10 +596,24 @@ def _affine_of(where: str, norm: nn.BatchNorm1d, size: torch.Size) -> tuple[Tens
     return g, (-g * mean if norm.bias is None else norm.bias - g * mean)
 
 
+def _parametrized(layer: nn.Module) -> bool:
+    """Say whether this is a linear layer whose weight or bias is computed by `torch.nn.utils.parametrize`."""
+    return hasattr(layer, "parametrizations") and type(layer).__bases__ == (nn.Linear,)
+
+
+def _refuse_moving(where: str, layer: Any) -> None:
+    """Refuse a parametrization that gives another weight each time, as that of a spectral norm in training mode."""
+    with torch.no_grad():
+        if any(m.training and type(m).__name__ == "_SpectralNorm" for m in layer.parametrizations.modules()):
+            raise ValueError(f"layer {where} has a spectral norm in training mode, which moves with each call; call module.eval()")
+        if not torch.equal(layer.weight, layer.weight):
+            raise ValueError(f"layer {where} has a parametrization that gives another weight each time; remove it")
+
+
 def _refuse_extras(where: str, layer: nn.Module) -> None:
     name = type(layer).__name__
     inside = layer.__dict__
-    if hasattr(layer, "parametrizations"):
+    if hasattr(layer, "parametrizations") and not _parametrized(layer):
         names = ", ".join(layer.parametrizations.keys())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         raise ValueError(
             f"layer {where} ({name}) has a parametrization of {names}; remove it with torch.nn.utils.parametrize.remove_parametrizations"
@@ -428,7 +628,7 @@ def _refuse_extras(where: str, layer: nn.Module) -> None:
         raise ValueError(f"layer {where} ({name}) has a forward of its own, set on the object; delete it")
 
 
-def _refuse_all_extras(module: nn.Module) -> None:
+def refuse_all_extras(module: nn.Module) -> None:
     """Refuse what makes any part of a module compute something else than its type says."""
     if any(GLOBAL_HOOKS):
         raise ValueError("a hook for all modules is registered (torch.nn.modules.module), which may change what they compute; remove it")
@@ -440,7 +640,7 @@ def _refuse_all_extras(module: nn.Module) -> None:
         _refuse_extras(where or "(whole)", layer)
 
 
-def _refuse_training(where: str, layer: nn.Module) -> None:
+def refuse_training(where: str, layer: nn.Module) -> None:
     if isinstance(layer, _DROPOUT) and layer.training and layer.p > 0:
         raise ValueError(f"layer {where} ({type(layer).__name__}) is random in training mode; call module.eval()")
     if type(layer) is nn.BatchNorm1d and (layer.training or layer.running_mean is None):

@@ -17,7 +17,9 @@ from jacobians.planning import transforms
 from jacobians.problem import check_widths, uniform_widths
 
 if TYPE_CHECKING:
-    from jacobians.network.from_torch import Chain
+    from jacobians.network.from_torch import Chain, Inputs
+    from jacobians.network.graph import Graph
+    from jacobians.network.stack import Stack
 
 INITS = ("xavier", "normal", "orthogonal")
 
@@ -65,7 +67,8 @@ class MLP:
         biases = tuple(biases) if biases is not None else (None,) * len(weights)
         check_parameters(weights, biases)
         self._fixed = weights, biases
-        self._chain: Chain | None = None  # where the parameters are those of a torch module, read at each call
+        self._graph: Graph | None = None
+        self._chain: Chain | Graph | None = None  # where the parameters are those of a torch module, read at each call
         self._name_activations(activation, output_activation, len(weights) - 1)
 
     def _name_activations(self, given: str | Activation | Sequence[str | Activation], output: str | Activation, hidden_layers: int) -> None:
@@ -73,7 +76,7 @@ class MLP:
         self.activations = (*hidden, activation(output))
         self.activation = text_of(hidden, otherwise=given if isinstance(given, str) else "tanh")
         self.output_activation = str(self.activations[-1])
-        self._widths = widths_of(self.weights)
+        self._widths = self._graph.widths if self._graph else widths_of(self.weights)
         self._plans: dict[object, object] = {}  # plans live and die with the network: see plans.py
 
     def parameter_tuples(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
@@ -185,6 +188,8 @@ class MLP:
         Accepted are exactly `nn.Linear`, `nn.Sequential` (nested too), the activations of the table with their settings, `nn.Identity`,
         `nn.Flatten` first, and in eval mode `nn.Dropout` and `nn.BatchNorm1d` (an affine map per feature there, with its running
         statistics as they are at the call). Any other module is traced with `torch.fx`, once, and must come out as such a chain.
+        A module that is no such chain is computed step by step in torch, where it is made of linear layers, activations, constants, sums,
+        products, joined and sliced features, LayerNorm and RMSNorm: `docs/networks.md` says what is computed then, and how.
         Hooks, parametrizations and subclasses with a forward of their own compute something else and are refused.
 
         Args:
@@ -203,19 +208,49 @@ class MLP:
             >>> mlp.widths, mlp.weights[0] is net[0].weight
             ((3, 64, 5), True)
         """
-        from jacobians.network.from_torch import Chain
+        from jacobians.network.from_torch import read
 
         mlp = MLP.__new__(MLP)
-        mlp._take(Chain(module), module)
+        mlp._take(read(module), module)
         return mlp
 
-    def _take(self, chain: Chain, module: nn.Module) -> None:
+    @staticmethod
+    def stack(networks: Sequence[MLP | nn.Module]) -> Stack:
+        """Take several networks as one: an ensemble, whose derivatives have a first axis of size E.
+
+        `jacobian`, `value_and_jacobian`, `laplacian`, `hessian` and `hessian_diagonal` take it, and so does a call with x. Each network
+        is computed by the method that it would be computed by itself, one after the other; their hidden widths may differ.
+
+        Args:
+            networks: Networks, or modules that `from_torch` takes, of the same input and output width.
+
+        Returns:
+            The stack.
+
+        Raises:
+            TypeError: One is no network.
+            ValueError: There are none, or their widths, dtypes or devices differ.
+
+        Example:
+            >>> from jacobians import jacobian
+            >>> ensemble = MLP.stack([MLP.random(L=2, D=3, K=8, P=2, seed=seed) for seed in range(5)])
+            >>> tuple(jacobian(ensemble, torch.ones(4, 3)).shape)
+            (5, 4, 2, 3)
+        """
+        from jacobians.network.stack import Stack
+
+        return Stack(networks)
+
+    def _take(self, chain: Chain | Graph, module: nn.Module) -> None:
         """Become the network of a module."""
-        from jacobians.network.from_torch import compare
+        from jacobians.network.from_torch import Chain, compare
 
         weights, biases = chain.read()
-        check_parameters(weights, biases)
-        self._chain = chain
+        self._chain, self._graph = chain, None
+        if isinstance(chain, Chain):
+            check_parameters(weights, biases)
+        else:
+            self._graph, weights = chain, weights[:1]
         self._name_activations(chain.hidden, chain.output, len(weights) - 1)
         compare(self, module)
 
@@ -227,6 +262,7 @@ class MLP:
         """
         from jacobians.network.from_torch import Scaled
 
+        self._only_chains("written as a Sequential")
         layers: list[nn.Module] = []
         for index, (W, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             linear = nn.utils.skip_init(nn.Linear, W.shape[1], W.shape[0], bias=b is not None, device=W.device, dtype=W.dtype)
@@ -243,6 +279,21 @@ class MLP:
         return self._chain is not None
 
     @property
+    def graph(self) -> Graph | None:
+        """The steps of a module that is no chain of layers: one with skips, norms or features."""
+        return self._graph
+
+    @property
+    def flattens(self) -> bool:
+        """Whether this is the network of a module that begins with a Flatten, and so takes images."""
+        return self._chain is not None and self._chain.flattens
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """How a module puts its inputs together, where it takes several."""
+        return None if self._chain is None else self._chain.inputs
+
+    @property
     def folded(self) -> bool:
         """Whether batch norms of a torch module are multiplied into the weights, which then are not its parameters."""
         return self._chain is not None and self._chain.folded
@@ -252,7 +303,7 @@ class MLP:
         """`(D, K_1, …, K_L, P)`."""
         if transforms.tracing():  # there sizes are no plain integers
             return self._widths
-        return widths_of(self.weights)
+        return self._graph.widths if self._graph else widths_of(self.weights)
 
     @property
     def L(self) -> int:
@@ -262,12 +313,12 @@ class MLP:
     @property
     def D(self) -> int:
         """Input width."""
-        return self.weights[0].shape[1]
+        return self._graph.D if self._graph else self.weights[0].shape[1]
 
     @property
     def P(self) -> int:
         """Output width."""
-        return self.weights[-1].shape[0]
+        return self._graph.P if self._graph else self.weights[-1].shape[0]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -289,12 +340,15 @@ class MLP:
         Returns:
             A network whose parameters are converted copies (or the same tensors where nothing changes).
         """
+        self._only_chains("converted")
         weights = [W.to(device=device, dtype=dtype) for W in self.weights]
         biases = [None if b is None else b.to(device=device, dtype=dtype) for b in self.biases]
         return MLP(weights, biases, self.activation, self.output_activation)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate `y = f(x)`."""
+        if self._graph is not None:
+            return self._graph.evaluate(x)[-1]
         h = x
         for W, b, rule in zip(*self.parameter_tuples(), self.activations, strict=True):
             h = rule.value(F.linear(h, W, b))
@@ -316,6 +370,7 @@ class MLP:
         Yields:
             One `Layer` per weight, first to last; slopes have shape (..., out), the first one possibly (..., 1).
         """
+        self._only_chains("taken layer by layer")
         h: Tensor | None = x
         last = len(self.activations) - 1
         for index, (W, b, rule) in enumerate(zip(*self.parameter_tuples(), self.activations, strict=True)):
@@ -332,9 +387,15 @@ class MLP:
             yield Layer(W, h_next, slope)
             h = h_next
 
+    def _only_chains(self, what: str) -> None:
+        if self._graph is not None:
+            raise ValueError(f"this network is no chain of layers and cannot be {what}: {self._graph.reason}; take its module instead")
+
     def __repr__(self) -> str:
         """Show the sizes, not the numbers."""
         chain = "-".join(map(str, self.widths))
+        if self._graph is not None:
+            return f"MLP({chain}, {len(self._graph.steps)} steps, {self.dtype}, {self.device})"
         biased = any(b is not None for b in self.biases)
         return f"MLP({chain}, {self.activation}, output={self.output_activation}, bias={biased}, {self.dtype}, {self.device})"
 

@@ -19,8 +19,9 @@ def problem_of(mlp: MLP, x: Tensor) -> Problem:
     if not isinstance(mlp, MLP):
         raise TypeError(f"expected a jacobians.MLP or a torch nn.Module, got {type(mlp).__name__}; pass e.g. an nn.Sequential")
     weights, biases = mlp.parameter_tuples()
-    check_parameters(weights, biases)
-    first, D = weights[0], weights[0].shape[1]
+    if mlp.graph is None:
+        check_parameters(weights, biases)
+    first, D = weights[0], mlp.D
     dense("x", x)
     if not x.dtype.is_floating_point:
         raise TypeError(f"x must be floating-point, got {x.dtype}; convert it with x.to({first.dtype})")
@@ -33,13 +34,14 @@ def problem_of(mlp: MLP, x: Tensor) -> Problem:
     if x.device != first.device:
         raise ValueError(f"x is on {x.device} but the network is on {first.device}; move one of them, e.g. x.to('{first.device}')")
     return Problem(
-        widths=mlp._widths if transforms.tracing() else widths_of(weights),
+        widths=mlp._widths if transforms.tracing() or mlp.graph else widths_of(weights),
         batch=None if x.ndim == 1 else x.shape[0] if type(x.shape[0]) is int else 1,  # what is traced goes by no sizes
         activation=mlp.activation,
         output_activation=mlp.output_activation,
         bias=any(b is not None for b in biases),
         dtype=str(x.dtype).removeprefix("torch."),
         device=str(x.device),
+        structure=mlp.graph.reason if mlp.graph else "",
     )
 
 
@@ -70,7 +72,7 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
 
 def warn_of_straight(problem: Problem, order: int) -> None:
     """Say that second derivatives of a piecewise linear network are zero: people wait for 2, and get 0."""
-    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and not rule.linear)
+    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and rule.name != "identity")
     if order > 1 and kinds and all(rule.piecewise_linear for rule in problem.activations):
         warnings.warn(
             f"the network is piecewise linear ({', '.join(kinds)}): its second and higher derivatives are zero wherever they exist; "
@@ -81,9 +83,15 @@ def warn_of_straight(problem: Problem, order: int) -> None:
 
 def not_folded(mlp: MLP) -> None:
     """Refuse a network with folded batch norms."""
+    if mlp.graph is not None:
+        raise ValueError(
+            f"derivatives by the parameters are computed of chains of layers, and this is none: {mlp.graph.reason}; take "
+            "loss.backward() of the module, or jacobian(..., create_graph=True)"
+        )
     if mlp.folded:
         raise ValueError(
-            "the network has batch norms multiplied into its weights, whose derivatives are not those of the module's parameters; "
+            "the network has weights that are computed from the module's parameters (batch norms multiplied in, parametrizations, or "
+            "outputs left out), whose derivatives are not those of the parameters; "
             "take jacobians.module_gradient for the gradient of a loss, or leave out the BatchNorm1d layers"
         )
 

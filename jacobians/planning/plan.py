@@ -19,18 +19,22 @@ from jacobians.modes.factored import factored as factor
 from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
+from jacobians.modes.scaling import index_of
 from jacobians.names import outdated, unknown
 from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
+from jacobians.network.stack import Stack
 from jacobians.planning import planner, transforms
+from jacobians.planning.arrange import frame_of, ordinary, select
 from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
 from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Request, Stale, find_method, find_quantity, find_readable
 from jacobians.problem import Problem, is_integer
 from jacobians.quantities.gradient import Parts
 
+Wrt = int | str | slice | Sequence[int | str] | None
 _READABLE = {"forward": forward, "reverse": reverse, "mixed": mixed}
 
 
@@ -185,6 +189,8 @@ class Plan:
             asked for by name
         """
         lines = [f"{self.method} for {_describe(self.problem)}", self.choice.reason]
+        if self.problem.structure:
+            lines.append(f"step by step in torch, for it is no chain of layers: {self.problem.structure}")
         for name, seconds in self.choice.predicted.items():
             known = self.choice.measured.get(name)
             measured = f", measured {known * 1e6:.1f} µs" if known is not None else ""
@@ -302,43 +308,69 @@ def _shown(seen: tuple[Any, ...]) -> str:
 
 @overload
 def jacobian(
-    mlp: MLP | nn.Module,
+    mlp: MLP | nn.Module | Stack,
     x: Tensor,
     method: str = ...,
     *,
     create_graph: bool = ...,
     factored: Literal[False] = ...,
     max_bytes: int | None = ...,
+    wrt: Wrt = ...,
 ) -> Tensor: ...
 @overload
 def jacobian(
     mlp: MLP | nn.Module, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]
 ) -> FactoredJacobian: ...
+@overload
 def jacobian(
-    mlp: MLP | nn.Module,
-    x: Tensor,
+    mlp: MLP | nn.Module | Stack,
+    x: Sequence[Tensor],
+    method: str = ...,
+    *,
+    create_graph: bool = ...,
+    max_bytes: int | None = ...,
+    wrt: int | str,
+) -> Tensor: ...
+@overload
+def jacobian(
+    mlp: MLP | nn.Module | Stack,
+    x: Sequence[Tensor],
+    method: str = ...,
+    *,
+    create_graph: bool = ...,
+    max_bytes: int | None = ...,
+    wrt: Sequence[int | str] | None = ...,
+) -> tuple[Tensor, ...]: ...
+def jacobian(
+    mlp: MLP | nn.Module | Stack,
+    x: Tensor | Sequence[Tensor],
     method: str = "auto",
     *,
     create_graph: bool = False,
     factored: bool = False,
     max_bytes: int | None = None,
+    wrt: Wrt = None,
     **renamed: object,
-) -> Tensor | FactoredJacobian:
+) -> Tensor | tuple[Tensor, ...] | FactoredJacobian:
     """Compute `J[..., p, d] = ∂y_p/∂x_d` of an MLP.
 
     The plan is kept with the network, so a second call of the same shape prepares nothing.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or with more leading axes; images, for a module that begins with a Flatten; or several tensors,
+            (…, D_1), (…, D_2), which are put together in this order, or as the forward of a module does.
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
         factored: Whether to return `J = A @ B` through the narrowest hidden layer, never multiplied out.
         max_bytes: Bound of the memory used beyond J: samples, and columns (forward) or rows (reverse), are computed a few at a time.
+        wrt: The columns of J to compute, and no others: a number, a slice or a list of numbers; of several tensors, a number or a name,
+            or a list of these.
         **renamed: Words of earlier versions, refused with the present one.
 
     Returns:
-        J of shape (P, D) or (N, P, D), or its factors.
+        J of shape (P, D) or (N, P, D), or its factors; (…, P, D) for more leading axes, (N, P, …) of the shape of images, and a tuple of
+        blocks for several tensors. With `wrt`, `J[..., wrt]`, or the blocks of these tensors.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
@@ -351,20 +383,39 @@ def jacobian(
         >>> J = jacobian(mlp, x, method="forward")
         >>> torch.allclose(J, torch.autograd.functional.jacobian(mlp, x), atol=1e-6)
         True
+        >>> torch.allclose(jacobian(mlp, x, wrt=-1), J[..., -1])
+        True
+        >>> J_t, J_x = jacobian(mlp, (torch.rand(4, 1), torch.rand(4, 1)))
+        >>> tuple(J_t.shape)
+        (4, 10, 1)
     """
     if renamed:
         raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     if factored:
         if max_bytes is not None:
             raise ValueError("max_bytes bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
+        if wrt is not None:
+            raise ValueError("factors are those of all columns of J; leave out one of factored and wrt")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
         mlp = network_of(mlp)
-        problem_of(mlp, x)
+        frame = frame_of(mlp, x)
+        if mlp.graph is not None:
+            raise ValueError(f"factors are those of a chain of layers, and this network is none: {mlp.graph.reason}; leave out factored")
+        if frame.several or len(frame.events[0]) != 1:
+            raise ValueError("factors are those of one tensor x of shape (…, D); put several inputs into one, and flatten images")
+        problem_of(mlp, frame.x)
         with torch.set_grad_enabled(create_graph):
-            return transforms.in_own_precision(factor)(mlp, x)
+            found = transforms.in_own_precision(factor)(mlp, frame.x)
+        return FactoredJacobian(frame.rows(found.A), frame.rows(found.B))
     if max_bytes is not None:
-        return _bounded(network_of(mlp), x, method, create_graph, max_bytes)
+        if wrt is not None:
+            raise ValueError("max_bytes bounds the memory of all columns of J, not of some; leave out one of max_bytes and wrt")
+        mlp = network_of(mlp)
+        frame = frame_of(mlp, x)
+        return frame.rows(_bounded(mlp, frame.x, method, create_graph, max_bytes), 1)
+    if wrt is not None:
+        return _columns(mlp, x, method, False, create_graph, wrt)
     return _compute(mlp, x, method, False, create_graph)
 
 
@@ -375,6 +426,8 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: in
     if not is_integer(max_bytes) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
     psi = mlp.activations[-1]
+    if mlp.graph is not None:
+        raise ValueError(f"max_bytes bounds chains of layers, and this network is none: {mlp.graph.reason}; leave out max_bytes")
     if psi.coupled:
         raise ValueError(f"max_bytes cannot bound J behind {psi.name}, whose rows are not computed by themselves; leave out max_bytes")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
@@ -413,17 +466,20 @@ def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str
     )
 
 
-def value_and_jacobian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+def value_and_jacobian(
+    mlp: MLP | nn.Module | Stack, x: Tensor | Sequence[Tensor], method: str = "auto", *, create_graph: bool = False, wrt: Wrt = None
+) -> tuple[Tensor, Any]:
     """Compute `y = f(x)` and its Jacobian; our methods share one evaluation between them.
 
     Args:
         mlp: The network, or a module that `MLP.from_torch` takes.
-        x: Input of shape (D,) or (N, D).
+        x: Input of shape (D,) or (N, D), or in any other form that `jacobian` takes.
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether y and J can be back-propagated through.
+        wrt: The columns of J to compute, as for `jacobian`.
 
     Returns:
-        y of shape (P,) or (N, P), and J of shape (P, D) or (N, P, D).
+        y of shape (P,) or (N, P), and J of shape (P, D) or (N, P, D); in the form of `jacobian` for another x, or with `wrt`.
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
@@ -435,10 +491,12 @@ def value_and_jacobian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *,
         >>> tuple(y.shape), tuple(J.shape)
         ((4, 2), (4, 2, 3))
     """
+    if wrt is not None:
+        return _columns(mlp, x, method, True, create_graph, wrt)
     return _compute(mlp, x, method, True, create_graph)
 
 
-def _compute(mlp: MLP | nn.Module, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
+def _compute(mlp: MLP | nn.Module | Stack, x: Any, method: str, value: bool, create_graph: bool) -> Any:
     return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[bool(value), bool(create_graph)])
 
 
@@ -447,9 +505,9 @@ MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or 
 
 
 def compute_cached(
-    mlp: MLP | nn.Module,
+    mlp: MLP | nn.Module | Stack,
     quantity: str,
-    inputs: tuple[Tensor, ...],
+    inputs: tuple[Any, ...],  # x in any form
     method: str,
     request: Request,
     loss: str | Loss | None = None,
@@ -458,9 +516,13 @@ def compute_cached(
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
     if type(mlp) is not MLP:
+        if isinstance(mlp, Stack):
+            return mlp.each(lambda net: compute_cached(net, quantity, inputs, method, request, loss, raw, asked))
         mlp = network_of(mlp)
     transformed = transforms.active()
     if transformed and transforms.tracing(*inputs):
+        if not ordinary(inputs[0]):
+            return _arranged(mlp, quantity, inputs, method, request, loss, raw)
         return _traced(mlp, quantity, inputs, method, request, loss, asked)
     if loss is not None and not isinstance(loss, str):
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
@@ -473,6 +535,8 @@ def compute_cached(
             return cached.compute(inputs, transformed, raw)
         except Stale:  # planned again below
             plans.pop(key, None)
+    if not ordinary(inputs[0]):
+        return _arranged(mlp, quantity, inputs, method, request, loss, raw)
     problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     made = make_plan(mlp, inputs, problem, request, method)
     while len(plans) >= MOST_PLANS:
@@ -481,12 +545,38 @@ def compute_cached(
     return made.compute(inputs, transformed, raw)
 
 
+def _arranged(mlp: MLP, quantity: str, inputs: tuple[Any, ...], method: str, request: Request, loss: str | Loss | None, raw: bool) -> Any:
+    """Compute at an input of another form than (D,) or (N, D), and give the results that form."""
+    what, frame = find_quantity(quantity), frame_of(mlp, inputs[0])
+    if not (what.axes or what.loss):
+        raise ValueError(f"the {quantity} takes x of shape (N, D), got {tuple(getattr(inputs[0], 'shape', ())) or 'several inputs'}")
+    others = [frame.flat(t) if what.loss else t for t in inputs[1:]]
+    found = compute_cached(mlp, quantity, (frame.x, *others), method, request, loss, raw)
+    if not what.axes:  # derivatives by the parameters, and by x where asked for
+        return frame.last(found) if request.inputs else found
+    if isinstance(found, Tensor):
+        return frame.rows(found, 1)  # J
+    return tuple(frame.rows(t, axes) for t, axes in zip(found, what.axes, strict=True))
+
+
+def _columns(mlp: MLP | nn.Module | Stack, x: Any, method: str, value: bool, create_graph: bool, wrt: Any) -> Any:
+    """Compute some columns of J."""
+    if isinstance(mlp, Stack):
+        return mlp.each(lambda net: _columns(net, x, method, value, create_graph, wrt))
+    mlp = network_of(mlp)
+    frame = frame_of(mlp, x)
+    chosen = select(mlp, frame, wrt)
+    found = compute_cached(mlp, JACOBIAN, (frame.x,), method, Request(value, create_graph, wrt=chosen.columns))
+    return (frame.rows(found[0]), chosen.of(frame, found[1])) if value else chosen.of(frame, found)
+
+
 def _traced(
     mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None, asked: str | None
 ) -> Any:
     """Compute by a readable method, where a graph is recorded in which sizes are no plain integers: nothing can be planned."""
     if quantity == JACOBIAN:
-        y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, inputs[0], value=request.value)
+        mode = find_method("mixed" if method == "auto" else method).mode
+        y, J = _READABLE[mode](mlp, inputs[0], value=request.value, columns=index_of(request.wrt))
         return (y, J) if request.value else J
     problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     if find_quantity(quantity).of_parameters:

@@ -56,6 +56,8 @@ def candidates(
 ) -> dict[str, float]:
     """Predict every hand-written method that can serve a problem."""
     known = methods(quantity=problem.quantity)
+    if request.wrt:  # the products are those of a network of so many inputs
+        problem = problem.with_(widths=(len(request.wrt), *problem.widths[1:]))
     ours = [method for method in known if method.hand_written and (wait or method.ready(problem))]
     able = [method for method in ours if method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
@@ -165,7 +167,7 @@ def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Cho
 def key_of(problem: Problem, request: Request) -> str:
     """Name what times depend on: shape, activations, dtype, and whether y is wanted."""
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
-    wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
+    wanted = f"value{int(request.value)} graph{int(request.create_graph)}{f' wrt{len(request.wrt)}' * bool(request.wrt)}"
     if problem.quantity != JACOBIAN:
         of = problem.loss or problem.asked
         wanted = f"{problem.quantity} {of} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"

@@ -36,12 +36,14 @@ class Request(NamedTuple):
         create_graph: A J that can be differentiated again.
         inputs: The derivative by x beside those by the parameters.
         trace: The sum over equal outputs of a tangent kernel, instead of all pairs of outputs.
+        wrt: The columns of J to compute, where not all.
     """
 
     value: bool = False
     create_graph: bool = False
     inputs: bool = False
     trace: bool = False
+    wrt: tuple[int, ...] = ()
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -83,6 +85,7 @@ class Quantity:
         loss: Whether it is one of a loss.
         batched: Whether it is one of a batch alone: no single x of shape (D,).
         order: `problem -> ` the order of its derivatives by x.
+        axes: How many last axes of each result are those of x, of quantities with one row a sample.
         call: Python lines that compute it, with `{method}`, `{loss}` and `{asked}`, behind lines that make `mlp`, `x` and `target`.
     """
 
@@ -102,6 +105,7 @@ class Quantity:
     loss: bool = False
     batched: bool = False
     order: Callable[[Problem], int] = field(default=lambda problem: 1, repr=False)
+    axes: tuple[int, ...] = ()
     call: str = ""
 
 
@@ -147,7 +151,8 @@ class Method:
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses; methods of different runtimes are measured in processes of their own.
         device: The only type of device it is made for; sweeps on others leave it out.
-        options: Other options that it honours: `"inputs"`, `"trace"`, and `"unreduced"` for the loss of each element.
+        options: Other options that it honours: `"inputs"`, `"trace"`, `"wrt"`, `"unreduced"` for the loss of each element, and
+            `"steps"` for networks that are no chain.
         ready: `problem -> bool`: whether it answers at once; until then, e.g. while it is being compiled, `auto` takes another.
     """
 
@@ -184,10 +189,12 @@ class Method:
         Returns:
             The reason, or `None` where the method can serve.
         """
+        if problem.structure and "steps" not in self.options:
+            return f"{self.name} computes chains of layers, and this network is none: {problem.structure}"
         honoured = {*self.options, "create_graph" if self.differentiable else "", "value" if self.quantity == JACOBIAN else ""}
         for option in request.asked:
             if option not in honoured:
-                return f"{self.name} does not support {option}=True"
+                return f"{self.name} does not support {option}{'' if option == 'wrt' else '=True'}"
         if self.quantity in _WITH_LOSS and "reduction=none" in (problem.loss or "") and "unreduced" not in honoured:
             return f"{self.name} returns one loss, not one for each element"
         return self.supports(problem)
@@ -265,7 +272,7 @@ def register(
         supports: `problem -> None`, or the reason why not.
         runtime: The library whose memory and threads it uses.
         device: The only type of device it is made for.
-        options: Other options that it honours: `"inputs"`, `"trace"`, `"unreduced"`.
+        options: Other options that it honours: `"inputs"`, `"trace"`, `"wrt"`, `"unreduced"`, `"steps"`.
         ready: `problem -> bool`: whether it answers at once.
 
     Returns:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.modes import steps
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
@@ -35,6 +36,8 @@ def _tape(mlp: MLP, x: Tensor, tangents: Tensor | None = None) -> list[_Layer]:
 
 def symmetric(mlp: MLP, x: Tensor) -> Tensor:
     """Compute `H_p = Σ_l U_lᵀ diag(A_l[p] φ''(z_l)) U_l` with `U_l = ∂z_l/∂x` pushed and `A_l[p] = ∂y_p/∂h_l` pulled."""
+    if mlp.graph is not None:
+        return steps.along(mlp.graph, x)
     tape = _tape(mlp, x)
     A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)  # (N, P, out)
     H = x.new_zeros(x.shape[0], mlp.P, mlp.D, mlp.D) + (x - x).sum(-1)[:, None, None, None]
@@ -53,6 +56,8 @@ def forward_over_reverse(mlp: MLP, x: Tensor, tangents: Tensor | None = None, se
     Source:
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
+    if mlp.graph is not None:
+        return steps.along(mlp.graph, x, tangents, seeds)
     tape = _tape(mlp, x, tangents)
     A = torch.eye(mlp.P, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1) if seeds is None else seeds  # (N, P, out)
     dA: Tensor | None = None  # (N, P, R, out)
@@ -112,6 +117,7 @@ register_quantity(
         per_sample=True,
         relabelled=True,
         order=lambda problem: 2,
+        axes=(2,),
         call='H = jac.hessian(mlp, x, method="{method}")',
     )
 )
@@ -127,12 +133,24 @@ def _batched(compute: Callable[[MLP, Tensor], Tensor], mlp: MLP) -> Callable[[Te
 
 
 @register(
-    "hessian/symmetric:eager", hand_written=True, differentiable=True, supports=bends, summary="tangents, cotangents, U'diag U, in torch"
+    "hessian/symmetric:eager",
+    hand_written=True,
+    differentiable=True,
+    supports=bends,
+    options=("steps",),
+    summary="tangents, cotangents, U'diag U, in torch",
 )
 def _prepare_symmetric(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run=_batched(symmetric, mlp))
 
 
-@register("hessian/forward-over-reverse:eager", hand_written=True, differentiable=True, supports=bends, summary="Pearlmutter's R, in torch")
+@register(
+    "hessian/forward-over-reverse:eager",
+    hand_written=True,
+    differentiable=True,
+    supports=bends,
+    options=("steps",),
+    summary="Pearlmutter's R, in torch",
+)
 def _prepare_over(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run=_batched(forward_over_reverse, mlp))

@@ -77,6 +77,7 @@ register_quantity(
         memory_bytes,
         per_sample=True,
         relabelled=True,
+        axes=(0, 1),
         call='J = jac.jacobian(mlp, x, method="{method}")',
     )
 )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.modes import steps
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import check_like
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
@@ -28,6 +29,8 @@ def laplacian_of(mlp: MLP, x: Tensor, directions: Tensor) -> tuple[Tensor, Tenso
     Source:
         Li et al., Forward Laplacian, Nature Machine Intelligence 6 (2024), arXiv 2307.08214.
     """
+    if mlp.graph is not None:
+        return steps.laplacian(mlp.graph, x, directions)
     h = x[None] if x.ndim == 1 else x  # (N, D)
     T = q = None
     nan_if_not_finite = (h - h).sum(-1, keepdim=True)
@@ -135,13 +138,19 @@ register_quantity(
         per_sample=True,
         relabelled=True,
         order=lambda problem: 2,
+        axes=(0, 1, 0),
         call='y, J, lap = jac.laplacian(mlp, x, method="{method}")',
     )
 )
 
 
 @register(
-    "laplacian/forward:eager", hand_written=True, differentiable=True, supports=bends, summary="value, tangents and Laplacian, in torch"
+    "laplacian/forward:eager",
+    hand_written=True,
+    differentiable=True,
+    supports=bends,
+    options=("steps",),
+    summary="value, tangents and Laplacian, in torch",
 )
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run=lambda inputs: (None, laplacian_of(mlp, *inputs)))

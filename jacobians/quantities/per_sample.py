@@ -95,6 +95,7 @@ register_quantity(
         draw=lambda problem, generator: (draw_target(problem, generator),),
         per_sample=True,
         relabelled=True,
+        axes=(0,),
         takes=("target",),
         fits=target_fits,
         of_parameters=True,

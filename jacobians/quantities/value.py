@@ -28,6 +28,7 @@ register_quantity(
         lambda problem, mode: _cost(problem, mode).bytes,
         per_sample=True,
         relabelled=True,
+        axes=(0,),
         call='(y,) = jac.plan(mlp, x, "{method}", quantity="value")(x)',
     )
 )
@@ -43,4 +44,6 @@ def prepare_with(compiled: Callable[[MLP], Callable[[Tensor], Tensor]]) -> Prepa
     return prepare
 
 
-register("value/evaluation:eager", hand_written=True, differentiable=True, summary="y = f(x), in torch")(prepare_with(lambda mlp: mlp))
+register("value/evaluation:eager", hand_written=True, differentiable=True, options=("steps",), summary="y = f(x), in torch")(
+    prepare_with(lambda mlp: mlp)
+)

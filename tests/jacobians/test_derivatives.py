@@ -484,3 +484,30 @@ def test_the_oracle_of_the_sweeps_is_nested_autograd():
         problem = problem_of(mlp, x).with_(quantity="derivatives", asked=asked)
         for a, b in zip(find_quantity("derivatives").exact(mlp, problem, (x,)), expected(mlp, x, names), strict=True):
             torch.testing.assert_close(a, b)
+
+
+class TestModules:
+    """Inputs are named by the forward, which may put them together in another order."""
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_several_inputs(self, order, flat):
+        class Field(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+
+            def forward(self, t, x):
+                return self.net(torch.cat([(t, x)[order[0]], (t, x)[order[1]]], -1))
+
+        net = Field()
+        t, x = (torch.randn(5, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        u = net(t, x)
+        u_t, u_x = torch.autograd.grad(u.sum(), (t, x), create_graph=True)
+        u_tx, u_xx = torch.autograd.grad(u_x.sum(), (t, x))
+        given = tuple(v.detach()[:, 0] if flat else v.detach() for v in (t, x))
+        found = jac.derivatives(net, given, ["u", "u_t", "u_tx", "u_xx"])
+        for value, exact in zip(found.values(), (u, u_t, u_tx, u_xx), strict=True):
+            torch.testing.assert_close(value, exact.detach().reshape(value.shape))
+        with pytest.raises(ValueError, match="the network takes 2 inputs, got 3"):
+            jac.derivatives(net, (given[0],) * 3, ["u_a"], inputs=("a", "b", "c"))

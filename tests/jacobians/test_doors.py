@@ -66,7 +66,7 @@ def test_a_call_of_a_plan_refuses_what_was_not_planned(given):
 @pytest.mark.parametrize("quantity", ["gradient", "gradient_norms", "ggn", "ntk", "sgd_step", "jacobian_gradient", "laplacian_gradient"])
 def test_a_plan_by_folded_parameters_is_refused(quantity):
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double().eval()
-    with pytest.raises(ValueError, match="batch norms multiplied into its weights"):
+    with pytest.raises(ValueError, match="batch norms multiplied in"):
         jac.plan(jac.MLP.from_torch(net), X, quantity=quantity, others=(T,))
 
 
@@ -288,6 +288,7 @@ class TestState:
 class TestNumbers:
     @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
     @pytest.mark.parametrize("activation", RULES)
+    @pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")
     def test_a_laplacian_at_x_that_is_not_finite(self, activation, bad):
         mlp, x = small(activation=activation), X.clone()
         x[1, 0] = bad
@@ -302,7 +303,8 @@ class TestNumbers:
         far = [10.0**power for power in (2, 5, 20, 37)] + [3e38] + ([1e300, 1e308] if dtype == torch.float64 else [])
         z = torch.tensor([sign * size for size in far for sign in (1, -1)], dtype=dtype)[:, None]
         at = z.double().requires_grad_()
-        y = rule.to_torch()(at)
+        # torch's own hardswish overflows
+        y = at * (at / 6 + 0.5).clamp(0, 1) if activation == "hardswish" else rule.to_torch()(at)
         exact = y.detach().to(dtype), torch.autograd.grad(y.sum(), at)[0].to(dtype)
         mlp = jac.MLP([torch.ones(1, 1, dtype=dtype)] * 2, None, rule)
         for method in ("forward:native", "reverse:native", "forward:eager"):

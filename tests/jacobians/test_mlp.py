@@ -48,7 +48,7 @@ class TestRandom:
             ({"L": -1, "D": 2, "K": 3, "P": 1}, ValueError, "L must be at least 0"),
             ({"L": 1.0, "D": 2, "K": 3, "P": 1}, TypeError, "L must be an integer"),
             ({"widths": (2, 3), "init": "kaiming"}, ValueError, "unknown init 'kaiming'; choose from xavier, normal, orthogonal"),
-            ({"widths": (2, 3), "activation": "swish"}, ValueError, "unknown activation 'swish'; choose from tanh"),
+            ({"widths": (2, 3), "activation": "snake"}, ValueError, "unknown activation 'snake'; choose from tanh"),
             ({"widths": (2, 3), "activation": torch.tanh}, TypeError, "activation must be a name or an Activation"),
             ({"widths": (2, 3, 3), "activation": ["relu", "tanh"]}, ValueError, "got 2 activations for 1 hidden layers"),
             ({"widths": (2, 3), "output_activation": "elu(alpha=)"}, ValueError, r"cannot read activation 'elu\(alpha=\)'"),

@@ -13,6 +13,8 @@ from torch import nn
 import jacobians as jac
 from jacobians.network.from_torch import network_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")  # Own has a leaky ReLU
+
 
 def small():
     torch.manual_seed(0)
@@ -51,6 +53,7 @@ CALLS = {
     "parameter_jacobian": lambda net: jac.parameter_jacobian(net, X).dense(),
     "ntk": lambda net: jac.ntk(net, X),
     "ggn_product": lambda net: jac.ggn_product(net, X, T, "mse", [torch.ones_like(p) for p in net.parameters()]),
+    "derivatives": lambda net: jac.derivatives(net, X, ["y0", "y1_x0", "y0_{x0,x2}"]),
     "plan": lambda net: jac.plan(net, X)(X),
     "forward": lambda net: jac.forward(net, X)[1].detach(),
     "reverse": lambda net: jac.reverse(net, X)[1].detach(),
@@ -77,6 +80,20 @@ def test_sgd_takes_a_module_and_trains_it():
 def test_what_is_no_network_is_refused():
     with pytest.raises(TypeError, match=r"expected a jacobians\.MLP or a torch nn\.Module, got list; pass"):
         jac.jacobian([nn.Linear(3, 2)], X)
+
+
+@pytest.mark.parametrize(
+    ("function", "others"),
+    [
+        *((f, ()) for f in (jac.jacobian, jac.value_and_jacobian, jac.laplacian, jac.hessian, jac.hessian_diagonal, jac.jacobian_loss)),
+        *((f, ()) for f in (jac.ntk, jac.parameter_jacobian)),
+        *((f, (T,)) for f in (jac.vjp, jac.gradient, jac.per_sample_gradients, jac.per_sample_gradient_norms)),
+        *((f, (X,)) for f in (jac.jvp, jac.hvp)),
+        (jac.derivatives, (["y0_x0"],)),
+    ],
+)
+def test_one_that_is_made_in_the_call(function, others):
+    function(small(), X, *others)
 
 
 @pytest.mark.parametrize("make", [small, Own, lambda: nn.Linear(3, 2).double()])

@@ -155,6 +155,9 @@ MP = {
     "sine(omega=3.0)": lambda z: mpmath.sin(3 * z),
     "softsign": lambda z: z / (1 + abs(z)),
     "exp": mpmath.exp,
+    "mish": lambda z: z * mpmath.tanh(mpmath.log(1 + mpmath.exp(z))),
+    "log_sigmoid": lambda z: -mpmath.log(1 + mpmath.exp(-z)),
+    "log_cosh": lambda z: mpmath.log(mpmath.cosh(z)),
 }
 
 
@@ -178,7 +181,8 @@ def test_second_and_third_derivatives_in_many_digits(name):
 
 
 GRADCHECKED = ["laplacian/forward:native", "laplacian/forward:eager", "hessian/symmetric:eager", "reverse:native", "loss"]
-SMOOTH = [name for name in RULES if name not in {"relu", "leaky_relu", "elu"}]  # others have kinks, which finite differences may meet
+KINKS = {"relu", "leaky_relu", "elu", "selu", "celu", "relu6", "hardtanh", "hardswish"}
+SMOOTH = [name for name in RULES if name not in KINKS]  # others have kinks, which finite differences may meet
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -411,6 +415,7 @@ def test_nothing_is_recorded_unless_asked_for():
         assert not t.requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")
 def test_an_input_that_is_not_finite_has_no_derivatives():
     mlp, x = network((3, 6, 5, 2), batch=20, bias=True, activation="relu")
     x[3, 1] = torch.inf

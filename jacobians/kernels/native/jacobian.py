@@ -18,8 +18,8 @@ Result = tuple[Tensor | None, Tensor]
 def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         psi = problem.activations[-1]
-        runner = Runner(mlp, mode, problem, request.value or psi.coupled)  # of z, the values before a coupled output
-        pull = Pullback(problem, [b is not None for b in mlp.biases]) if request.create_graph else None
+        runner = Runner(mlp, mode, problem, request.value or psi.coupled, wrt=request.wrt)  # of z, the values before a coupled output
+        pull = Pullback(problem, [b is not None for b in mlp.biases], wrt=request.wrt) if request.create_graph else None
 
         def linear(x: Tensor) -> Result:
             if pull is None:
@@ -43,6 +43,7 @@ register(
     "forward:native",
     hand_written=True,
     differentiable=True,
+    options=("wrt",),
     supports=supports,
     device="cpu",
     ready=ready,
@@ -52,6 +53,7 @@ register(
     "reverse:native",
     hand_written=True,
     differentiable=True,
+    options=("wrt",),
     supports=supports,
     device="cpu",
     ready=ready,
@@ -61,6 +63,7 @@ register(
     "mixed:native",
     hand_written=True,
     differentiable=True,
+    options=("wrt",),
     supports=supports,
     device="cpu",
     ready=ready,

@@ -58,6 +58,7 @@ class Program(ctypes.Structure):
     _fields_ = [
         ("layers", ctypes.c_int64),
         ("widths", ctypes.POINTER(ctypes.c_int64)),
+        ("columns", ctypes.c_int64),
         ("activation", ctypes.POINTER(Setting)),
         *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block")),
         *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
@@ -82,9 +83,13 @@ class _Products:
     def run(self, tree: Split | None) -> None:
         """Append the steps of a whole chain."""
         if tree is None:
-            self._copy(0, self.widths[1], self.widths[0], -1, self.final_slope, -1)
+            self._copy(self._weight(1), self.widths[1], self.widths[0], -1, self.final_slope, -1)
         else:
             self._multiply(tree, -1, self.final_slope, -1)
+
+    def _weight(self, layer: int) -> int:
+        """Return where a weight stands among the addresses; the first one as the seed, last of all."""
+        return layer - 1 if layer > 1 else len(self.widths) - 1
 
     def _buffer(self, size: int) -> int:
         offset = self.buffers
@@ -98,10 +103,10 @@ class _Products:
         """Return (weight, buffer) of layers first … last, scaled."""
         rows, columns = self.widths[last], self.widths[first - 1]
         if part is None and row_slope < 0 and column_slope < 0:
-            return first - 1, 0
+            return self._weight(first), 0
         target = self._buffer(rows * columns)
         if part is None:
-            self._copy(first - 1, rows, columns, target, row_slope, column_slope)
+            self._copy(self._weight(first), rows, columns, target, row_slope, column_slope)
         else:
             self._multiply(part, target, row_slope, column_slope)
         return -1, target
@@ -248,23 +253,24 @@ def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) 
     return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
 
 
-def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | None = None) -> Kernel:
-    """Lay out a call."""
+def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | None = None, columns: int = 0) -> Kernel:
+    """Lay out a call; for some columns of J alone, where their number is given."""
     if problem.activations[-1].coupled:  # whose slopes torch multiplies in, behind the kernel
         problem = problem.with_(output_activation="identity")
-    mode, tree = _tree(mode, problem)
     widths, layers = problem.widths, problem.L + 1
+    problem = problem.with_(widths=(columns or problem.D, *widths[1:]))  # of the products
+    mode, tree = _tree(mode, problem)
     threads = 1 if lean else threads or torch.get_num_threads()
     kind = _kind(mode, problem, lean)
-    widest, slopes = -(-max(widths) // 16) * 16, sum(widths[1:])
+    widest, slopes = -(-max(*widths, columns) // 16) * 16, sum(widths[1:])
     scaled_last = not problem.activations[-1].linear or layers == 1
-    products = _Products(widths, slopes - problem.P if scaled_last else -1)
+    products = _Products(problem.widths, slopes - problem.P if scaled_last else -1)
     if kind == PRODUCTS and mode != EVALUATION:
         products.run(tree)
     inner = max((step.inner for step in products.steps), default=0)
     private = (inner + _SPARE_ROWS) * MOST_SIDE
     settings = (Setting * layers)(*map(setting, problem.activations))
-    program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), settings, widest, int(scaled_last))
+    program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), problem.D, settings, widest, int(scaled_last))
     program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
     # The slopes end with those of the last layer, and vectors of them are read whole.
     program.slopes, program.buffers, program.private = slopes, products.buffers, private

@@ -39,11 +39,21 @@ class Pullback:
         laplacians: M; 0 for a Jacobian alone.
         keeps: Whether the push has left what is needed; recomputed otherwise.
         lean: Whether to take the fewest samples at a time, on one thread.
+        wrt: The columns that J has, where not all; its cotangents are zero elsewhere.
     """
 
-    def __init__(self, problem: Problem, biased: Sequence[bool], laplacians: int = 0, keeps: bool = False, lean: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        biased: Sequence[bool],
+        laplacians: int = 0,
+        keeps: bool = False,
+        lean: bool = False,
+        wrt: Sequence[int] = (),
+    ) -> None:
         kind = BACK_FORWARD if laplacians or along_tangents(problem) else BACK_REVERSE
         self._biased = list(biased)
+        self._columns, self._shape = list(wrt), problem.jacobian_shape
         pairs = zip(pairwise(problem.widths), biased, strict=True)
         self._shapes = [shape for (i, o), b in pairs for shape in ((o, i), *([(o,)] if b else []))]
         self.call = InputDerivatives(problem, biased, kind, laplacians, keeps=keeps, lean=lean)
@@ -60,6 +70,9 @@ class Pullback:
     ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
         """Pull back."""
         weights, biases, alive = self.addresses(parameters)
+        if self._columns and cotangents[1] is not None:
+            whole = x.new_zeros(self._shape).index_add_(-1, torch.tensor(self._columns), cotangents[1])
+            cotangents = (cotangents[0], whole, *cotangents[2:])
         three = [*(None if t is None else plain("a cotangent", t) for t in cotangents), None][:3]
         out = x.new_empty(self.call.parameters) if wants_parameters else None
         gx = torch.empty_like(x) if wants_x else None

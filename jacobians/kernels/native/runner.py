@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from jacobians.kernels.native import compiler
 from jacobians.kernels.native.compiler import CompilerError, library
 from jacobians.kernels.native.program import EVALUATION, assemble
+from jacobians.modes.scaling import index_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
 from jacobians.planning.registry import NotPlain
@@ -35,8 +36,8 @@ class Addresses:
         self._parameters = Parameters(mlp, problem)
         self._known: tuple[object, list[int], bool, Any, Any] = (None, [], True, None, None)
 
-    def now(self) -> tuple[Any, Any, object]:
-        """Look the parameters up."""
+    def now(self) -> tuple[Any, Any, Sequence[Sequence[Tensor | None]]]:
+        """Look the parameters up; behind the weights stands the first one again, the seed of a Jacobian."""
         current, flat = self._parameters.now()
         of, at, whole, weights, biases = self._known
         if of is not flat:
@@ -48,12 +49,12 @@ class Addresses:
             for t in flat:
                 _has_memory("a parameter", t)
             whole = all(t.is_contiguous() for t in flat)
-            weights, biases = addresses_of(current[0]), addresses_of(current[1])
+            weights, biases = addresses_of((*current[0], current[0][0])), addresses_of(current[1])
             self._known = (flat, now, whole, weights, biases)
         if whole:
             return weights, biases, current
-        copies = [None if t is None else t.contiguous() for t in (*current[0], *current[1])]
-        return addresses_of(copies[: len(current[0])]), addresses_of(copies[len(current[0]) :]), copies
+        Ws, bs = copies = [[None if t is None else t.contiguous() for t in tensors] for tensors in current]
+        return addresses_of((*Ws, Ws[0])), addresses_of(bs), copies
 
 
 def plain(name: str, t: Tensor) -> Tensor:
@@ -84,21 +85,28 @@ class Runner:
         problem: The problem.
         value: Whether y is wanted too.
         lean: Whether to use the technique with the least memory, on one thread.
+        wrt: The columns of J, where not all.
     """
 
-    def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool, lean: bool = False) -> None:
-        self._kernel = assemble(mode, problem, lean)
+    def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool, lean: bool = False, wrt: Sequence[int] = ()) -> None:
+        self._kernel = assemble(mode, problem, lean, columns=len(wrt))
+        self._columns = index_of(wrt) if wrt else None
         self._program = ctypes.addressof(self._kernel.program)
         self._function = getattr(library(), f"jacobian_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int]
         self._addresses, self._value = Addresses(mlp, problem), value
         self._differentiates = mode != EVALUATION
-        self._shape, self._value_shape = problem.jacobian_shape, (*problem.input_shape[:-1], problem.P)
+        self._shape, self._value_shape = (*problem.jacobian_shape[:-1], len(wrt) or problem.D), (*problem.input_shape[:-1], problem.P)
 
     def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Compute `(y or None, J)` at x."""
         weights, biases, alive = self._addresses.now()
         x = plain("x", x)
+        if self._columns is not None:
+            W = alive[0][0]
+            assert W is not None
+            seed = W.detach()[:, self._columns].contiguous()
+            weights = (ctypes.c_void_p * len(weights))(*weights[:-1], seed.data_ptr())
         y = x.new_empty(self._value_shape) if self._value else None
         J = x.new_empty(self._shape) if self._differentiates or y is None else y  # of which an evaluation writes nothing
         threads = torch.get_num_threads() if self._kernel.threaded else 1
@@ -154,6 +162,8 @@ def ready(problem: Problem) -> bool:
 
 def supports(problem: Problem) -> str | None:
     """Say why the kernels cannot serve a problem."""
+    if problem.structure:
+        return f"computes chains of layers, and this network is none: {problem.structure}"
     if problem.device != "cpu":
         return f"runs on the CPU, not on {problem.device}"
     if problem.dtype not in DTYPES:

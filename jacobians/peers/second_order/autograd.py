@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from jacobians.network.activations import RULES
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Prepare, Request, register
 from jacobians.problem import Problem
@@ -62,7 +63,7 @@ def _hessian(problem: Problem, others: list[Tensor], x: Tensor, y: Tensor, param
 def bent(problem: Problem) -> str | None:
     """Say why the loops of gradients of gradients do not serve a problem."""
     # A gradient of a piecewise linear network has no record to differentiate again.
-    straight = not any(rule.name not in {"relu", "leaky_relu", "identity"} for rule in problem.activations)
+    straight = not any(rule.coupled or RULES[rule.name].curvature is not None for rule in problem.activations)
     return not_empty(problem) or ("a gradient without curvature has no record to differentiate again" if straight else None)
 
 

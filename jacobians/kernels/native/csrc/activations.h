@@ -115,6 +115,75 @@ INLINE VECTOR NAME(phi_identity)(VECTOR z, const Activation *set, VECTOR *slope)
     return z;
 }
 
+/* t = tanh(log(1 + e^z)), w = 1 - t² and σ(z) with σ(-z), none of which cancels, by e = exp(-|z|). */
+INLINE VECTOR NAME(mish_parts)(VECTOR z, VECTOR *w, VECTOR *p, VECTOR *q) {
+    VECTOR e, one = NAME(all)(1);
+    NAME(exp_minus_1)(-NAME(absolute)(z), &e);
+    INTEGERS right = z >= 0;
+    VECTOR square = e * e, inverse = (REAL)1 / (1 + e), d = (REAL)1 / NAME(choose)(right, 1 + 2 * e + 2 * square, 2 + 2 * e + square);
+    VECTOR root = 2 * (1 + e) * NAME(choose)(right, e, one) * d;
+    *w = root * root;
+    *p = NAME(choose)(right, inverse, e * inverse);
+    *q = NAME(choose)(right, e * inverse, inverse);
+    return NAME(choose)(right, 1 + 2 * e, 2 * e + square) * d;
+}
+
+INLINE VECTOR NAME(phi_mish)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR w, p, q, t = NAME(mish_parts)(z, &w, &p, &q);
+    *slope = t + z * (w * p);
+    return z * t;
+}
+
+INLINE VECTOR NAME(phi_selu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    const REAL scale = (REAL)1.0507009873554805, left = (REAL)1.7580993408473769; /* scale times alpha */
+    VECTOR e, m = NAME(exp_minus_1)(NAME(choose)(z > 0, NAME(all)(0), z), &e);
+    *slope = NAME(choose)(z > 0, NAME(all)(scale), e * left);
+    return NAME(choose)(z > 0, z * scale, m * left);
+}
+
+INLINE VECTOR NAME(phi_celu)(VECTOR z, const Activation *set, VECTOR *slope) {
+    REAL alpha = (REAL)set->a;
+    VECTOR e, m = NAME(exp_minus_1)(NAME(choose)(z > 0, NAME(all)(0), z / alpha), &e);
+    *slope = NAME(choose)(z > 0, NAME(all)(1), e);
+    return NAME(choose)(z > 0, z, m * alpha);
+}
+
+INLINE VECTOR NAME(clamp)(VECTOR z, REAL least, REAL most, VECTOR *slope) { /* NaN stays NaN */
+    VECTOR one = NAME(all)(1), zero = NAME(all)(0);
+    *slope = NAME(choose)((z > least) & (z < most), one, zero);
+    return NAME(choose)(z < least, NAME(all)(least), NAME(choose)(z > most, NAME(all)(most), z));
+}
+
+INLINE VECTOR NAME(phi_relu6)(VECTOR z, const Activation *set, VECTOR *slope) { return NAME(clamp)(z, 0, 6, slope); }
+INLINE VECTOR NAME(phi_hardtanh)(VECTOR z, const Activation *set, VECTOR *slope) {
+    return NAME(clamp)(z, (REAL)set->a, (REAL)set->b, slope);
+}
+
+INLINE VECTOR NAME(phi_hardswish)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR inside, gate = NAME(clamp)(z, -3, 3, &inside);
+    *slope = NAME(choose)(z < 3, inside * (z / (REAL)3 + (REAL)0.5), NAME(all)(1));
+    return z * ((gate + 3) / (REAL)6);
+}
+
+INLINE VECTOR NAME(phi_log_sigmoid)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR d, e;
+    NAME(exp_minus_1)(-NAME(absolute)(z), &e);
+    *slope = NAME(phi_sigmoid)(-z, set, &d);
+    for (int i = 0; i < LANES; i++) z[i] = (z[i] > 0 ? 0 : z[i]) - MATH(log1p)(e[i]);
+    return z;
+}
+
+INLINE VECTOR NAME(phi_log_cosh)(VECTOR z, const Activation *set, VECTOR *slope) {
+    VECTOR size = NAME(absolute)(z), e, curve;
+    NAME(exp_minus_1)(-2 * size, &e);
+    *slope = NAME(phi_tanh)(z, set, &curve);
+    for (int i = 0; i < LANES; i++) {
+        REAL half = size[i] < 1 ? MATH(sinh)(size[i] / 2) : 0; /* beyond, log 2 does not cancel */
+        z[i] = size[i] < 1 ? MATH(log1p)(2 * half * half) : size[i] + MATH(log1p)(e[i]) - (REAL)0.69314718055994530942;
+    }
+    return z;
+}
+
 INLINE VECTOR NAME(bend_tanh)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
     *third = s * (4 - 6 * s);
     return -2 * h * s;
@@ -183,6 +252,43 @@ INLINE VECTOR NAME(bend_softsign)(VECTOR z, VECTOR h, VECTOR s, const Activation
 }
 
 INLINE VECTOR NAME(bend_exp)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return *third = h; }
+
+INLINE VECTOR NAME(bend_relu6)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return NAME(bend_none)(third); }
+INLINE VECTOR NAME(bend_hardtanh)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) { return NAME(bend_none)(third); }
+
+INLINE VECTOR NAME(bend_mish)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR most = NAME(all)((REAL)1e3), near = NAME(choose)(z > most, most, NAME(choose)(z < -most, -most, z)); /* beyond, t1 is 0 */
+    VECTOR w, p, q, t = NAME(mish_parts)(z, &w, &p, &q), t1 = w * p, t2 = q - 2 * t * p;
+    *third = t1 * (3 * t2 + near * (q * (q - p) - 6 * t * p * q + (4 * t * t - 2 * w) * p * p));
+    return t1 * (2 + near * t2);
+}
+
+INLINE VECTOR NAME(bend_selu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    return *third = NAME(choose)(z > 0, NAME(all)(0), s);
+}
+
+INLINE VECTOR NAME(bend_celu)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR curve = NAME(choose)(z > 0, NAME(all)(0), s / (REAL)set->a);
+    *third = curve / (REAL)set->a;
+    return curve;
+}
+
+INLINE VECTOR NAME(bend_hardswish)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR zero = NAME(bend_none)(third);
+    return NAME(choose)((z > -3) & (z < 3), NAME(all)((REAL)1 / (REAL)3), zero);
+}
+
+INLINE VECTOR NAME(bend_log_sigmoid)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR d, p = NAME(phi_sigmoid)(z, set, &d);
+    *third = d * (p - s);
+    return -d;
+}
+
+INLINE VECTOR NAME(bend_log_cosh)(VECTOR z, VECTOR h, VECTOR s, const Activation *set, VECTOR *third) {
+    VECTOR d, t = NAME(phi_tanh)(z, set, &d);
+    *third = -2 * t * d;
+    return d;
+}
 
 /* Inlined with a constant φ: one loop per activation. */
 INLINE void NAME(apply)(VECTOR (*const phi)(VECTOR, const Activation *, VECTOR *), const Activation *set, REAL *z, REAL *s, int64_t n) {

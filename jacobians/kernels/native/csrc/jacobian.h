@@ -2,7 +2,7 @@
 
 typedef struct {
     const Program *program;
-    const REAL *const *weight; /* W_1 … W_n, each row-major (out, in) */
+    const REAL *const *weight; /* W_1 … W_n, each row-major (out, in), and the seed: W_1 again, or some of its columns */
     const REAL *const *bias;   /* b_1 … b_n or null */
     const REAL *x;
     REAL *J, *y; /* y may be null */
@@ -47,11 +47,12 @@ typedef struct {
     int thread, threads;
 } NAME(Sample);
 
-/* Evaluate, keeping the slopes; up to three tangents, of x[first] on, are pushed beside the value, so that each weight is read once. With
+/* Evaluate, keeping the slopes; up to three tangents, of column `first` of the seed on, are pushed beside the value, so that each weight is read once. With
  * tangents this is forward mode, and their columns of J are done. */
 static void NAME(push)(const NAME(Sample) * one, int64_t first, int64_t tangents) {
     const Program *p = one->p;
-    const int64_t *width = p->widths, n = p->layers, D = width[0], widest = p->widest;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], columns = p->columns, widest = p->widest;
+    const REAL *seed = one->weight[n];
     int whole = one->y || p->scaled_output; /* whether the last layer is evaluated */
     REAL spoiled = NAME(poison)(one->x, D);
     const REAL *h = one->x;
@@ -68,13 +69,13 @@ static void NAME(push)(const NAME(Sample) * one, int64_t first, int64_t tangents
         if (evaluated) NAME(finish_rows)(p, one->bias, l, from, to, out, s, spoiled);
         if (l == 0)
             for (int64_t i = from; i < to && tangents; i++)
-                for (int64_t d = 0; d < tangents; d++) out[(1 + d) * widest + i] = W[i * D + first + d] * s[i];
+                for (int64_t d = 0; d < tangents; d++) out[(1 + d) * widest + i] = seed[i * columns + first + d] * s[i];
         else if (!last || p->scaled_output)
             for (int64_t d = 1; d <= tangents; d++)
                 for (int64_t i = from; i < to; i++) out[d * widest + i] *= s[i];
         if (last && tangents)
             for (int64_t i = from; i < to; i++)
-                for (int64_t d = 0; d < tangents; d++) one->J[i * D + first + d] = out[(1 + d) * widest + i];
+                for (int64_t d = 0; d < tangents; d++) one->J[i * columns + first + d] = out[(1 + d) * widest + i];
         if (last && one->y)
             for (int64_t i = from; i < to; i++) one->y[i] = out[i];
         h = out;
@@ -87,14 +88,14 @@ static void NAME(push)(const NAME(Sample) * one, int64_t first, int64_t tangents
  * so finds part of them in its own cache; each sums its rows, and the next layer adds up the sums of the threads. */
 static void NAME(pull)(const NAME(Sample) * one, int64_t first, int64_t count) {
     const Program *p = one->p;
-    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
-    const REAL *const *W = one->weight;
+    const int64_t *width = p->widths, n = p->layers, columns = p->columns, P = width[n], widest = p->widest;
+    const REAL *const *W = one->weight, *seed = one->weight[n];
     int thread = one->thread, threads = one->threads;
     int64_t from, to;
     REAL *sums[2] = {one->buffers, one->buffers + 4 * widest * threads};
     REAL *u = one->buffers + 8 * widest * threads + 4 * widest * thread;
     for (int64_t l = n - 2, at = p->slopes - P - width[n - 1]; l >= 0; at -= width[l], l--) {
-        int64_t out = width[l + 1], in = width[l];
+        int64_t out = width[l + 1], in = l > 0 ? width[l] : columns;
         NAME(share)(out, thread, threads, &from, &to);
         for (int64_t r = 0; r < count; r++)
             for (int64_t i = from; i < to; i++) {
@@ -105,18 +106,18 @@ static void NAME(pull)(const NAME(Sample) * one, int64_t first, int64_t count) {
                 u[r * widest + i] = g * one->slope[at + i];
             }
         if (threads == 1 && l == 0) {
-            NAME(vectors_matrix)(count, from, to, in, W[0], u, widest, one->J + first * D, D);
+            NAME(vectors_matrix)(count, from, to, in, seed, u, widest, one->J + first * columns, columns);
             return;
         }
-        NAME(vectors_matrix)(count, from, to, in, W[l], u, widest, sums[l % 2] + thread * 4 * widest, widest);
+        NAME(vectors_matrix)(count, from, to, in, l > 0 ? W[l] : seed, u, widest, sums[l % 2] + thread * 4 * widest, widest);
         barrier(threads);
     }
-    NAME(share)(D, thread, threads, &from, &to);
+    NAME(share)(columns, thread, threads, &from, &to);
     for (int64_t r = 0; r < count; r++)
         for (int64_t k = from; k < to; k++) {
             REAL g = 0;
             for (int t = 0; t < threads; t++) g += sums[0][(t * 4 + r) * widest + k];
-            one->J[(first + r) * D + k] = g;
+            one->J[(first + r) * columns + k] = g;
         }
 }
 
@@ -164,9 +165,9 @@ static void NAME(one)(NAME(Call) * call, const REAL *x, REAL *J, REAL *y, REAL *
         .carried = {work + p->slopes, work + p->slopes + 4 * p->widest},
         .buffers = work + p->slopes + 8 * p->widest,
     };
-    int64_t D = p->widths[0], P = p->widths[p->layers];
+    int64_t columns = p->columns, P = p->widths[p->layers];
     if (p->kind == TANGENTS) {
-        for (int64_t d = 0; d < D; d += 3) NAME(push)(&one, d, D - d < 3 ? D - d : 3);
+        for (int64_t d = 0; d < columns; d += 3) NAME(push)(&one, d, columns - d < 3 ? columns - d : 3);
         return;
     }
     NAME(push)(&one, 0, 0);
@@ -189,22 +190,22 @@ static void NAME(sample_by_sample)(void *argument, int thread, int threads) {
     int64_t D = p->widths[0], P = p->widths[p->layers];
     REAL *work = call->work + (int64_t)thread * p->work_of_thread;
     for (long n; (n = atomic_fetch_add(&call->next, 1)) < p->samples;)
-        NAME(one)(call, call->x + n * D, call->J + n * P * D, call->y ? call->y + n * P : NULL, work, 0, 1);
+        NAME(one)(call, call->x + n * D, call->J + n * P * p->columns, call->y ? call->y + n * P : NULL, work, 0, 1);
 }
 
 /* A block of samples: numbers of one neuron lie side by side, one sample a lane. All layers and all tangents or cotangents of the
  * block are done before the next block, so that what is carried stays in the cache. */
 static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *work) {
     const Program *p = call->program;
-    const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
-    const REAL *const *W = call->weight, *const *bias = call->bias;
+    const int64_t *width = p->widths, n = p->layers, D = width[0], columns = p->columns, P = width[n], widest = p->widest;
+    const REAL *const *W = call->weight, *const *bias = call->bias, *seed = W[n];
     int64_t side = NAME(lanes_for)(count);
     int whole = call->y || p->scaled_output;
     REAL *slope = work, *carried[2] = {work + p->slopes * side, work + (p->slopes + widest) * side};
     REAL *spare = work + (p->slopes + 2 * widest) * side;
     REAL *last_slope = slope + (p->slopes - P) * side;
     const REAL *x = call->x + first * D;
-    REAL *J = call->J + first * P * D;
+    REAL *J = call->J + first * P * columns;
     NAME(Scale) none = {0};
 
     REAL *h = carried[1];
@@ -237,21 +238,21 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
     if (n == 1) {
         for (int64_t s = 0; s < count; s++)
             for (int64_t i = 0; i < P; i++)
-                for (int64_t d = 0; d < D; d++) J[(s * P + i) * D + d] = W[0][i * D + d] * last_slope[i * side + s];
+                for (int64_t d = 0; d < columns; d++) J[(s * P + i) * columns + d] = seed[i * columns + d] * last_slope[i * side + s];
         return;
     }
     if (p->kind == FORWARD_BLOCKS) {
-        for (int64_t d = 0; d < D; d++) {
+        for (int64_t d = 0; d < columns; d++) {
             REAL *t = carried[0];
             for (int64_t i = 0; i < width[1]; i++)
-                for (int64_t q = 0; q < side; q++) t[i * side + q] = W[0][i * D + d] * slope[i * side + q];
+                for (int64_t q = 0; q < side; q++) t[i * side + q] = seed[i * columns + d] * slope[i * side + q];
             for (int64_t l = 1, at = width[1]; l < n; at += width[l + 1], l++) {
                 NAME(Scale) by = {.each = slope + at * side, .stride = side};
                 NAME(times)(side, 0, width[l + 1], width[l], W[l], width[l], 1, t, carried[l % 2], l < n - 1 ? &by : &by_last);
                 t = carried[l % 2];
             }
             for (int64_t s = 0; s < count; s++)
-                for (int64_t i = 0; i < P; i++) J[(s * P + i) * D + d] = t[i * side + s];
+                for (int64_t i = 0; i < P; i++) J[(s * P + i) * columns + d] = t[i * side + s];
         }
         return;
     }
@@ -269,15 +270,16 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
             NAME(times)(side, 0, width[l], width[l + 1], W[l], 1, width[l], g, carried[l % 2], &by);
             g = carried[l % 2];
         }
-        if (D >= LANES && !NAME(few_sets)(D, width[1])) { /* the last product in the layout of J: a row per sample */
-            for (int64_t j = 0; j < D; j += PANEL)
-                NAME(product_panel)(count, D, width[1], g, 1, side, W[0], D, J + r * D, P * D, none, 0, j, spare, spare + widest * PANEL);
+        if (columns >= LANES && !NAME(few_sets)(columns, width[1])) { /* the last product in the layout of J: a row per sample */
+            for (int64_t j = 0; j < columns; j += PANEL)
+                NAME(product_panel)(count, columns, width[1], g, 1, side, seed, columns, J + r * columns, P * columns, none, 0, j, spare,
+                                    spare + widest * PANEL);
         } else {
             REAL *out = carried[0] == g ? carried[1] : carried[0];
-            NAME(times)(side, 0, D, width[1], W[0], 1, D, g, out, &none);
-            for (int64_t d0 = 0; d0 < D; d0 += LANES)
+            NAME(times)(side, 0, columns, width[1], seed, 1, columns, g, out, &none);
+            for (int64_t d0 = 0; d0 < columns; d0 += LANES)
                 for (int64_t s = 0; s < count; s++)
-                    for (int64_t d = d0; d < d0 + LANES && d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
+                    for (int64_t d = d0; d < d0 + LANES && d < columns; d++) J[(s * P + r) * columns + d] = out[d * side + s];
         }
     }
 }

@@ -22,7 +22,8 @@
 
 /* The activations by name: Python asks for the code of a name, and nothing else knows the numbers. */
 #define ACTIVATIONS(X) \
-    X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(softplus) X(gelu) X(silu) X(elu) X(sine) X(softsign) X(exp) X(identity)
+    X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(softplus) X(gelu) X(silu) X(elu) X(sine) X(softsign) X(exp) X(identity) \
+    X(mish) X(selu) X(celu) X(relu6) X(hardtanh) X(hardswish) X(log_sigmoid) X(log_cosh)
 #define CODE(name) ACTIVATION_##name,
 enum { ACTIVATIONS(CODE) ACTIVATION_COUNT };
 #undef CODE
@@ -47,6 +48,7 @@ typedef struct {
 typedef struct {
     int64_t layers; /* weights */
     const int64_t *widths;
+    int64_t columns;                /* of J: all D, or those of the seed */
     const Activation *activation;   /* of each layer */
     int64_t widest, scaled_output;  /* widest layer; whether slopes scale the rows of J */
     int64_t kind, samples;          /* samples: -1 for one sample on all threads */
