@@ -92,7 +92,21 @@ def test_the_border_of_convergence(tmp_path):
     assert "those up to 0.999 come nearer in the second half of the steps and those from 1.001 on go away" in find_study(
         "least-squares"
     ).conclude(tables)
+    slow, fast = tables["least-squares-absolute"]
+    assert -1e-12 < fast["above"] < 1e-6 < slow["above"] < 0.01
+    assert fast["distance"] < 1e-6
     assert figures.render(least_squares_chart.chart_of(tables), "svg").startswith(b"<?xml")
+
+
+def test_the_linear_program_has_the_optimum_of_least_absolute_deviations():
+    X, y, _ = least_squares.data(1)
+    w, least = least_squares.least_absolute(X, y)
+    assert float((X @ w - y).abs().sum()) == pytest.approx(least, rel=1e-12)
+    met = (X @ w - y).abs() < 1e-10
+    assert int(met.sum()) == X.shape[1], "a vertex goes through as many samples as there are features"
+    # 0 is a subgradient: weights in [-1, 1] of the samples that are met make up for the signs of the others.
+    weights = torch.linalg.solve(X[met].mT, -X[~met].mT @ (X[~met] @ w - y[~met]).sign())
+    assert float(weights.abs().max()) <= 1
 
 
 def test_the_representations_are_exact(tmp_path):
