@@ -218,7 +218,7 @@ def study(
         Path | None, typer.Option("--out", metavar="DIR", help="Output directory; build/results/<machine>/studies by default.")
     ] = None,
 ) -> None:
-    """Run studies: what derivatives show, as tables and figures."""
+    """Run studies: what derivatives show, as tables and figures. Exit 1 where something that a study checks is wrong."""
     wanted = names.split(studies)
     names.studies(wanted)
     names.data_set(data)
@@ -229,7 +229,7 @@ def study(
     from plots.figures import save
     from studies import Options, find_study, run
 
-    target = out or environment.own_results() / "studies"
+    target, failed = out or environment.own_results() / "studies", False
     for name in wanted:
         with StudyProgress(name) as progress:
             try:
@@ -239,12 +239,16 @@ def study(
             except KeyboardInterrupt:
                 typer.echo(f"interrupted; what was computed is in {target}", err=True)
                 raise typer.Exit(130) from None
+        for line, passed in find_study(name).checks(tables):
+            typer.echo(f"{'passed' if passed else 'FAILED'}  {line}")
+            failed |= not passed
         typer.echo(find_study(name).conclude(tables))
         for table in tables:
             typer.echo(f"wrote {target / table}.csv")
         for chart in study_charts(name, tables):
             for path in save(chart, target, ["svg"]):
                 typer.echo(f"wrote {path}")
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command(epilog="Example: python bench.py check --device cpu")

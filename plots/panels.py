@@ -29,21 +29,23 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes: what they show, the names of both directions, the lines, and whether values are logarithmic."""
+    """Axes: what they show, the names of both directions, the lines, whether values are logarithmic, and between which they are shown."""
 
     title: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
     logarithmic: bool = False
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PanelsChart(Chart):
-    """Panels, `columns` beside each other."""
+    """Panels, `columns` beside each other, with a legend each or, where all have the same lines, one `together`."""
 
     panels: tuple[Panel, ...]
     columns: int = 2
+    together: bool = False
 
 
 def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, least: float = -math.inf) -> tuple[Series, ...]:
@@ -58,7 +60,7 @@ def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, l
 @draw.register
 def _(chart: PanelsChart) -> Figure:
     rows = -(-len(chart.panels) // chart.columns)
-    drawing = Figure(figsize=(WIDTH, 2.5 * rows + 1.0), layout="constrained")
+    drawing = Figure(figsize=(WIDTH, (2.5 if chart.columns < 4 else 1.6) * rows + 1.0), layout="constrained")
     titles(drawing, chart)
     grid = drawing.subplots(rows, chart.columns, squeeze=False)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
@@ -76,8 +78,13 @@ def _(chart: PanelsChart) -> Figure:
         axes.set_title(panel.title, fontsize=8.5, loc="left")
         axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
-        if len(panel.series) > 1:
+        if panel.limits:
+            axes.set_ylim(*panel.limits)
+        if len(panel.series) > 1 and not chart.together:
             axes.legend(loc="best")
+    if chart.together:
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=2.4)
     for axes in list(grid.flat)[len(chart.panels) :]:
         axes.set_visible(False)
     return drawing

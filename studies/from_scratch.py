@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import jacobians as jac
-from studies import data, training
+from studies import data, probabilities, training
 from studies.study import Options, Row, Study, register
 
 SETS = ("fashion-mnist", "mnist", "digits")
@@ -141,6 +141,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
         mlp = recipe.network(widths, options.seed)
         sgd, other = jac.SGD(mlp, recipe.rate), Torch(mlp, recipe.rate)
         published = {(epoch, what): value for epoch, what, value in recipe.published}
+        yield from probabilities.pictures(recipe.name, name, parts.test)
         generator, first, apart = torch.Generator().manual_seed(options.seed), 0, 0.0
         for epoch in range(epochs + 1):
             curves: dict[str, Tensor] = {}
@@ -167,6 +168,8 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
                     loss, right = training.evaluate(mlp if way == "jac" else other.net, parts.test)
                 found = {"train_loss": float(curves[way].mean()) if epoch else math.nan, "test_loss": loss, "test_accuracy": right}
                 known = {f"published_{what}": published.get((epoch, what), math.nan) for what in found}
+                if way == "jac" and epoch in {0, epochs}:
+                    yield from probabilities.answers(recipe.name, name, epoch, mlp, parts.test)
                 yield "from-scratch", {"data": name, "network": recipe.name, "written": way, "epoch": epoch, **found, **known}
         row: Row = {"network": recipe.name, "steps": steps, "worst_difference": worst, "epochs": epochs, "worst_of_an_epoch": apart}
         yield "from-scratch-agreement", row
@@ -219,6 +222,7 @@ register(
             ),
             "from-scratch-agreement": ("network", "steps", "worst_difference", "epochs", "worst_of_an_epoch"),
             "from-scratch-times": ("network", "written", "epoch", "seconds"),
+            **probabilities.TABLES,
         },
         _rows,
         _conclude,

@@ -1,5 +1,6 @@
 """Studies that train: on small data of their own, against autograd, and with what goes wrong."""
 
+import copy
 import dataclasses
 import math
 import subprocess
@@ -9,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+import bench
 import jacobians as jac
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from plots import figures
 from plots.chart import study_charts
+from plots.charts import probabilities as probabilities_chart
 from studies import (
     STUDIES,
     Options,
@@ -23,6 +26,7 @@ from studies import (
     image_ascent,
     initialisation,
     layers,
+    probabilities,
     read,
     regression,
     run,
@@ -242,25 +246,110 @@ class TestFromScratch:
         assert from_scratch.times(rows, "a") == (2.0, 3.0)
 
 
+class TestProbabilities:
+    def test_they_are_the_networks_of_the_first_and_the_last_epoch(self, tmp_path, give):
+        tables = studied("from-scratch", tmp_path)
+        rows, samples = tables["from-scratch-probabilities"], tables["from-scratch-samples"]
+        for recipe in from_scratch.RECIPES:
+            own = [row for row in rows if row["network"] == recipe.name]
+            assert {row["epoch"] for row in own} == {0, 2}
+            for sample in {row["sample"] for row in own}:
+                for epoch in (0, 2):
+                    assert sum(row["probability"] for row in own if (row["sample"], row["epoch"]) == (sample, epoch)) == pytest.approx(1)
+        assert {len(row["pixels"]) for row in samples} == {2 * 16}
+        chart = probabilities_chart.chart_of(tables, from_scratch.RECIPES[-1].name, "s")
+        assert all(sum(sample.after) == pytest.approx(1) for sample in chart.samples)
+        assert {sample.published for sample in chart.samples} == {()}, "another set than the published one"
+
+    def test_answers_and_pictures(self):
+        part, mlp = classes(50), jac.MLP.random(widths=[16, 5, 3], seed=3)
+        (found,) = {tuple(row["probability"] for _, row in probabilities.answers("n", "s", 1, mlp, part) if row["sample"] == 25)}
+        assert found == pytest.approx(torch.softmax(mlp(part.x[25]), 0).tolist(), rel=1e-5)
+        (row,) = [row for _, row in probabilities.pictures("n", "s", part) if row["sample"] == 25]
+        assert row["class"] == part.names[int(part.target[25])]
+        torch.testing.assert_close(torch.tensor(list(bytes.fromhex(row["pixels"]))) / 255, part.x[25], rtol=0, atol=0.5 / 255 + 1e-6)
+
+    def test_published_probabilities_stand_beside_the_same_samples_of_the_same_set(self):
+        assert probabilities_chart._published("fashion-mnist", 3638)[4] == 0.89233
+        assert probabilities_chart._published("fashion-mnist", 9269) == ()
+        assert probabilities_chart._published("mnist", 3638) == ()
+
+
 class TestLayers:
     def test_every_value_is_torchs(self, tmp_path, give):
-        rows = studied("layers", tmp_path)["layers"]
-        assert max(row["difference"] for row in rows) < 1e-12
+        tables = studied("layers", tmp_path)
+        rows, parts = tables["layers"], {row["component"]: row for row in tables["layers-components"]}
+        assert max(map(layers.difference, rows)) < 1e-12
         assert {(row["hidden"], row["batch_norm"]) for row in rows} == {(0, "without")} | {(h, m) for h in (1, 4) for m in layers.MODES}
+        assert set(parts) == {
+            *("Linear", "BatchNorm1d", "Sigmoid", "Tanh", "ReLU", "MSELoss", "CrossEntropyLoss", "SGD", "SGD with momentum"),
+            *("MLP0", "MLP1", "MLP4", layers.LIBRARY),
+        }
+        assert all(row["passed"] == 1 and row["values"] == row["right"] > 0 for row in parts.values())
+        assert [passed for _, passed in find_study("layers").checks(tables)] == [True] * len(parts)
         values = {row["value"] for row in rows if row["hidden"] == 4 and row["batch_norm"] == "training"}
         assert {
-            "output of layer 1 (BatchNorm1d)",
-            "∂L/∂input of layer 12",
-            "∂L/∂1.weight",
-            "1.running_var after two steps",
-            "loss",
-        } <= values
+            *("M", "V", "NZ", "BZ", "dLdNZ", "dLdV", "dLdM", "dLdBW", "dLdBb", "dLdZ", "running_M", "running_V", "running_var"),
+            *("dAdZ of layer 2", "dLdW of layer 12", "A of layer 13", "1.weight after two steps", "loss", "∂L/∂x"),
+        } <= {name.removesuffix(" of layer 1") for name in values}
         assert {row["index"] for row in rows if row["value"] == "loss"} == {""}
 
-    def test_a_wrong_value_would_be_seen(self, monkeypatch, tmp_path, give):
-        monkeypatch.setattr(layers, "loss_of", lambda name: jac.Loss("mse", "mean", 0.501) if name == "mse" else jac.Loss(name))
-        rows = studied("layers", tmp_path)["layers"]
-        assert max(row["difference"] for row in rows if row["value"].startswith("∂")) > 1e-4
+    def test_the_division_by_n(self):
+        """Finite differences of the loss, which know of no convention; MyTorch's names hold multiples of them."""
+        x, _, Y = layers.example(0)
+        module = layers._module(1, "training", 0)
+        for loss, target in (("mse", torch.randn(4, 2, dtype=torch.float64)), ("cross_entropy", Y)):
+            for convention, of_linear, of_norm in (("torch", 1, 1), ("MyTorch", *((1 / 4, 1) if loss == "mse" else (1, 4)))):
+                found = {str(item): value for item, value in layers.by_hand(copy.deepcopy(module), x, target, loss, convention)}
+                for name, parameter, times in (("dLdW of layer 0", "0.weight", of_linear), ("dLdBW of layer 1", "1.weight", of_norm)):
+                    beside = []
+                    for step in (1e-6, -1e-6):
+                        moved = copy.deepcopy(module)
+                        with torch.no_grad():
+                            moved.get_parameter(parameter).view(-1)[1] += step
+                        y = moved(x)
+                        beside.append(0.5 * nn.functional.mse_loss(y, target) if loss == "mse" else nn.functional.cross_entropy(y, target))
+                    exact = float(beside[0] - beside[1]) / 2e-6
+                    assert float(found[name].view(-1)[1]) == pytest.approx(times * exact, rel=1e-6), (loss, convention, name)
+
+    def test_the_running_variances_differ_by_the_factor_of_the_biased_one(self):
+        rows = list(layers._running(0))
+        excess = [(row["running_V"] - 0.9 ** row["step"]) / (row["running_var"] - 0.9 ** row["step"]) for row in rows]
+        assert excess == pytest.approx([3 / 4] * len(rows), rel=1e-9)
+
+    @pytest.mark.parametrize("component", ["Linear", "BatchNorm1d", "Sigmoid", "CrossEntropyLoss", "SGD with momentum", layers.LIBRARY])
+    def test_a_wrong_value_is_told_of_its_component(self, component, monkeypatch):
+        right = layers.by_hand
+
+        def wrong(*arguments):
+            for item, value in right(*arguments):
+                yield item, value * (1 + 1e-9) if item.component == component else value
+
+        monkeypatch.setattr(layers, "by_hand", wrong)
+        rows = list(layers._worked_examples(0))
+        failed = {row["component"] for row in layers.components(rows) if not row["passed"]}
+        assert failed - {"MLP0", "MLP1", "MLP4"} == {component}
+
+    def test_a_value_that_is_none_fails(self):
+        row = {"component": "Linear", "hidden": 0, "by_hand": 1.0, "by_torch": 1.0, "mytorch": math.nan, "mytorch_by_torch": 1.0}
+        assert [part["passed"] for part in layers.components([row])] == [0, 0]
+
+    def test_a_failed_component_is_exit_status_1(self, monkeypatch, capsys, tmp_path, give):
+        right = layers.by_torch
+
+        def wrong(*arguments):
+            yield from ((item, value + 1e-3 if item.name == "dLdM" else value) for item, value in right(*arguments))
+
+        arguments = ["bench.py", "study", "layers", "--epochs", "1", "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert bench.main() == 0
+        assert "passed  BatchNorm1d: " in capsys.readouterr().out
+        monkeypatch.setattr(layers, "by_torch", wrong)
+        assert bench.main() == 1
+        told = capsys.readouterr().out
+        assert "FAILED  BatchNorm1d: " in told
+        assert "passed  Linear: " in told
+        assert "not BatchNorm1d, MLP1, MLP4" in told
 
     def test_momentum_is_torchs(self):
         module = layers.network(1, True, (3, 4, 2), 0)
