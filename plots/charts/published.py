@@ -18,7 +18,7 @@ from plots.axes import canvas, clip, legend, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.families import families, make_trace, subtitle_of
 
-PUBLISHED = RESULTS / "published" / "notebook.csv"
+PUBLISHED = RESULTS / "published" / "notebook_times.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
