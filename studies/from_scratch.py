@@ -60,7 +60,7 @@ class Recipe:
         epochs: How many.
         updates: Of an epoch: as many as 60,000 images give; smaller sets are seen more often.
         beside: Epochs that torch trains beside ours, from the first on.
-        brightest: Value of a white pixel.
+        brightest: Value of a white pixel; pixels are whole numbers where it is not 1.
         optional: Whether it is left out where its set is not there, or another one is named.
     """
 
@@ -75,6 +75,11 @@ class Recipe:
     beside: int
     brightest: float = 1.0
     optional: bool = False
+
+    def prepared(self, part: data.DataSet, dtype: torch.dtype) -> data.DataSet:
+        """Scale the pixels."""
+        x = part.x if self.brightest == 1 else (self.brightest * part.x).round()
+        return part._replace(x=x.to(dtype))
 
     def order(self, count: int, seed: int) -> Iterator[Tensor]:
         """Put the samples into steps, without end."""
@@ -141,7 +146,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
     for recipe, name, whole in sets_of(options):
         parts, epochs, widths = data.split(whole, options.seed), options.epochs or recipe.epochs, training.sizes_of(whole, recipe.hidden)
         mlp = recipe.network(widths, options.seed)
-        train, test = (part._replace(x=(recipe.brightest * part.x).to(mlp.dtype)) for part in (parts.train, parts.test))
+        train, test = (recipe.prepared(part, mlp.dtype) for part in (parts.train, parts.test))
         steps, worst = agreement(recipe, train, widths, options.seed)
         sgd, other = jac.SGD(mlp, recipe.rate), Torch(mlp, recipe.rate)
         stream, apart = recipe.order(len(train.x), options.seed), 0.0

@@ -124,13 +124,14 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
         return None
     depths = sorted({row.L for row in family})
     device = "cpu" if family[0].device == "cpu" else "gpu"
-    found: dict[str, dict[int, float]] = {f"published, {device}": published_ratios(_read(published), device)}
+    sizes = (family[0].D, family[0].K, family[0].P)
+    records = [record for record in _read(published) if tuple(int(record[name]) for name in "DKP") == sizes]
+    found: dict[str, dict[int, float]] = {f"published, {device}": published_ratios(records, device)}
     for L in depths:
         for name, (forward, reverse) in ways([row for row in family if row.L == L]).items():
             found.setdefault(name, {})[L] = ratio(forward, reverse).value
     lines = {name: values for name, values in found.items() if depths[0] in values}
     ends = {name: values[max(values)] / values[depths[0]] for name, values in lines.items()}
-    own = [name for name in lines if name.startswith(("the notebook", "diagonal"))]
     counted = {L: (L - 1) / L / ((depths[0] - 1) / depths[0]) for L in depths}
 
     def series(name: str, values: dict[int, float]) -> Series:
@@ -139,7 +140,7 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
     operations = "operations: from W_1 rising, from an identity flat"
     panel = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
     relative = [series(name, {L: value / values[depths[0]] for L, value in values.items()}) for name, values in lines.items()]
-    told = [f"published {next(iter(ends.values())):.2f}", *(f"{name} {ends[name]:.2f}" for name in own)]
+    told = [f"{name} {ends[name]:.2f}" for name in lines if name.startswith(("published", "the notebook", "diagonal"))]
     unsynchronised = "The published GPU was read without synchronising, so its ratio says little." if device == "gpu" else ""
     return PanelsChart(
         stem=stem,

@@ -223,7 +223,7 @@ class TestOthers:
         rising, flat = [series.y for series in chart.panels[1].series if series.label.startswith("operations")]
         assert rising == pytest.approx((1, 1.2, 1.35))
         assert flat == (1, 1, 1)
-        assert "published 1.24, the notebook's method 1.35; operations 1.35" in chart.title
+        assert "published, cpu 1.24, the notebook's method 1.35; operations 1.35" in chart.title
         assert figures.render(chart, "svg")
 
     def test_devices_and_threads_meet_best_against_best(self):

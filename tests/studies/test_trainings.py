@@ -319,6 +319,11 @@ class TestFromScratch:
             W = mlp.weights[int(row["layer"]) - 1]
             assert float(W[int(row["output"]), int(row["input"])]) == pytest.approx(float(row["weight"]), abs=5.01e-9)
 
+    def test_pixels_are_whole_numbers(self):
+        bytes_ = torch.arange(256.0)[None]
+        part = from_scratch.ONE_SAMPLE.prepared(data.DataSet(bytes_ / 255, torch.zeros(1, dtype=torch.int64), ()), torch.float64)
+        assert torch.equal(part.x, bytes_.double())
+
     def test_single_samples_are_those_of_plain_numpy(self):
         """Forward, backward and update as the formulas stand, sample by sample in their order."""
         part = classes(20)
