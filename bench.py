@@ -207,7 +207,7 @@ def merge(
 
 @app.command(epilog="Example: python bench.py study from-scratch --data mnist")
 def study(
-    studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies: see `list studies`.")],
+    studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies, see `list studies`, or all.")],
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of the training; the study's own by default.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
     data: Annotated[
@@ -219,8 +219,8 @@ def study(
     ] = None,
 ) -> None:
     """Run studies: what derivatives show, as tables and figures. Exit 1 where something that a study checks is wrong."""
-    wanted = names.split(studies)
-    names.studies(wanted)
+    asked = names.split(studies)
+    wanted = names.studies(asked)
     names.data_set(data)
     names.directory(data_dir)
     from benchmarks.run import environment
@@ -231,9 +231,14 @@ def study(
 
     target, failed = out or environment.own_results() / "studies", False
     for name in wanted:
+        known = find_study(name).data
+        passed_over = names.ALL in asked and (
+            data not in known if data else not known
+        )  # of all studies, those that can use the data get them
+        given = (None, None) if passed_over else (data, data_dir)
         with StudyProgress(name) as progress:
             try:
-                tables = run(find_study(name), target, Options(epochs, seed, data, data_dir, progress.update))
+                tables = run(find_study(name), target, Options(epochs, seed, *given, progress.update))
             except (ArithmeticError, ValueError, OSError, ModuleNotFoundError) as error:
                 raise BadInput(f"{name}: {error}; what was computed is in {target}") from None
             except KeyboardInterrupt:

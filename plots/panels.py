@@ -19,12 +19,14 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line: its label, positions and values, and what was measured there, as points."""
+    """A line: its label, positions and values, what was measured there as points, its range, and the line whose colour it takes."""
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     points: tuple[float, ...] = ()
+    band: tuple[tuple[float, ...], ...] = ()  # the lower ends and the upper ones
+    like: str = ""  # drawn thin in the colour of that one, or in grey, and named once in a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,21 @@ def _(chart: PanelsChart) -> Figure:
     titles(drawing, chart)
     grid = drawing.subplots(rows, chart.columns, squeeze=False)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
-        for series, colour, line in zip(panel.series, COLOURS, LINES, strict=False):
+        looks = dict(zip((series.label for series in panel.series if not series.like), zip(COLOURS, LINES, strict=False), strict=False))
+        named: set[str] = set()
+        for series in panel.series:
+            (colour, line), width = looks.get(series.like or series.label, (style.GREY, "-")), 1.6
+            label = None if series.label in named else series.label
+            if series.like:
+                named.add(series.label)
+                line, width = (0, (1, 1)), 1.1
             lone = all(math.isnan(value) for value in series.y)  # points without a line
             if not lone:
-                axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=1.6, label=series.label)
+                axes.plot(series.x, series.y, color=colour, linestyle=line, linewidth=width, label=label)
+            if series.band:
+                axes.fill_between(series.x, *series.band, color=colour, alpha=0.2, linewidth=0)
             if series.points:
-                axes.plot(
-                    series.x, series.points, color=colour, linestyle="", marker="o", markersize=4, label=series.label if lone else None
-                )
+                axes.plot(series.x, series.points, color=colour, linestyle="", marker="o", markersize=4, label=label if lone else None)
         if panel.logarithmic and any(value > 0 for series in panel.series for value in (*series.y, *series.points)):
             axes.set_yscale("log")
             powers_axis(axes.yaxis)

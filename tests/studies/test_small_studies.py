@@ -12,9 +12,8 @@ from plots.chart import study_charts
 from plots.charts import isometry as isometry_chart
 from plots.charts import least_squares as least_squares_chart
 from plots.charts import representation as representation_chart
-from studies import Options, activations, find_study, isometry, least_squares, run
+from studies import Options, activations, find_study, isometry, least_squares, representation, run
 from studies.piecewise import Piecewise, to_network
-from studies.representation import FUNCTIONS
 
 X = torch.linspace(-20, 20, 10_001, dtype=torch.float64)[:, None]
 
@@ -113,13 +112,42 @@ def test_the_linear_program_has_the_optimum_of_least_absolute_deviations():
 
 def test_the_representations_are_exact(tmp_path):
     tables = run(find_study("representation"), tmp_path, Options())
-    assert [row["function"] for row in tables["representation"]] == list(FUNCTIONS)
-    for row in tables["representation"]:
+    found = {row["function"]: row for row in tables["representation"]}
+    assert {name: row["units"] for name, row in found.items()} == {
+        "tent": 2,
+        "soft threshold, s = 0": 2,
+        "soft threshold, s = 0.5": 2,
+        "soft threshold, s = 2": 2,
+        "data set 1": 4,
+        "data set 2": 3,
+    }
+    for row in found.values():
         assert row["value_error"] < 1e-12
         assert row["slope_error"] < 1e-12
+    for name, points in (("data set 1", 13), ("data set 2", 11)):
+        assert (found[name]["points"], found[name]["point_error"], found[name]["published_met"]) == (points, 0, 0)
     assert figures.render(representation_chart.chart_of(tables), "svg").startswith(b"<?xml")
     again = run(find_study("representation"), tmp_path / "again", Options())
     assert again == tables
+
+
+def test_the_tent_is_that_of_the_exercise():
+    """Two units and a ReLU at the output: ReLU(1 - ReLU(2x - 1) - ReLU(1 - 2x)), and 0 outside [0, 1]."""
+    tent = next(representation.shapes()).network()
+    assert (tent.widths, tent.output_activation) == ((1, 2, 1), "relu")
+    torch.testing.assert_close(tent(X), torch.relu(1 - torch.relu(2 * X - 1) - torch.relu(1 - 2 * X)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.3, 1.0, 7.5])
+def test_the_soft_threshold_is_two_units(s):
+    net = to_network(representation.soft_threshold(s))
+    assert net.widths == (1, 2, 1)
+    torch.testing.assert_close(net(X), X.sign() * (X.abs() - s).clamp_min(0), rtol=0, atol=1e-14)
+
+
+def test_a_negative_threshold_is_refused():
+    with pytest.raises(ValueError, match="a threshold must be at least 0, got -1"):
+        representation.soft_threshold(-1)
 
 
 @pytest.mark.parametrize("gain", isometry.GAINS)
