@@ -94,7 +94,7 @@ def _(chart: PanelsChart) -> Figure:
     if chart.together:
         handles, labels = grid.flat[0].get_legend_handles_labels()
         title = drawing.suptitle(f"{drawing.get_suptitle()}\n", x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-        below = 0.98 - 0.183 * title.get_text().count("\n") / drawing.get_size_inches()[1]  # the line left free, 11 points at 1.2
+        below = 0.98 - (0.183 * title.get_text().count("\n") - 0.06) / drawing.get_size_inches()[1]  # the line left free, 11 points at 1.2
         place = {"loc": "upper left", "bbox_to_anchor": (0.0, below), "borderaxespad": 0.3}
         drawing.legend(handles, labels, ncols=len(labels), handlelength=2.4, **place)
     for axes in list(grid.flat)[len(chart.panels) :]:

@@ -416,6 +416,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 def _conclude(tables: dict[str, list[Row]]) -> str:
     rows, parts, curves = tables["layers"], tables["layers-components"], tables["layers-training"]
     failed = [str(row["component"]) for row in parts if not float(row["passed"])]
+    missed = f", not {', '.join(failed)}" if failed else ""
     last = max(float(row["epoch"]) for row in curves)
     ends = [row for row in curves if float(row["epoch"]) == last]
     reached = ", ".join(
@@ -424,7 +425,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     later = tables["layers-running"][len(tables["layers-running"]) // 2 :]
     own, torchs = (sum(float(row[name]) for row in later) / len(later) for name in ("running_V", "running_var"))
     return (
-        f"{len(parts) - len(failed)} of {len(parts)} components passed{f', not {chr(44).join(failed)}' if failed else ''}: all values of "
+        f"{len(parts) - len(failed)} of {len(parts)} components passed{missed}: all values of "
         f"the worked examples ({len(rows)}, in both conventions of the division by N) are torch's within "
         f"{max(float(row['worst_difference']) for row in parts):.0e}. Of batches of {SAMPLES} with variance 1 the running variance is "
         f"{own:.2f} in the mean in MyTorch's form and {torchs:.2f} in torch's. Right on the tests of {ends[0]['data']} after {last:g} "

@@ -439,7 +439,7 @@ class TestLayers:
                             moved.get_parameter(parameter).view(-1)[1] += step
                         y = moved(x)
                         beside.append(0.5 * nn.functional.mse_loss(y, target) if loss == "mse" else nn.functional.cross_entropy(y, target))
-                    exact = float(beside[0] - beside[1]) / 2e-6
+                    exact = float((beside[0] - beside[1]).detach()) / 2e-6
                     assert float(found[name].view(-1)[1]) == pytest.approx(times * exact, rel=1e-6), (loss, convention, name)
 
     def test_the_running_variances_differ_by_the_factor_of_the_biased_one(self):
