@@ -37,7 +37,7 @@ class ProbabilitiesChart(Chart):
 
 def _published(data: str, sample: int) -> tuple[float, ...]:
     rows = [row for row in published.table("fashion_mnist_probabilities") if int(row["test_index"]) == sample]
-    return tuple(column(rows, "probability")) if data == "fashion-mnist" else ()
+    return tuple(float(row["probability"]) for row in rows) if data == "fashion-mnist" else ()
 
 
 def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart:
