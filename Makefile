@@ -12,7 +12,7 @@ define with_ticker
 	@echo "$(1)"; ( while sleep 5; do echo "  still running"; done ) & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(2)
 endef
 
-.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs report sweeps soak fuzz sanitize refresh wheel clean help
+.PHONY: bench test test-long test-all test-cuda test-slurm gpu lint format figures docs site report sweeps soak fuzz sanitize refresh wheel clean help
 
 help:
 	@echo "make bench    set up, run the quick sweep on every device found, write CSVs and figures to build/quick"
@@ -25,7 +25,8 @@ help:
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make figures  draw all committed figures again from the committed CSVs"
 	@echo "make refresh  write all that is drawn from the committed CSVs again: figures, README, docs, report"
-	@echo "make docs     write the tables of README and docs, the table of columns and docs/api.md again"
+	@echo "make docs     write the tables of README and docs and the table of columns again"
+	@echo "make site     build the reference of the library from its docstrings: build/site/index.html"
 	@echo "make report   write docs/report.html again from the committed CSVs"
 	@echo "make sweeps   measure every sweep on this machine, into results/<machine>"
 	@echo "make soak     500 cases with faults at random, killed and resumed 20 times (about 10 minutes)"
@@ -94,6 +95,9 @@ figures: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m tools.docs
+
+site: $(READY)
+	$(BIN)/python -m pdoc --docformat google --no-search --output-directory build/site jacobians
 
 report: $(READY)
 	$(BIN)/python bench.py report --out docs/report.html

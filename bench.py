@@ -336,6 +336,27 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: python bench.py devices results build/results")
+def devices(results: Results = None, out: Out = None, as_json: Json = False) -> None:
+    """Set machines and cards beside each other: the best hand-written method of each, in one table and one figure."""
+    files = names.results(results or [])
+    from benchmarks.analysis import devices as analysis
+    from benchmarks.records.csv_file import read_csv, result_files
+    from plots import figures
+    from plots.charts.devices import devices as chart_of
+
+    rows = analysis.compared([row for path in files or result_files() for row in read_csv(path)])
+    columns, body = analysis.table(rows)
+    if as_json:
+        _print_json([dict(zip(columns, cells, strict=True)) for cells in body])
+    else:
+        _print_table(columns, body)
+    if chart := chart_of(rows):
+        typer.echo(chart.title, err=as_json)
+        for path in figures.save(chart, out or Path("build/devices"), ["svg"]):
+            typer.echo(f"wrote {path}", err=as_json)
+
+
 @app.command(epilog="Example: python bench.py history 2026-01/quick.csv 2026-02/quick.csv")
 def history(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Result CSVs of one machine, in any order.")],
@@ -366,12 +387,17 @@ def recommend(
         str | None, typer.Option(metavar="package:attribute", help="Take the network from Python; this runs the module, with your rights.")
     ] = None,
     activation: Annotated[str, typer.Option(metavar="NAME", help="Hidden activation of sizes and checkpoints.")] = "tanh",
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(metavar="cpu|cuda", help="Device; by default all that were measured are set beside each other.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="Floating-point type; float32, or the network's own.")] = None,
     quantity: Annotated[str, typer.Option(metavar="NAME", help="What to compute: jacobian, gradient, ntk, ggn, …")] = "jacobian",
     loss: Annotated[str | None, typer.Option(metavar="NAME", help="Loss, of quantities that have one; mse by default.")] = None,
     create_graph: Annotated[bool, typer.Option("--create-graph", help="For training through it: a loss of it, and its gradient.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="Time the first three now.")] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Time the first three now; by default where no measured problem is near."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say which method to use for a network, with predicted and, where known, measured times, and the lines to paste."""
@@ -384,16 +410,23 @@ def recommend(
     if loss is not None:
         names.loss(loss)
     sizes = names.widths(widths) if widths is not None else None
-    from benchmarks.analysis import answer
+    from benchmarks.analysis import across, answer
 
     asked = answer.Question(L, D, K, P, N, sizes, checkpoint, module, activation, device, dtype, quantity, loss)
     found = answer.answer(asked, measure)
+    beside = across.across(found.problem, where) if device is None and (where := across.places()) else None
     if as_json:
-        _print_json(answer.as_record(found))
+        more = {"devices": across.as_records(beside), "changes_at": beside.change} if beside else {}
+        _print_json(answer.as_record(found) | more)
         return
     _print_table(*answer.table(found))
     for line in answer.lines(found):
         typer.echo(line)
+    if beside:
+        typer.echo()
+        _print_table(*across.table(beside))
+        for line in across.lines(beside):
+            typer.echo(line)
 
 
 @app.command(epilog="Example: python bench.py report build/results/my-machine --out report.html")

@@ -2,13 +2,17 @@
 
 from jacobians import kernels as kernels  # registers the fast methods
 from jacobians import peers as peers  # registers the library methods
-from jacobians.derivatives import ggn_product, gradient, ntk, parameter_jacobian, per_sample_gradient_norms, per_sample_gradients
 from jacobians.input_derivatives import hessian, hessian_diagonal, hvp, jacobian_loss, jvp, laplacian, vjp
-from jacobians.modes import FactoredJacobian, forward, mixed, optimal_bracketing, reverse
+from jacobians.modes import FactoredJacobian, optimal_bracketing
+from jacobians.modes import forward as forward  # of modes, (y or None, J): the public call is `jacobian(..., method="forward")`
+from jacobians.modes import mixed as mixed
+from jacobians.modes import reverse as reverse
 from jacobians.module_gradient import ModuleGradient, module_gradient
+from jacobians.named_derivatives import derivatives
 from jacobians.network.activations import Activation
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
+from jacobians.parameter_derivatives import ggn_product, gradient, ntk, parameter_jacobian, per_sample_gradient_norms, per_sample_gradients
 from jacobians.planning.cost import Cost, cost
 from jacobians.planning.plan import Plan, jacobian, plan, value_and_jacobian
 from jacobians.planning.registry import (
@@ -49,8 +53,8 @@ __all__ = [
     "Stored",
     "compute_to_disk",
     "cost",
+    "derivatives",
     "find_method",
-    "forward",
     "ggn_product",
     "gradient",
     "hessian",
@@ -61,7 +65,6 @@ __all__ = [
     "jvp",
     "laplacian",
     "methods",
-    "mixed",
     "module_gradient",
     "ntk",
     "open_stored",
@@ -73,7 +76,6 @@ __all__ = [
     "quantities",
     "register",
     "register_quantity",
-    "reverse",
     "value_and_jacobian",
     "vjp",
 ]

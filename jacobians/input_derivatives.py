@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.kernels.native import second_order as native
 from jacobians.kernels.native.runner import ready
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
-from jacobians.planning.inputs import dense, problem_of
+from jacobians.planning.inputs import dense, problem_of, warn_of_straight
 from jacobians.planning.plan import compute_cached, jacobian
 from jacobians.planning.registry import NotPlain, Request
 from jacobians.quantities import products
@@ -25,7 +26,7 @@ from jacobians.quantities.laplacian import bends
 
 
 def laplacian(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor,
     weights: Tensor | Sequence[float] | Sequence[Sequence[float]] | None = None,
     method: str = "auto",
@@ -35,7 +36,7 @@ def laplacian(
     """Compute y, J and the Laplacian `Σ_d w_d ∂²y/∂x_d²` in one forward sweep.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         weights: w of shape (D,), all ones by default; e.g. `[1, 0]` for `∂²y/∂x_0²` alone. Of shape (M, D) for M such sums at once.
         method: `"auto"`, `"forward"`, or a full method name.
@@ -59,6 +60,7 @@ def laplacian(
     Source:
         Li et al., Forward Laplacian, Nature Machine Intelligence 6 (2024), arXiv 2307.08214.
     """
+    mlp = network_of(mlp)
     D = _features(mlp, x)
     directions = x.new_ones(1, D) if weights is None else torch.as_tensor(weights, dtype=x.dtype, device=x.device)
     one = directions.ndim == 1 or weights is None
@@ -69,14 +71,14 @@ def laplacian(
 
 
 @transforms.in_own_precision
-def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
+def jacobian_loss(mlp: MLP | nn.Module, x: Tensor, target: Tensor | None = None) -> Tensor:
     """Compute `mean((J - target)²)`, to be back-propagated through: a Jacobian regulariser, or with a target Sobolev training.
 
     On the CPU it is computed with all its derivatives in one pass, a few samples at a time, and J is never formed; elsewhere through
     `jacobian(..., create_graph=True)`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         target: Of the shape of J, (P, D) or (N, P, D); zeros by default. It is a constant.
 
@@ -96,6 +98,7 @@ def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
     Source:
         Rifai et al., Contractive auto-encoders (2011); Czarnecki et al., Sobolev training for neural networks (2017).
     """
+    mlp = network_of(mlp)
     problem = problem_of(mlp, x)
     if target is not None:
         if not isinstance(target, Tensor):
@@ -117,11 +120,11 @@ def jacobian_loss(mlp: MLP, x: Tensor, target: Tensor | None = None) -> Tensor:
     return (J if target is None else J - target).square().mean()
 
 
-def hessian_diagonal(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+def hessian_diagonal(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
     """Compute `∂²y_p/∂x_d²` for every d: D Laplacians of one direction each.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, `"forward"`, or a full method name of the Laplacian.
         create_graph: Whether the result can be back-propagated through.
@@ -138,15 +141,16 @@ def hessian_diagonal(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph:
         >>> hessian_diagonal(mlp, torch.zeros(2))
         tensor([[4., 1.]])
     """
+    mlp = network_of(mlp)
     every = torch.eye(_features(mlp, x), dtype=x.dtype, device=x.device)
     return compute_cached(mlp, "laplacian", (x, every), method, Request(create_graph=create_graph))[2]
 
 
-def hessian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
+def hessian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> Tensor:
     """Compute `H[..., p, d, e] = ∂²y_p/∂x_d∂x_e`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, `"symmetric"`, `"forward-over-reverse"`, or a full method name.
         create_graph: Whether H can be back-propagated through.
@@ -169,11 +173,11 @@ def hessian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = F
 
 
 @transforms.in_own_precision
-def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
+def jvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
     """Push a tangent of x forward: `u = J v`, at the cost of a second evaluation.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         v: Tangent of the shape of x.
         create_graph: Whether u can be back-propagated through.
@@ -190,17 +194,18 @@ def jvp(mlp: MLP, x: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor
         >>> jvp(mlp, torch.zeros(2), torch.tensor([1.0, 10.0]))
         tensor([12.])
     """
+    mlp = network_of(mlp)
     _like(mlp, x, "v", v, "D")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pushforward(mlp, x, v)
 
 
 @transforms.in_own_precision
-def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
+def vjp(mlp: MLP | nn.Module, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor:
     """Pull a cotangent of y back: `w = Jᵀ u`, at about the cost of two evaluations.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         u: Cotangent of shape (P,) or (N, P).
         create_graph: Whether w can be back-propagated through.
@@ -217,17 +222,18 @@ def vjp(mlp: MLP, x: Tensor, u: Tensor, *, create_graph: bool = False) -> Tensor
         >>> vjp(mlp, torch.zeros(2), torch.tensor([10.0]))
         tensor([20., 10.])
     """
+    mlp = network_of(mlp)
     _like(mlp, x, "u", u, "P")
     with torch.set_grad_enabled(create_graph or transforms.active()):
         return products.pullback(mlp, x, u)
 
 
 @transforms.in_own_precision
-def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+def hvp(mlp: MLP | nn.Module, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
     """Multiply the Hessian with a vector, `H v`, without H: the derivative of the pullback along v.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         v: Of the shape of x.
         u: Cotangent of y, (P,) or (N, P), for the Hessian of `u · y` alone.
@@ -248,12 +254,15 @@ def hvp(mlp: MLP, x: Tensor, v: Tensor, u: Tensor | None = None, *, create_graph
     Source:
         Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
     """
+    mlp = network_of(mlp)
     _like(mlp, x, "v", v, "D")
     if u is not None:
         _like(mlp, x, "u", u, "P")
-    reason = bends(problem_of(mlp, x))
+    problem = problem_of(mlp, x)
+    reason = bends(problem)
     if reason is not None:
         raise ValueError(f"hvp {reason}")
+    warn_of_straight(problem, 2)
     with torch.set_grad_enabled(create_graph or transforms.active()):
         seeds = None if u is None else u.reshape(-1, 1, mlp.P)
         H = forward_over_reverse(mlp, x.reshape(-1, mlp.D), v.reshape(-1, 1, mlp.D), seeds)[:, :, 0]

@@ -68,6 +68,7 @@ class Problem:
         device: Torch device, e.g. `"cpu"` or `"cuda"`.
         quantity: What is computed, e.g. `"gradient"`.
         loss: The text of the loss, e.g. `"mse"` or `"l1(reduction=sum)"`, of quantities that have one.
+        asked: The derivatives that are asked for, of the quantity of that name, e.g. `"y y_x0 y_{x0,x0}"`.
 
     Raises:
         TypeError: A width or the batch is not an integer.
@@ -88,6 +89,7 @@ class Problem:
     device: str = "cpu"
     quantity: str = "jacobian"
     loss: str | None = None
+    asked: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network has."""

@@ -6,13 +6,13 @@ import math
 from itertools import starmap
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from jacobians.derivatives import gradient
 from jacobians.kernels.native.gradient import GRADIENT, Derivative, why_not
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
+from jacobians.parameter_derivatives import gradient
 from jacobians.planning import transforms
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.plan import MOST_PLANS, look
@@ -24,8 +24,8 @@ class SGD:
     """`v ← μ v + (g + λ θ)`, `θ ← θ - η v`: the update of `torch.optim.SGD`, from a `Gradient`.
 
     Args:
-        mlp: The network; its tensors are updated in place, and so a torch module's where it was made from one. What does not require
-            grad is frozen and stays, unless none of a network of plain tensors does.
+        mlp: The network, or a module that `MLP.from_torch` takes; its tensors are updated in place, a module's own too. What does not
+            require grad is frozen and stays, unless none of a network of plain tensors does.
         lr: Learning rate η.
         momentum: μ.
         weight_decay: λ.
@@ -46,13 +46,14 @@ class SGD:
         Sutskever, Martens, Dahl & Hinton, On the importance of initialization and momentum in deep learning (2013), in torch's form.
     """
 
-    def __init__(self, mlp: MLP, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(self, mlp: MLP | nn.Module, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number, got {value!r}")
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be finite and at least 0, got {value}")
-        self.mlp, self.lr, self.momentum, self.weight_decay = mlp, lr, momentum, weight_decay
+        self.mlp = MLP.from_torch(mlp) if isinstance(mlp, nn.Module) else mlp
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self._velocity: Tensor | None = None  # of all parameters, one behind the other
         self._kernels: dict[object, Derivative | None] = {}
 

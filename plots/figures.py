@@ -16,6 +16,7 @@ from benchmarks.records.rows import Row
 from benchmarks.run.provenance import Provenance, read_provenance
 from plots import style
 from plots.chart import Chart, ResultFile, draw, exhibits
+from plots.charts.devices import devices
 from plots.charts.headline import headline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +40,8 @@ def draw_files(paths: Sequence[Path], out: Path | None, formats: Sequence[str], 
             raise BadInput(f"{mine[0].path}: nothing to draw, it has no measured case ({counts}); run the sweep again")
         for chart in shown:
             written += save(chart, _target(out, machine, len(machines)), formats, report)
-    if out and (chart := headline(loaded)):
-        written += save(chart, out, formats, report)
+    for chart in across(loaded) if out else ():
+        written += save(chart, out or FIGURES, formats, report)
     return written
 
 
@@ -51,12 +52,18 @@ def draw_committed(out: Path | None, formats: Sequence[str], report: Report = la
         raise BadInput("no results yet; run `python bench.py run quick` first, or name result files")
     written: list[Path] = []
     machines = sorted({*(path.parent for path in files), *study_directories()})
-    if chart := headline([load(path) for path in files]):
+    for chart in across([load(path) for path in files]):
         written += save(chart, out or FIGURES, formats, report)
     for machine in machines:
         for exhibit in exhibits([load(path) for path in files if path.parent == machine], machine):
             written += save(exhibit.chart, _target(out, machine.name, len(machines)), formats, report)
     return written
+
+
+def across(files: Sequence[ResultFile]) -> list[Chart]:
+    """Make the figures of all machines together."""
+    charts = (headline(files), devices([row for file in files for row in file.rows]))
+    return [chart for chart in charts if chart]
 
 
 def load(path: Path) -> ResultFile:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from plots import style
-from plots.axes import WIDTH, powers_axis, titles
+from plots.axes import WIDTH, powers_axis, sizes_axis, time_axis, titles
 from plots.chart import Chart, draw
 from studies import Row
 
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
+ABOVE = 80  # letters of a legend that fit in the line above
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
@@ -31,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes: what they show, the names of both directions, the lines, whether values are logarithmic, and between which they are shown."""
+    """Axes: what they show, the names of both directions, the lines, logarithmic values or not, limits, and whether they are times over sizes."""
 
     title: str
     x_label: str
@@ -39,15 +42,16 @@ class Panel:
     series: tuple[Series, ...]
     logarithmic: bool = False
     limits: tuple[float, float] | None = None
+    sizes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class PanelsChart(Chart):
-    """Panels, `columns` beside each other, with a legend each or, where all have the same lines, one `together`."""
+    """Panels, `columns` beside each other, with a legend each or a shared one: in the place that is free, or above."""
 
     panels: tuple[Panel, ...]
     columns: int = 2
-    together: bool = False
+    shared: bool = False
 
 
 def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, least: float = -math.inf) -> tuple[Series, ...]:
@@ -65,8 +69,10 @@ def _(chart: PanelsChart) -> Figure:
     drawing = Figure(figsize=(WIDTH, (2.5 if chart.columns < 4 else 1.6) * rows + 1.0), layout="constrained")
     titles(drawing, chart)
     grid = drawing.subplots(rows, chart.columns, squeeze=False)
+    labels = dict.fromkeys(series.label for panel in chart.panels for series in panel.series if not series.like)
     for axes, panel in zip(grid.flat, chart.panels, strict=False):
-        looks = dict(zip((series.label for series in panel.series if not series.like), zip(COLOURS, LINES, strict=False), strict=False))
+        own = labels if chart.shared else [series.label for series in panel.series if not series.like]
+        looks = dict(zip(own, zip(cycle(COLOURS), cycle(LINES), strict=False), strict=False))
         named: set[str] = set()
         for series in panel.series:
             (colour, line), width = looks.get(series.like or series.label, (style.GREY, "-")), 1.6
@@ -89,14 +95,28 @@ def _(chart: PanelsChart) -> Figure:
         axes.set_ylabel(panel.y_label)
         if panel.limits:
             axes.set_ylim(*panel.limits)
-        if len(panel.series) > 1 and not chart.together:
+        if panel.sizes:
+            axes.set_yscale("log")
+            sizes_axis(axes, sorted({x for series in panel.series for x in series.x}), panel.x_label)
+            time_axis(axes.yaxis, panel.y_label, axes.set_ylabel)
+        if len(panel.series) > 1 and not chart.shared:
             axes.legend(loc="best")
-    if chart.together:
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        title = drawing.suptitle(f"{drawing.get_suptitle()}\n", x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-        below = 0.98 - (0.183 * title.get_text().count("\n") - 0.06) / drawing.get_size_inches()[1]  # the line left free, 11 points at 1.2
-        place = {"loc": "upper left", "bbox_to_anchor": (0.0, below), "borderaxespad": 0.3}
-        drawing.legend(handles, labels, ncols=len(labels), handlelength=2.4, **place)
-    for axes in list(grid.flat)[len(chart.panels) :]:
-        axes.set_visible(False)
+    free = list(grid.flat)[len(chart.panels) :]
+    for axes in free:
+        axes.set_axis_off()
+    if chart.shared:
+        found = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        if not free and sum(map(len, found)) < ABOVE:
+            _legend_above(drawing, found)
+        else:
+            own, place = (free[0], "upper left") if free else (grid.flat[0], "best")
+            own.legend(found.values(), found.keys(), loc=place).set_in_layout(False)
     return drawing
+
+
+def _legend_above(drawing: Figure, found: dict[str, Artist]) -> None:
+    """Put a legend in a line left free below the title."""
+    title = drawing.suptitle(f"{drawing.get_suptitle()}\n", x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
+    below = 0.98 - (0.183 * title.get_text().count("\n") - 0.06) / drawing.get_size_inches()[1]  # 11 points at 1.2
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, below), "borderaxespad": 0.3}
+    drawing.legend(found.values(), found.keys(), ncols=len(found), handlelength=2.4, **place)

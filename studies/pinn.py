@@ -1,7 +1,7 @@
 """Physics-informed networks: Poisson's and Burgers' equation, trained once with this library and once as people write it with autograd.
 
 Both start from the same weights and see the same points, in float64, first by Adam and then by L-BFGS. What differs is where the
-derivatives of the network come from: `jac.laplacian(..., create_graph=True)`, or `torch.autograd.grad` of `torch.autograd.grad`.
+derivatives of the network come from: `jac.derivatives(..., create_graph=True)`, or `torch.autograd.grad` of `torch.autograd.grad`.
 
 Sources: Raissi, Perdikaris & Karniadakis, Physics-informed neural networks, J. Comput. Phys. 378 (2019); the solution of Burgers'
 equation by the transform of Cole and Hopf: Basdevant et al., Computers & Fluids 14 (1986).
@@ -23,15 +23,15 @@ import jacobians as jac
 from studies.study import Options, Row, Study, column, register
 
 WIDTHS = (2, 64, 64, 64, 64, 1)
-POINTS, EDGE = 2000, 400
+POINTS, EDGE, EDGE_WEIGHT = 2000, 400, 100.0
 ADAM_STEPS, LBFGS_STEPS = 400, 100
 TIMED_BLOCKS, STEPS_OF_A_BLOCK, PAUSE_S = 12, 5, 0.02
 GRID = 81
 WAYS = ("jac", "autograd")
 NU = 0.01 / math.pi
 
-# u, its gradient (N, 2) and a weighted sum of second derivatives (N,) inside, and u on the edge
-Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
+Named = dict[str, Tensor]  # u and its derivatives, each (N,)
+Evaluated = tuple[Named, Tensor]  # what the equation is written in, inside, and u on the edge
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Equation:
         name: Its name.
         low: Smallest coordinates.
         high: Largest coordinates.
-        second: Weights of `∂²u/∂x_d²` in the equation.
-        residual: `(x, u, gradient, second derivatives) -> ` what must be zero.
+        inputs: Names of the coordinates.
+        names: What the equation is written in.
+        residual: `(points, {name: values}) -> ` what must be zero.
         edge: `n -> points` where u is given.
         exact: The solution, at points (N, 2).
     """
@@ -51,8 +52,9 @@ class Equation:
     name: str
     low: tuple[float, float]
     high: tuple[float, float]
-    second: tuple[float, float]
-    residual: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    inputs: tuple[str, str]
+    names: tuple[str, ...]
+    residual: Callable[[Tensor, Named], Tensor]
     edge: Callable[[int, torch.Generator], Tensor]
     exact: Callable[[Tensor], Tensor]
 
@@ -90,8 +92,9 @@ EQUATIONS = (
         "Poisson",
         (-1.0, -1.0),
         (1.0, 1.0),
-        (1.0, 1.0),
-        lambda x, u, g, second: second + 2 * math.pi**2 * _poisson(x),
+        ("x", "y"),
+        ("u", "u_xx", "u_yy"),
+        lambda points, d: d["u_xx"] + d["u_yy"] + 2 * math.pi**2 * _poisson(points),
         _square_edge,
         _poisson,
     ),
@@ -99,8 +102,9 @@ EQUATIONS = (
         "Burgers",
         (-1.0, 0.0),
         (1.0, 1.0),
-        (1.0, 0.0),
-        lambda x, u, g, second: g[:, 1] + u * g[:, 0] - NU * second,
+        ("x", "t"),
+        ("u", "u_t", "u_x", "u_xx"),
+        lambda points, d: d["u_t"] + d["u"] * d["u_x"] - NU * d["u_xx"],
         _start_and_walls,
         _burgers,
     ),
@@ -109,12 +113,11 @@ EQUATIONS = (
 
 def by_jac(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor) -> Callable[[], Evaluated]:
     """Write what the loss needs with this library: one call for the points inside and on the edge."""
-    mlp, weights, every = jac.MLP.from_torch(net), list(equation.second), torch.cat([points, edge])
+    mlp, every, n = jac.MLP.from_torch(net), torch.cat([points, edge]), len(points)
 
     def evaluate() -> Evaluated:
-        y, J, second = jac.laplacian(mlp, every, weights, create_graph=True)
-        n = len(points)
-        return y[:n, 0], J[:n, 0], second[:n, 0], y[n:, 0]
+        d = jac.derivatives(mlp, every, equation.names, inputs=equation.inputs, create_graph=True)
+        return {name: values[:n] for name, values in d.items()}, d["u"][n:]
 
     return evaluate
 
@@ -126,11 +129,12 @@ def by_autograd(net: nn.Module, equation: Equation, points: Tensor, edge: Tensor
         x = points.clone().requires_grad_(True)
         u = net(x)[:, 0]
         (g,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-        second = torch.zeros_like(u)
-        for d, weight in enumerate(equation.second):
-            if weight != 0:
-                second = second + weight * torch.autograd.grad(g[:, d].sum(), x, create_graph=True)[0][:, d]
-        return u, g, second, net(edge)[:, 0]
+        found = {"u": u}
+        for d, name in enumerate(equation.inputs):
+            found[f"u_{name}"] = g[:, d]
+            if f"u_{name}{name}" in equation.names:
+                found[f"u_{name}{name}"] = torch.autograd.grad(g[:, d].sum(), x, create_graph=True)[0][:, d]
+        return found, net(edge)[:, 0]
 
     return evaluate
 
@@ -158,10 +162,10 @@ class Training:
         self.equation, self._evaluate = equation, WRITTEN[way](self.net, equation, self.points, self.edge)
 
     def loss(self) -> Tensor:
-        """Return the mean squared residual, inside and on the edge."""
-        u, g, second, on_edge = self._evaluate()
-        inside = self.equation.residual(self.points, u, g, second).square().mean()
-        return inside + (on_edge - self.given).square().mean()
+        """Return the mean squared residual inside, and that on the edge with a weight."""
+        found, on_edge = self._evaluate()
+        inside = self.equation.residual(self.points, found).square().mean()
+        return inside + EDGE_WEIGHT * (on_edge - self.given).square().mean()
 
     def step_with(self, optimizer: torch.optim.Optimizer) -> float:
         """Take a step."""

@@ -8,7 +8,7 @@ import pytest
 import bench
 from jacobians.kernels.native import compiler
 
-EXTRAS = ("jax", "zarr", "sklearn", "mlxtend", "backpack", "opacus", "curvlinops", "folx")
+EXTRAS = ("jax", "zarr", "sklearn", "mlxtend", "backpack", "opacus", "curvlinops", "folx", "pdoc")
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
 COMPILING = (":jax", ":folx", ":torch.compile")  # libraries whose compiler runs again for each shape and type
 

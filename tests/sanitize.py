@@ -68,7 +68,7 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
     import torch
 
     import jacobians as jac
-    from jacobians.kernels.native import gradient, jet, program, runner, tangent_kernel
+    from jacobians.kernels.native import gradient, input_derivatives, program, runner, tangent_kernel
     from tests.cases import network
     from tests.jacobians import test_second_order as second
     from tests.jacobians.test_quantity_methods import NATIVE, check
@@ -91,8 +91,8 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
             for method in NATIVE:
                 for loss in ("mse", "cross_entropy", "bce_with_logits"):
                     check(method, widths, N, jac.Loss(loss))
-    jet.FEWEST_OPERATIONS = 1
-    for jet.SUM_BYTES in (0, 2**18):  # a sum for each thread, and one for each slot
+    input_derivatives.FEWEST_OPERATIONS = 1
+    for input_derivatives.SUM_BYTES in (0, 2**18):  # a sum for each thread, and one for each slot
         for widths, N in (((3, 31, 33, 2), 33), ((30, 65, 64, 1), 130), ((5, 7), 70), ((1, 16, 16, 16, 1), 700)):
             for dtype in (torch.float32, torch.float64):
                 for method in second.NATIVE:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import math
-import re
 import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import jacobians
 from benchmarks.analysis import regret, scoreboard
 from benchmarks.analysis.tables import by_mode, duration
 from benchmarks.measure.statistics import Ratio
@@ -20,10 +18,14 @@ from benchmarks.records.problems import NAIVE, best_baseline, best_by_mode, best
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import read_provenance
-from jacobians.planning.registry import JACOBIAN, MODES, find_quantity
+from benchmarks.workloads import names
+from jacobians.network import activations, losses
+from jacobians.planning.registry import JACOBIAN, MODES, find_quantity, methods, quantities
 from plots.charts.headline import DEVICES, SWEEPS, headline, rows_of
 from plots.figures import load
 from plots.growth import sentence
+from plots.report import summary
+from studies import STUDIES, data
 from tools import exercises
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
@@ -130,7 +132,8 @@ def first_page() -> str:
     if chart is None:
         return ""
     chosen = rows_of(files)
-    lines = [textwrap.fill(" ".join(filter(None, (f"**{chart.title}.** {chart.caption}", unchosen()))), 118), ""]
+    answer = summary.smaller_side([row for file in files for row in ok_rows(file.rows)])
+    lines = [textwrap.fill(" ".join(filter(None, (f"**{answer}** {chart.caption}", unchosen()))), 118), ""]
     names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
     lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
     for variable in SWEEPS:
@@ -322,31 +325,25 @@ def replace_between(path: Path, start: str, end: str, text: str) -> None:
     write_atomically(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
 
 
-def api() -> str:
-    """Write the reference of the library from its docstrings.
+def known_names() -> str:
+    """Write the names that the command line suggests without importing torch.
 
     Returns:
-        Markdown: for each public name its signature and docstring.
+        JSON.
     """
-    parts = ["# API reference\n\nWritten by `make docs` from the docstrings; `help(jacobians.NAME)` shows the same.\n"]
-    for name in sorted(jacobians.__all__, key=str.lower):
-        thing = getattr(jacobians, name)
-        try:
-            signature = re.sub(r" = <.*? at 0x[0-9a-f]+>", " = …", str(inspect.signature(thing))).replace("torch.Tensor", "Tensor")
-        except (TypeError, ValueError):
-            signature = ""
-        text = inspect.cleandoc(thing.__doc__ or "")
-        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{text}\n```\n")
-        members = vars(thing).items() if inspect.isclass(thing) else ()
-        for member, value in members:
-            function = value.__func__ if isinstance(value, classmethod) else value
-            if not member.startswith("_") and inspect.isfunction(function) and function.__doc__:
-                parts.append(f"### {name}.{member}\n\n```text\n{inspect.cleandoc(function.__doc__)}\n```\n")
-    return "\n".join(parts)
+    every = [method.name for quantity in quantities() for method in methods(quantity=quantity.name)]
+    known = {
+        "methods": every,
+        "activations": [*activations.RULES],
+        "losses": [*losses.RULES],
+        "studies": [*STUDIES],
+        "data sets": [*data.SETS],
+    }
+    return json.dumps(known, indent=1) + "\n"
 
 
 def main() -> None:
-    """Write the results into README and docs, the columns beside the results, and the reference of the library."""
+    """Write the results into README and docs, the columns beside the results, and the names that the command line knows."""
     if any(path.stem == "workloads" for path in result_files()):
         replace_between(ROOT / "README.md", START, END, first_page())
         replace_between(ROOT / "docs" / "results.md", START, END, text())
@@ -355,7 +352,7 @@ def main() -> None:
     replace_between(studies, exercises.START, exercises.END, exercises.text())
     write_atomically(studies, exercises.quoted(studies.read_text(encoding="utf-8")))
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
-    write_atomically(ROOT / "docs" / "api.md", api())
+    write_atomically(names.KNOWN, known_names())
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from benchmarks.analysis.recommend import Recommendation, as_record, code, evidence, measure, recommend, table, with_measured
-from benchmarks.analysis.tables import byte_count
+from benchmarks.analysis.tables import byte_count, duration
 from benchmarks.errors import BadInput
 from benchmarks.run import environment
 from benchmarks.workloads import target
@@ -22,6 +22,7 @@ from jacobians.problem import Problem
 
 __all__ = ["Question", "answer", "as_record", "lines", "table"]
 TOP = 3  # to measure
+UNASKED_S = 0.05  # predicted time of a call of each, up to which they are timed without being asked: about two seconds of calls
 CONFIDENCE = {
     "measured": "this very problem was measured on this machine",
     "nearby": "every size is within a factor of two of a measured problem",
@@ -31,7 +32,7 @@ CONFIDENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The user's question: sizes, widths, a checkpoint or a module; and the device."""
+    """The user's question: sizes, widths, a checkpoint or a module; and the device, `None` for whichever is the fastest."""
 
     L: int | None = None
     D: int | None = None
@@ -42,14 +43,21 @@ class Question:
     checkpoint: Path | None = None
     module: str | None = None
     activation: str = "tanh"
-    device: str = "cpu"
+    device: str | None = None
     dtype: str | None = None
     quantity: str = JACOBIAN
     loss: str | None = None
 
 
-def answer(question: Question, measure_now: bool = False) -> Recommendation:
-    """Recommend a method."""
+def answer(question: Question, measure_now: bool | None = False) -> Recommendation:
+    """Recommend a method; without a device, on the one here that is predicted to be the fastest.
+
+    The first three are timed now where `measure_now` says so, or, if it is `None`, where no measured problem is near.
+    """
+    if question.device is None:
+        here = [answer(replace(question, device=device)) for device in environment.available_devices()]
+        best = min(here, key=lambda found: found.best.seconds)
+        return answer(replace(question, device=best.problem.device), measure_now)
     (device,) = environment.parse_devices(question.device)[:1]
     problem, mlp = _problem(question, device)
     try:
@@ -69,9 +77,13 @@ def answer(question: Question, measure_now: bool = False) -> Recommendation:
             f"{byte_count(there)}; use smaller widths, fewer samples, or max_bytes="
         )
     found = recommend(problem, evidence())
+    here = device in environment.available_devices()
+    if measure_now is None:
+        quick = sum(p.predicted for p in found.ranked[:TOP]) <= UNASKED_S
+        measure_now = here and quick and found.confidence == "extrapolated"
     if not measure_now:
         return found
-    if device not in environment.available_devices():
+    if not here:
         raise BadInput(f"torch finds no {device} device here, so nothing can be measured; leave out --measure")
     return with_measured(found, measure(problem, [p.method for p in found.ranked[:TOP]], mlp))
 
@@ -80,9 +92,16 @@ def lines(found: Recommendation) -> list[str]:
     """Write what stands below the table."""
     nowhere = found.problem.device != "cpu" and found.confidence != "measured"
     near = f" (nearest: {found.nearest})" if found.nearest and found.confidence != "measured" else ""
+    library = min((p for p in found.ranked if not p.hand_written), key=lambda p: p.seconds, default=None)
+    known = "predicted" if library is None or library.measured is None else "measured"
     return [
         "",
         f"{'predicted, never measured on this device: ' if nowhere else ''}use {found.best.method}: {found.reason}",
+        *(
+            [f"the best library, {library.method}: {duration(library.seconds)} {known}, {library.seconds / found.best.seconds:.2f}x"]
+            if library
+            else []
+        ),
         f"{found.confidence}: {CONFIDENCE[found.confidence]}{near}",
         "",
         *(f"    {line}" for line in code(found.problem, found.best.method).splitlines()),

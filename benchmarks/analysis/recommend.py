@@ -25,6 +25,7 @@ from jacobians.planning.cost_model import estimate
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import JACOBIAN, find_method, find_quantity, split
 from jacobians.problem import Problem
+from jacobians.quantities.derivatives import asked_of, write
 
 NEARBY = 1.0  # of log2: every size within a factor of two
 
@@ -215,7 +216,7 @@ def code(problem: Problem, method: str) -> str:
         given = f"torch.randint({problem.P}, {some[:-1]})" if classes else f"torch.rand({some}{dtype})"
         target = [f"target = {given}"]
     call = quantity.call or f'found = jac.plan(mlp, x, quantity="{quantity.name}")(x)'
-    last = [*target, *call.format(method=method, loss=problem.loss).splitlines()]
+    last = [*target, *call.format(method=method, loss=problem.loss, asked=write(asked_of(problem), problem.D, problem.P)).splitlines()]
     return "\n".join(
         [
             "import torch",

@@ -49,15 +49,15 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
         choice = next(iter(planner.candidates(problem, ceilings=(rates or {}).get(problem.device), threads=ours.threads)))
         row = chosen(group, choice)
         regret = regret_of(row, ours) if row else None
-        name = names.get((problem.widths, problem.batch)) or title(ours)
+        name = names.get((problem.widths, problem.batch, problem.asked)) or title(ours)
         found.append(Score(name, ours, peer, paired(peer, ours), choice, regret))
     return found
 
 
-def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None], str]:
+def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None, str | None], str]:
     """Return the names of a sweep's problems."""
     grids = sweep.grid if sweep else []
-    return {(p["widths"], p["batch"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
+    return {(p["widths"], p["batch"], p["asked"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
 
 
 def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.errors import BadInput
@@ -57,6 +58,11 @@ def read_csv(path: Path) -> list[Row]:
         raise BadInput(f"{path}: no such file; see `bench.py list results`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as text ({error.__class__.__name__}); expected a result CSV") from None
+    return list(_parsed(path, text))
+
+
+@lru_cache(maxsize=64)  # pages, report and figures read the same files; rows do not change
+def _parsed(path: Path, text: str) -> tuple[Row, ...]:
     table = [line for line in csv.reader(io.StringIO(text)) if line] if "\0" not in text else []
     if not table:
         raise BadInput(f"{path}: empty or not a CSV; expected a result file with the columns {', '.join(COLUMNS[:4])}, …")
@@ -81,7 +87,7 @@ def read_csv(path: Path) -> list[Row]:
             raise BadInput(f"{where}: case {row.case!r} occurs twice; remove one of the rows")
         seen.add(row.case)
         rows.append(row)
-    return rows
+    return tuple(rows)
 
 
 def result_files(directory: Path | None = None) -> list[Path]:

@@ -27,11 +27,12 @@ class ProblemKey(NamedTuple):
     seed: int | None
     dtype: str
     loss: str | None
+    asked: str | None
 
 
 def key_of(row: Row) -> ProblemKey:
     """Return the problem of a row."""
-    return ProblemKey(row.quantity, row.widths, row.N, row.activation, row.bias, row.init, row.seed, row.dtype, row.loss)
+    return ProblemKey(row.quantity, row.widths, row.N, row.activation, row.bias, row.init, row.seed, row.dtype, row.loss, row.asked)
 
 
 def problem_of(row: Row) -> Problem:
@@ -47,6 +48,7 @@ def problem_of(row: Row) -> Problem:
         device=row.device,
         quantity=row.quantity,
         loss=row.loss,
+        asked=row.asked,
     )
 
 
@@ -56,7 +58,7 @@ def title(row: Row) -> str:
     more = [
         f"N={row.N}" if row.N != 1 else "",
         row.activation if row.activation != "tanh" else "",
-        row.loss or "",
+        row.loss or row.asked or "",
         "biases" if row.bias else "",
         f"{row.init} weights" if row.init == "normal" else "",
         row.dtype if row.dtype != "float32" else "",

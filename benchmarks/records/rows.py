@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from benchmarks.errors import BadInput
 
-SCHEMA = 4
+SCHEMA = 5
 LAST_COLUMN = {  # of each schema: columns are added at the end
     1: "started_at",
     2: "device_median_s",
     3: "fraction_of_ceiling",
     4: "run",
+    5: "asked",
 }
 
 Status = Literal["ok", "invalid", "oom", "timeout", "crashed", "unsupported", "skipped"]
@@ -46,7 +47,8 @@ class Row(BaseModel):
     schema_version: int = Field(SCHEMA, alias="schema", description="version of these columns")
     sweep: str = Field(description="name of the sweep in benchmarks/sweeps.toml")
     case: str = Field(
-        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss, device, method"
+        description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss or what is asked, "
+        "device, method"
     )
     L: Count = Field(description="hidden layers")
     D: Size = Field(description="input width")
@@ -109,6 +111,7 @@ class Row(BaseModel):
     seed: int | None = Field(None, description="seed of weights and inputs")
     loss: str | None = Field(None, description="loss, of quantities that have one")
     run: str | None = Field(None, description="what the rows of one run share: measured in turn, they are compared block by block")
+    asked: str | None = Field(None, description="derivatives that are asked for, of the quantity derivatives")
 
     @field_validator("*", mode="before")
     @classmethod

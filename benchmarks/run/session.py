@@ -165,6 +165,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         fraction_of_ceiling=fraction,
         quantity=p.quantity,
         loss=p.loss,
+        asked=p.asked,
         init=case.init,
         bias=p.bias,
         seed=case.seed,

@@ -23,6 +23,7 @@ from jacobians.network.losses import loss_of
 from jacobians.network.mlp import INITS
 from jacobians.planning.registry import JACOBIAN, find_method, find_quantity, quantities
 from jacobians.problem import DTYPES, uniform_widths
+from jacobians.quantities.derivatives import numbered, read, write
 
 Sizes = StrictInt | list[StrictInt]
 MOST_PROBLEMS = 100_000  # of a grid
@@ -49,6 +50,7 @@ class Grid(BaseModel):
     init: str = "xavier"
     dtype: str = "float32"
     loss: str | None = None
+    asked: list[str] | None = None
 
     @field_validator("loss")
     @classmethod
@@ -98,15 +100,24 @@ class Grid(BaseModel):
         """Expand the product."""
         common = {name: getattr(self, name) for name in ("activation", "output_activation", "bias", "dtype")}
         common |= {"quantity": quantity, "loss": self.loss or ("mse" if find_quantity(quantity).loss else None)}
+        if self.asked is not None and quantity != "derivatives":
+            raise ValueError(f"'asked' names derivatives, and the quantity is {quantity}; leave it out")
         for N in _as_list(self.N):
             # N = 1 is a single x of shape (D,): what a user with one point would write.
             batch = None if N == 1 and not find_quantity(quantity).batched else N
             if self.widths is not None:
-                yield {"widths": tuple(self.widths), "batch": batch, **common}
+                yield {"widths": tuple(self.widths), "batch": batch, **common, "asked": self._asked(self.widths)}
                 continue
             axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
             for L, D, K, P in product(*axes):
-                yield {"widths": uniform_widths(L, D, K, P), "batch": batch, **common}
+                widths = uniform_widths(L, D, K, P)
+                yield {"widths": widths, "batch": batch, **common, "asked": self._asked(widths)}
+
+    def _asked(self, widths: Sequence[int]) -> str | None:
+        """Write what is asked for as problems hold it."""
+        if self.asked is None:
+            return None
+        return write(read(tuple(self.asked), numbered("x", widths[0]), None, widths[-1]), widths[0], widths[-1])
 
 
 class Sweep(BaseModel):
@@ -185,7 +196,7 @@ class Case:
         p = self.problem
         sizes = f"{'-'.join(map(str, p.widths))} N{p.N}"
         output = "" if p.output_activation == "identity" else f">{p.output_activation}"
-        loss = f" {p.loss}" if p.loss else ""
+        loss = f" {p.loss or p.asked}" if p.loss or p.asked else ""
         bias = "bias" if p.bias else "nobias"
         return f"{sizes} {p.activation}{output} {bias} {self.init} seed{self.seed} {p.dtype}{loss}/{p.device}/{self.method}"
 
@@ -250,6 +261,7 @@ def _complaint(error: ValidationError) -> str:
 
 EXPECTED = {
     "seconds": "a positive number",
+    "asked": "a list of names such as ['u', 'u_x0', 'u_{x1,x1}']",
     "bias": "true or false",
     "grid": "a list of tables, e.g. [{ L = 3, D = [1, 4], K = 64, P = 16 }]",
     "exclude": "a list of patterns such as ['*:notebook']",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from benchmarks.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS_FILE = ROOT / "benchmarks" / "sweeps.toml"
+KNOWN = Path(__file__).with_name("names.json")
 ALL = "all"  # studies
 SCHEDULERS = ("local", "slurm")
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
@@ -67,7 +69,7 @@ def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
 
 def methods(given: Sequence[str]) -> tuple[str, ...]:
     """Check patterns of method names. A bare mode means its readable implementation, as in the library."""
-    known = _registered() if "jacobians" in sys.modules else list(_first_arguments("jacobians", "register"))
+    known = _registered() if "jacobians" in sys.modules else registered("methods")
     patterns = [f"{pattern}:eager" if pattern in MODES else pattern for pattern in split(given)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern) for name in known):
@@ -89,8 +91,7 @@ def devices(given: str | None) -> None:
 
 def activation(given: str) -> None:
     """Check the name of an activation; its settings are checked later."""
-    source = (ROOT / "jacobians" / "network" / "activations.py").read_text(encoding="utf-8")
-    known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
+    known = registered("activations")
     for one in given.split(";"):
         if one.partition("(")[0] not in known:
             raise BadInput(suggest("activation", one.partition("(")[0], known))
@@ -98,15 +99,14 @@ def activation(given: str) -> None:
 
 def quantity(given: str, otherwise: str = "") -> None:
     """Check the name of a quantity."""
-    known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in _first_arguments("jacobians", "register") if "/" in name)]
+    known = ["jacobian", *dict.fromkeys(name.partition("/")[0] for name in registered("methods") if "/" in name)]
     if given not in known:
         raise BadInput(otherwise or suggest("quantity", given, known))
 
 
 def loss(given: str) -> None:
     """Check the name of a loss; its settings are checked later."""
-    source = (ROOT / "jacobians" / "network" / "losses.py").read_text(encoding="utf-8")
-    known = re.findall(r'^    "(\w+)":\s+Rule\(', source, re.MULTILINE)
+    known = registered("losses")
     if given.partition("(")[0] not in known:
         raise BadInput(suggest("loss", given.partition("(")[0], known))
 
@@ -145,7 +145,7 @@ def results(given: Sequence[Path]) -> list[Path]:
 
 def studies(given: Sequence[str]) -> list[str]:
     """Check names of studies; `all` is every one."""
-    known = _first_arguments("studies", "Study")
+    known = registered("studies")
     for one in given:
         if one not in known and one != ALL:
             raise BadInput(suggest("study", one, [*known, ALL]))
@@ -166,7 +166,7 @@ def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path
 
 def data_set(given: str | None) -> None:
     """Check the name of a data set."""
-    known = _first_arguments("studies", "data_set")
+    known = registered("data sets")
     if given is not None and given not in known:
         raise BadInput(suggest("data set", given, known))
 
@@ -178,11 +178,9 @@ def directory(given: Path | None) -> None:
 
 
 @lru_cache
-def _first_arguments(package: str, function: str) -> tuple[str, ...]:
-    """Read off the sources what a function is called with, where that is written out: names are known without importing torch."""
-    # Outside comments and examples; parsing the modules instead took a quarter of a second.
-    call = re.compile(rf'^(?!\s*(?:#|>>>|\.\.\.))[^#\n]*?(?<![\w."`]){function}\(\s*"([^"]+)"', re.MULTILINE)
-    return tuple(name for path in sorted((ROOT / package).rglob("*.py")) for name in call.findall(path.read_text(encoding="utf-8")))
+def registered(kind: str) -> list[str]:
+    """Return the names of methods, activations, losses, studies or data sets, without importing torch: `make docs` writes them down."""
+    return json.loads(KNOWN.read_text(encoding="utf-8"))[kind]
 
 
 def _registered() -> list[str]:

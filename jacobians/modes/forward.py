@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.modes.scaling import scale
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
@@ -13,7 +14,7 @@ from jacobians.problem import Problem
 _ALL = slice(None)
 
 
-def forward(mlp: MLP, x: Tensor, *, value: bool = False, columns: slice = _ALL) -> tuple[Tensor | None, Tensor]:
+def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: slice = _ALL) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the right: `T_1 = S_1 W_1`, `T_l = S_l (W_l T_{l-1})`.
 
     The tangents are kept transposed, one row per input coordinate: a batch of them is then a plain matrix of N·D rows,
@@ -39,6 +40,7 @@ def forward(mlp: MLP, x: Tensor, *, value: bool = False, columns: slice = _ALL) 
     Source:
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.1.
     """
+    mlp = network_of(mlp)
     T: Tensor | None = None
     y: Tensor | None = None
     for W, y, s in mlp.layers(x, value=value):  # noqa: B007 - the last value is y

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.modes.bracketing import Split, known_bracketing
 from jacobians.modes.forward import forward
 from jacobians.modes.reverse import reverse
 from jacobians.modes.scaling import scale
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP, Layer
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 
 
-def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` in the order with the fewest operations.
 
     With a layer narrower than both D and P the products meet there: the part above it is computed as in reverse mode, the
@@ -40,6 +41,7 @@ def mixed(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, T
     Source:
         Naumann, Optimal Jacobian accumulation and Jacobian chaining, arXiv 2406.11862.
     """
+    mlp = network_of(mlp)
     order = known_bracketing(mlp.widths, x.ndim == 2, not all(rule.linear for rule in mlp.activations[:-1]))
     if order.mode == "reverse":
         return reverse(mlp, x, value=value)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.modes.scaling import scale
+from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Request, register
 from jacobians.problem import Problem
 
 
-def reverse(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
+def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False) -> tuple[Tensor | None, Tensor]:
     """Compute `J = W_{L+1} S_L W_L … S_1 W_1` from the left: `C_L = W_{L+1}`, `C_{l-1} = (C_l S_l) W_l`.
 
     A batch of cotangents is a matrix of N·P rows: a layer is one large matrix product with the shared weight. Costs
@@ -34,6 +35,7 @@ def reverse(mlp: MLP, x: Tensor, *, value: bool = False) -> tuple[Tensor | None,
     Source:
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.2.
     """
+    mlp = network_of(mlp)
     tape = list(mlp.layers(x, value=value))
     C, y, s = tape[-1]
     if s is not None:

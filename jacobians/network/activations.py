@@ -1,5 +1,7 @@
 """Elementary functions: one aligned table, name -> value, slope, curvature, third derivative, torch module, JAX function, settings.
 
+The fourth derivatives, for Taylor mode alone, stand in a table below it.
+
 A row holds everything about its activation: `MLP`, `from_torch`, `to_torch`, the JAX peer and the C kernels (by name) derive from it.
 Slopes are finite for every finite `z`, and agree with the derivative that `torch.autograd` uses (0 for ReLU at 0). At a kink the higher
 derivatives are those of the piece that the slope is taken from.
@@ -185,6 +187,57 @@ RULES: dict[str, Rule] = {
 # fmt: on
 
 
+def _fourth_of_gate(z: Tensor, w: Tensor, w1: Tensor | float, w2: Tensor | float, w3: Tensor | float) -> Tensor:
+    """Return the fourth derivative of `z σ(w(z))`, of a w whose own is zero."""
+    p = torch.sigmoid(w)
+    d = p * torch.sigmoid(-w)
+    odd = 1 - 2 * p
+    s2, s3, s4 = d * odd, d * (odd * odd - 2 * d), d * odd * (odd * odd - 8 * d)  # derivatives of σ
+    p3 = s3 * w1 * w1 * w1 + 3 * s2 * w1 * w2 + d * w3
+    p4 = s4 * w1 * w1 * w1 * w1 + 6 * s3 * w1 * w1 * w2 + s2 * (3 * w2 * w2 + 4 * w1 * w3)
+    return 4 * p3 + z * p4
+
+
+def _gelu_fourth(z: Tensor, h: Tensor, approximate: str) -> Tensor:
+    near = z.clamp(-1e3, 1e3)
+    square = near * near
+    if approximate == "tanh":
+        a = 2 * _SQRT_2_OVER_PI
+        w1, w2, w3 = a * (1 + 3 * _GELU_CUBE * square), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
+        return _fourth_of_gate(near, a * near * (1 + _GELU_CUBE * square), w1, w2, w3)
+    return _INV_SQRT_2PI * torch.exp(-0.5 * square) * (square * (7 - square) - 4)
+
+
+def _sigmoid_fourth(z: Tensor, h: Tensor) -> Tensor:
+    d = h * (1 - h)
+    return d * (1 - 2 * h) * (1 - 12 * d)
+
+
+def _softplus_fourth(z: Tensor, h: Tensor, beta: float, threshold: float) -> Tensor:
+    v = beta * z
+    d = torch.sigmoid(v) * torch.sigmoid(-v)
+    return torch.where(v > threshold, 0.0, beta**3 * d * (1 - 6 * d))
+
+
+def _tanh_fourth(z: Tensor, h: Tensor) -> Tensor:
+    s = 1 - h * h
+    return 8 * h * s * (3 * s - 1)
+
+
+# The fourth derivatives of all that have a third one: `(z, h, **settings) -> φ⁗(z)`.
+FOURTH: dict[str, Callable[..., Tensor]] = {
+    "tanh": _tanh_fourth,
+    "sigmoid": _sigmoid_fourth,
+    "softplus": _softplus_fourth,
+    "gelu": _gelu_fourth,
+    "silu": lambda z, h: _fourth_of_gate(z, z, 1.0, 0.0, 0.0),
+    "elu": _elu_left,
+    "sine": lambda z, h, omega: omega**4 * h,
+    "softsign": lambda z, h: -24 * z.sign() / (1 + z.abs()) ** 5,
+    "exp": lambda z, h: h,
+}
+
+
 class Activation:
     """An activation with its settings: `h = scale · φ(z)`. Immutable; equal ones compare equal.
 
@@ -318,10 +371,30 @@ class Activation:
         """
         return self._higher("third", z, h)
 
+    def fourth(self, z: Tensor, h: Tensor) -> Tensor | None:
+        """Return `scale · φ⁗(z)`, or `None` where it is zero everywhere.
+
+        Args:
+            z: Where.
+            h: The value there, of `value`.
+
+        Returns:
+            The fourth derivative, of the shape of `z`.
+
+        Raises:
+            ValueError: The activation couples its layer.
+        """
+        return self._higher("fourth", z, h)
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether its second derivative is zero wherever it has one."""
+        return isinstance(self._rule, Rule) and self._rule.curvature is None
+
     def _higher(self, which: str, z: Tensor, h: Tensor) -> Tensor | None:
         if isinstance(self._rule, Coupled):
             raise ValueError(f"{self.name} couples all outputs: its higher derivatives are no one number a neuron")
-        rule = getattr(self._rule, which)
+        rule = FOURTH.get(self.name) if which == "fourth" else getattr(self._rule, which)
         if rule is None:
             return None
         d = rule(z, h if self.scale == 1 else h / self.scale, **self.settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import random
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from operator import contains
@@ -42,11 +43,13 @@ class Fingerprint:
     """
 
     def __init__(self, module: nn.Module, settings: list[tuple[nn.Module, tuple[str, ...]]], own: list[nn.Module]) -> None:
-        self._modules = list(module.modules())
+        whole, *self._modules = module.modules()
+        self._whole = weakref.ref(whole)  # which a fingerprint does not keep alive
         self._types = list(map(type, self._modules))
-        self._kinds = list(dict.fromkeys(self._types))
+        self._type = type(whole)
+        self._kinds = list(dict.fromkeys([self._type, *self._types]))
         self._forwards = [kind.forward for kind in self._kinds]
-        self._dicts = [m.__dict__ for m in self._modules]
+        self._dicts = [m.__dict__ for m in (whole, *self._modules)]
         self._hooks = [*GLOBAL_HOOKS, *(d[name] for d in self._dicts for name in HOOKS)]
         self._settings = [(m.__dict__, name) for m, names in settings for name in names]
         self._values = [d[name] for d, name in self._settings]
@@ -55,13 +58,14 @@ class Fingerprint:
         self._reads: list[tuple[Callable[[], object], object]] = []
         self._attributes: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         if own:
-            self._write_down(own)
+            self._write_down(own, [whole, *self._modules])
 
     def same(self) -> bool:
         """Say whether nothing has changed: the module is looked at in a few calls of C, each over all of its layers."""
         try:
             return not (
                 any(self._hooks)
+                or type(self._whole()) is not self._type
                 or list(map(type, self._modules)) != self._types
                 or any(map(contains, self._dicts, repeat("forward")))
                 or [d[name] for d, name in self._settings] != self._values
@@ -75,17 +79,17 @@ class Fingerprint:
 
     def changed_children(self) -> str | None:
         """Name the kind of a module whose children are others than they were, if there is one."""
-        for m in self._modules:
+        for kind, d in zip([self._type, *self._types], self._dicts, strict=True):
             for c, keys, values in self._children:
-                if c is m.__dict__["_modules"] and (list(c), list(c.values())) != (keys, values):
-                    return type(m).__name__
+                if c is d["_modules"] and (list(c), list(c.values())) != (keys, values):
+                    return kind.__name__
         return None
 
-    def _write_down(self, own: list[nn.Module]) -> None:
+    def _write_down(self, own: list[nn.Module], modules: list[nn.Module]) -> None:
         code = _Code()
         for m in own:
             code.add(type(m).forward, m)
-        for m in self._modules:
+        for m in modules:
             d = m.__dict__
             read = set(d) if code.reads_any else set(d) & code.names
             if not (m in own or read):

@@ -7,7 +7,8 @@ error and never a wrong number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,11 +50,15 @@ class Scaled(nn.Module):
         return self.scale * self.activation(z)
 
 
+class Changed(ValueError):
+    """A module computes something else than when it was wrapped."""
+
+
 @dataclass
 class _Affine:
-    """A linear layer with the batch norms that stand before it and directly behind it."""
+    """A linear layer, by its attributes, with the batch norms that stand before it and directly behind it."""
 
-    linear: nn.Linear
+    linear: dict[str, Any]
     where: str
     before: list[nn.BatchNorm1d] = field(default_factory=list)
     behind: list[nn.BatchNorm1d] = field(default_factory=list)
@@ -61,7 +66,7 @@ class _Affine:
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Return W and b as they are now, the batch norms multiplied in."""
-        parameters = self.linear._parameters
+        parameters = self.linear["_parameters"]
         W, b = parameters.get("weight"), parameters.get("bias")
         if W is None:
             raise ValueError(f"layer {self.where} (Linear) has lost its parameter 'weight'; remove what replaced it, e.g. pruning")
@@ -82,23 +87,27 @@ class Chain:
     Args:
         module: The torch module.
         normalising: Whether batch norms may be in training mode, for `module_gradient`.
+        weak: Whether it must not keep the module alive.
 
     Attributes:
-        sequence: The linear layers, batch norms and activations in their order.
+        module: Returns the module, or `None` where it is gone.
+        sequence: The linear layers, batch norms and activations in their order, for `module_gradient`.
+        flattens: Whether the module begins with a Flatten, and so takes images.
 
     Raises:
         TypeError: It is no module, or a layer is of a kind that is no part of such a chain.
         ValueError: A layer stands in the wrong place or does more than its type says.
     """
 
-    def __init__(self, module: nn.Module, normalising: bool = False) -> None:
+    def __init__(self, module: nn.Module, normalising: bool = False, weak: bool = False) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(
                 f"expected a torch nn.Module, got {type(module).__name__}; pass e.g. nn.Sequential(nn.Linear(3, 64), nn.Tanh(), …)"
             )
-        self.module = module
+        self.module: Callable[[], nn.Module | None] = weakref.ref(module) if weak else lambda: module
         self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
-        self._normalising = normalising
+        self.flattens = False
+        self._weak, self._normalising = weak, normalising
         self._settings: list[tuple[nn.Module, tuple[str, ...]]] = []
         self._own: list[nn.Module] = []
         self._affine: list[_Affine] = []
@@ -116,7 +125,8 @@ class Chain:
         if normalising:  # evaluated once, now
             return
         self._fingerprint = Fingerprint(module, self._settings, self._own)
-        self._slots = [(unit.linear.__dict__, name) for unit in self._affine for name in ("weight", "bias")]
+        self._settings, self._own, self.sequence = [], [], []  # which may hold the module itself
+        self._slots = [(unit.linear, name) for unit in self._affine for name in ("weight", "bias")]
         self._read: tuple[list[Tensor | None], Tuples] = ([], ((), ()))
 
     def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
@@ -138,14 +148,17 @@ class Chain:
 
     def _adopt_change(self) -> None:
         """Go on where the module still is this network after a change, e.g. of its training flag; refuse it otherwise."""
-        _refuse_all_extras(self.module)
+        module = self.module()
+        if module is None:
+            raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
+        _refuse_all_extras(module)
         if (kind := self._fingerprint.changed_children()) is not None:
-            raise ValueError(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")
-        now = MLP.from_torch(self.module)._chain  # pyright: ignore[reportPrivateUsage]
+            raise Changed(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")
+        now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]
         assert now is not None
         if now._description() != self._description():
-            raise ValueError(
-                f"the {type(self.module).__name__} computes something else since it was wrapped: {text_of([*now.hidden, now.output])} for "
+            raise Changed(
+                f"the {type(module).__name__} computes something else since it was wrapped: {text_of([*now.hidden, now.output])} for "
                 f"{text_of([*self.hidden, self.output])}; {_WRAP_AGAIN}"
             )
         self._fingerprint = now._fingerprint
@@ -183,13 +196,16 @@ class Chain:
 
         before = generators()
         self._own = [m for m in module.modules() if not type(m).__module__.startswith("torch.nn")]
+        tracer = fx.Tracer()
         try:
-            graph = fx.Tracer().trace(module)
+            graph = tracer.trace(module)
         except Exception as error:  # whatever the forward does with a proxy
             first = str(error).splitlines()[0] if str(error) else "no message"
             raise TypeError(
                 f"the forward of {type(module).__name__} cannot be traced by torch.fx ({first}); write it as an nn.Sequential"
             ) from None
+        finally:
+            vars(tracer).clear()  # it is part of cycles, and holds the module
         if generators() != before:
             raise ValueError(f"the forward of {type(module).__name__} draws random numbers: no two calls compute the same; take them out")
         last: fx.Node | None = None
@@ -217,6 +233,7 @@ class Chain:
                     yield str(node.target), child
                 continue
             step = _function(node, inputs[0])
+            self.flattens |= step is None
             if step is not None:
                 yield str(node), step
 
@@ -231,7 +248,7 @@ class Chain:
                 raise ValueError(
                     f"layer {where} (Linear) is on the meta device and has no numbers; materialise it with module.to_empty(device='cpu')"
                 )
-            self._affine.append(_Affine(cast("nn.Linear", layer), where, before=pending[:]))
+            self._affine.append(_Affine(layer.__dict__, where, before=pending[:]))
             self.sequence.append(cast("nn.Linear", layer))
             pending.clear()
         elif kind is nn.Flatten:
@@ -241,6 +258,7 @@ class Chain:
                     f"layer {where} (Flatten) must keep the samples apart, as nn.Flatten() does; got start_dim={layer.start_dim}, "
                     f"end_dim={layer.end_dim}"
                 )
+            self.flattens = True
             if self._affine or pending:
                 raise ValueError(f"layer {where} (Flatten) must come first; x has shape (D,) or (N, D) from there on")
         elif kind in _DROPOUT or kind is nn.BatchNorm1d:
@@ -283,6 +301,47 @@ class Chain:
             raise ValueError(f"layer {where} ({shown}) must follow a Linear layer; let Linear and activation alternate")
         self._affine[-1].activation = rule
         self.sequence.append(rule)
+
+
+class _OfModule(MLP):
+    """The network of a module that was passed where a network is taken: it follows the module, and does not keep it alive."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._take(Chain(module, weak=True), module)
+
+    def parameter_tuples(self) -> Tuples:
+        """Return weights and biases as they are now, of the layers that the module has now."""
+        assert self._chain is not None
+        try:
+            return self._chain.read()
+        except Changed:
+            module = self._chain.module()
+            assert module is not None
+            self._take(Chain(module, weak=True), module)  # plans see that their activations are gone
+            return self._chain.read()
+
+
+_wrapped: dict[int, tuple[weakref.ref[nn.Module], MLP]] = {}
+
+
+def network_of(net: MLP | nn.Module) -> MLP:
+    """Return a network as it is, and that of a module: made at the first call and found again as long as the module lives."""
+    if type(net) is MLP:
+        return net
+    found = _wrapped.get(id(net))
+    if found is not None and found[0]() is net:
+        return found[1]
+    if isinstance(net, MLP):
+        return net
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a jacobians.MLP or a torch nn.Module, got {type(net).__name__}; pass e.g. an nn.Sequential")
+    key, mlp = id(net), _OfModule(net)
+
+    def forget(_: object) -> None:
+        _wrapped.pop(key)[1]._plans.clear()  # which hold the network, that holds them
+
+    _wrapped[key] = weakref.ref(net, forget), mlp
+    return mlp
 
 
 @contextmanager

@@ -203,16 +203,21 @@ class MLP:
             >>> mlp.widths, mlp.weights[0] is net[0].weight
             ((3, 64, 5), True)
         """
-        from jacobians.network.from_torch import Chain, compare
+        from jacobians.network.from_torch import Chain
 
-        chain = Chain(module)
+        mlp = MLP.__new__(MLP)
+        mlp._take(Chain(module), module)
+        return mlp
+
+    def _take(self, chain: Chain, module: nn.Module) -> None:
+        """Become the network of a module."""
+        from jacobians.network.from_torch import compare
+
         weights, biases = chain.read()
         check_parameters(weights, biases)
-        mlp = cls.__new__(cls)
-        mlp._chain = chain
-        mlp._name_activations(chain.hidden, chain.output, len(weights) - 1)
-        compare(mlp, module)
-        return mlp
+        self._chain = chain
+        self._name_activations(chain.hidden, chain.output, len(weights) - 1)
+        compare(self, module)
 
     def to_torch(self) -> nn.Sequential:
         """Return an `nn.Sequential` with copies of the parameters.
@@ -336,7 +341,7 @@ class MLP:
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle the parameters alone: plans belong to this object."""
         if self._chain is not None:
-            return MLP.from_torch, (self._chain.module,)
+            return MLP.from_torch, (self._chain.module(),)
         return MLP, (*self._fixed, self.activation, self.output_activation)
 
 

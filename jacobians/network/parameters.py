@@ -30,6 +30,7 @@ class Parameters:
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
         self._mlp = mlp
+        self._activations = mlp.activations
         self._biased = [b is not None for b in mlp.biases]
         self._expected = [(out, into) for into, out in pairwise(problem.widths)]
         self._dtype, self._device = getattr(torch, problem.dtype), problem.device
@@ -48,6 +49,8 @@ class Parameters:
         return current, flat
 
     def _check(self, current: Tuples) -> None:
+        if self._mlp.activations != self._activations:
+            raise Stale("the activations were others when this was planned; make another plan")
         if [b is not None for b in current[1]] != self._biased or len(current[0]) != len(self._expected):
             raise Stale("a layer had a bias when this was planned and has none now, or the other way round; make another plan")
         for W, b, shape in zip(*current, self._expected, strict=True):

@@ -77,7 +77,7 @@ def _estimate(problem: Problem, mode: str, implementation: str, ceilings: Ceilin
 
 
 # What is computed in blocks of whole vectors of samples, also where there is one sample alone.
-IN_BLOCKS = {"laplacian", "hessian", "jacobian_gradient", "laplacian_gradient"}
+IN_BLOCKS = {"derivatives", "laplacian", "hessian", "jacobian_gradient", "laplacian_gradient"}
 
 
 def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:

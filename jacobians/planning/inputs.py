@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from jacobians.problem import Problem
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
     """Describe a network and an input, refusing an input that does not fit."""
     if not isinstance(mlp, MLP):
-        raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
+        raise TypeError(f"expected a jacobians.MLP or a torch nn.Module, got {type(mlp).__name__}; pass e.g. an nn.Sequential")
     weights, biases = mlp.parameter_tuples()
     check_parameters(weights, biases)
     first, D = weights[0], weights[0].shape[1]
@@ -64,6 +65,18 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
     for name, t in zip(what.takes, others, strict=False):
         dense(name, t)
     what.fits(mlp, problem, inputs)
+    warn_of_straight(problem, what.order(problem))
+
+
+def warn_of_straight(problem: Problem, order: int) -> None:
+    """Say that second derivatives of a piecewise linear network are zero: people wait for 2, and get 0."""
+    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and not rule.linear)
+    if order > 1 and kinds and all(rule.piecewise_linear for rule in problem.activations):
+        warnings.warn(
+            f"the network is piecewise linear ({', '.join(kinds)}): its second and higher derivatives are zero wherever they exist; "
+            f"take a smooth activation, e.g. tanh, softplus or gelu",
+            stacklevel=2,
+        )
 
 
 def not_folded(mlp: MLP) -> None:

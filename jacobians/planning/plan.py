@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.kernels.native import program
 from jacobians.kernels.native.pullback import Pullback, differentiable
@@ -20,6 +20,7 @@ from jacobians.modes.forward import forward
 from jacobians.modes.mixed import mixed
 from jacobians.modes.reverse import reverse
 from jacobians.names import outdated, unknown
+from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
@@ -175,7 +176,7 @@ class Plan:
         """Say what was chosen and why: the candidates with predicted and, where known, measured times.
 
         Returns:
-            A line for the choice, one for the reason, and one per candidate, in microseconds.
+            A line for the choice, one for the reason, one per candidate, in microseconds, and with a GPU one for the other device.
 
         Example:
             >>> mlp = MLP.random(L=2, D=3, K=8, P=2)
@@ -188,11 +189,13 @@ class Plan:
             known = self.choice.measured.get(name)
             measured = f", measured {known * 1e6:.1f} µs" if known is not None else ""
             lines.append(f"  {name}: predicted {seconds * 1e6:.1f} µs{measured}")
+        if self.problem.quantity == JACOBIAN and self.choice.predicted and torch.cuda.is_available():
+            lines.append(planner.elsewhere(self.problem, self.request, "cuda" if self.problem.device == "cpu" else "cpu"))
         return "\n".join(lines)
 
 
 def plan(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor,
     method: str = "auto",
     *,
@@ -202,11 +205,12 @@ def plan(
     quantity: str = JACOBIAN,
     others: tuple[Tensor, ...] = (),
     loss: str | Loss | None = None,
+    asked: str | None = None,
 ) -> Plan:
     """Prepare a method for the shape, dtype and device of `x`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: An example input; only its shape, dtype and device matter.
         method: `"auto"`, a mode, or a full method name. With `"auto"`, torch computes while the kernels are still being compiled,
             and the plan chooses again when they are there; a method by name waits for the compiler.
@@ -218,6 +222,7 @@ def plan(
         quantity: What to compute, e.g. `"gradient"`.
         others: Examples of what the quantity takes besides x, e.g. `(target,)`.
         loss: The loss, of quantities that have one; `mse` by default.
+        asked: Of the quantity `derivatives`, which ones, e.g. `"y y_x0 y_{x0,x0}"`.
 
     Returns:
         The plan.
@@ -232,9 +237,10 @@ def plan(
         >>> p.problem.N, tuple(p(torch.ones(5, 3)).shape)
         (5, (5, 2, 3))
     """
+    mlp = MLP.from_torch(mlp) if isinstance(mlp, nn.Module) else mlp  # which a plan keeps
     problem = problem_of(mlp, x)
     if quantity != JACOBIAN:
-        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss))
+        problem = problem.with_(quantity=find_quantity(quantity).name, loss=loss_text(quantity, loss), asked=asked)
     return make_plan(mlp, (x, *others), problem, Request(value=value, create_graph=create_graph), method, effort)
 
 
@@ -296,12 +302,20 @@ def _shown(seen: tuple[Any, ...]) -> str:
 
 @overload
 def jacobian(
-    mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[False] = ..., max_bytes: int | None = ...
+    mlp: MLP | nn.Module,
+    x: Tensor,
+    method: str = ...,
+    *,
+    create_graph: bool = ...,
+    factored: Literal[False] = ...,
+    max_bytes: int | None = ...,
 ) -> Tensor: ...
 @overload
-def jacobian(mlp: MLP, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]) -> FactoredJacobian: ...
 def jacobian(
-    mlp: MLP,
+    mlp: MLP | nn.Module, x: Tensor, method: str = ..., *, create_graph: bool = ..., factored: Literal[True]
+) -> FactoredJacobian: ...
+def jacobian(
+    mlp: MLP | nn.Module,
     x: Tensor,
     method: str = "auto",
     *,
@@ -315,7 +329,7 @@ def jacobian(
     The plan is kept with the network, so a second call of the same shape prepares nothing.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether J can be back-propagated through to the weights and to x.
@@ -345,11 +359,12 @@ def jacobian(
             raise ValueError("max_bytes bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
+        mlp = network_of(mlp)
         problem_of(mlp, x)
         with torch.set_grad_enabled(create_graph):
             return transforms.in_own_precision(factor)(mlp, x)
     if max_bytes is not None:
-        return _bounded(mlp, x, method, create_graph, max_bytes)
+        return _bounded(network_of(mlp), x, method, create_graph, max_bytes)
     return _compute(mlp, x, method, False, create_graph)
 
 
@@ -398,11 +413,11 @@ def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str
     )
 
 
-def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+def value_and_jacobian(mlp: MLP | nn.Module, x: Tensor, method: str = "auto", *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Compute `y = f(x)` and its Jacobian; our methods share one evaluation between them.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         method: `"auto"`, a mode, or a full method name.
         create_graph: Whether y and J can be back-propagated through.
@@ -423,7 +438,7 @@ def value_and_jacobian(mlp: MLP, x: Tensor, method: str = "auto", *, create_grap
     return _compute(mlp, x, method, True, create_graph)
 
 
-def _compute(mlp: MLP, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
+def _compute(mlp: MLP | nn.Module, x: Tensor, method: str, value: bool, create_graph: bool) -> Any:
     return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[bool(value), bool(create_graph)])
 
 
@@ -432,30 +447,33 @@ MOST_PLANS = 128  # that a network keeps, each a few kilobytes: a batch size or 
 
 
 def compute_cached(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     quantity: str,
     inputs: tuple[Tensor, ...],
     method: str,
     request: Request,
     loss: str | Loss | None = None,
     raw: bool = False,
+    asked: str | None = None,
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
+    if type(mlp) is not MLP:
+        mlp = network_of(mlp)
     transformed = transforms.active()
     if transformed and transforms.tracing(*inputs):
-        return _traced(mlp, quantity, inputs, method, request, loss)
+        return _traced(mlp, quantity, inputs, method, request, loss, asked)
     if loss is not None and not isinstance(loss, str):
         loss = loss_of(loss)  # refuses what is no loss, and could not be looked up
     # Invalid input misses the cache, and is validated below.
-    key = (quantity, method, loss, request, *map(look, inputs))
-    plans: Any = mlp._plans if isinstance(mlp, MLP) else {}  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
+    key = (quantity, method, loss or asked, request, *map(look, inputs))
+    plans: Any = mlp._plans  # pyright: ignore[reportPrivateUsage]  # the network owns its plans
     cached = plans.get(key)
     if cached is not None:
         try:
             return cached.compute(inputs, transformed, raw)
         except Stale:  # planned again below
             plans.pop(key, None)
-    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     made = make_plan(mlp, inputs, problem, request, method)
     while len(plans) >= MOST_PLANS:
         plans.pop(next(iter(plans)), None)
@@ -463,12 +481,14 @@ def compute_cached(
     return made.compute(inputs, transformed, raw)
 
 
-def _traced(mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None) -> Any:
+def _traced(
+    mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None, asked: str | None
+) -> Any:
     """Compute by a readable method, where a graph is recorded in which sizes are no plain integers: nothing can be planned."""
     if quantity == JACOBIAN:
         y, J = _READABLE[find_method("mixed" if method == "auto" else method).mode](mlp, inputs[0], value=request.value)
         return (y, J) if request.value else J
-    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss))
+    problem = problem_of(mlp, inputs[0]).with_(quantity=quantity, loss=loss_text(quantity, loss), asked=asked)
     if find_quantity(quantity).of_parameters:
         not_folded(mlp)
     run = find_readable("", quantity).prepare(mlp, problem, request).run

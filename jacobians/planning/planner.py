@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EFFORTS = ("compare", "estimate", "measure")
 TO_MEASURE = 3  # of the candidates, by estimate
 CLOSE = 1.5  # times the shortest predicted time: within that, `compare` times both at the first call
+MOVE_S, MOVE_RATE = 1e-5, 1e10  # of a copy to or from an accelerator, and its bytes per second: assumed of PCI Express
 KEPT = 1024  # comparisons that a process remembers
 _compared: dict[tuple[str, str], dict[str, float]] = {}
 
@@ -133,6 +134,13 @@ def settled(problem: Problem) -> bool:
     return all(method.ready(problem) for method in methods(quantity=problem.quantity) if method.hand_written)
 
 
+def elsewhere(problem: Problem, request: Request, device: str) -> str:
+    """Say what a Jacobian would take on another device, x moved there and J back."""
+    name, seconds = next(iter(candidates(problem.with_(device=device), request).items()))
+    moved = 2 * MOVE_S + problem.itemsize * problem.N * problem.D * (1 + problem.P) / MOVE_RATE
+    return f"on {device}: {name} predicted {seconds * 1e6:.1f} µs, and {moved * 1e6:.1f} µs to move x there and J back"
+
+
 def _some(problem: Problem, request: Request) -> dict[str, float]:
     predicted = candidates(problem, request)
     if not predicted:
@@ -159,7 +167,8 @@ def key_of(problem: Problem, request: Request) -> str:
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}"
     if problem.quantity != JACOBIAN:
-        wanted = f"{problem.quantity} {problem.loss} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
+        of = problem.loss or problem.asked
+        wanted = f"{problem.quantity} {of} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
     return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
 
 

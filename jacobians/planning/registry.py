@@ -82,7 +82,8 @@ class Quantity:
         relabelled: Whether the result stays the same where hidden neurons change places.
         loss: Whether it is one of a loss.
         batched: Whether it is one of a batch alone: no single x of shape (D,).
-        call: Python lines that compute it, with `{method}` and `{loss}`, behind lines that make `mlp`, `x` and `target`.
+        order: `problem -> ` the order of its derivatives by x.
+        call: Python lines that compute it, with `{method}`, `{loss}` and `{asked}`, behind lines that make `mlp`, `x` and `target`.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Quantity:
     relabelled: bool = False
     loss: bool = False
     batched: bool = False
+    order: Callable[[Problem], int] = field(default=lambda problem: 1, repr=False)
     call: str = ""
 
 
@@ -219,16 +221,16 @@ def register_quantity(quantity: Quantity) -> Quantity:
 
 
 def quantities() -> tuple[Quantity, ...]:
-    """Return the registered quantities, the Jacobian first.
+    """Return the registered quantities, the Jacobian first, then by name.
 
     Returns:
         The quantities.
 
     Example:
         >>> [quantity.name for quantity in quantities()][:3]
-        ['jacobian', 'ggn', 'gradient']
+        ['jacobian', 'derivatives', 'ggn']
     """
-    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: quantity.name != JACOBIAN))
+    return tuple(sorted(_QUANTITIES.values(), key=lambda quantity: (quantity.name != JACOBIAN, quantity.name)))
 
 
 def find_quantity(name: str) -> Quantity:

@@ -1,6 +1,7 @@
 """WHAT is computed, one file each: its cost, its oracle, and the readable method in torch. Importing this registers them."""
 
 from jacobians.quantities import (
+    derivatives,
     ggn,
     gradient,
     hessian,
@@ -16,6 +17,7 @@ from jacobians.quantities import (
 )
 
 __all__ = [
+    "derivatives",
     "ggn",
     "gradient",
     "hessian",

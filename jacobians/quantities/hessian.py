@@ -111,6 +111,7 @@ register_quantity(
         lambda problem, mode: _cost(problem, mode).bytes,
         per_sample=True,
         relabelled=True,
+        order=lambda problem: 2,
         call='H = jac.hessian(mlp, x, method="{method}")',
     )
 )

@@ -134,6 +134,7 @@ register_quantity(
         fits=directions_fit,
         per_sample=True,
         relabelled=True,
+        order=lambda problem: 2,
         call='y, J, lap = jac.laplacian(mlp, x, method="{method}")',
     )
 )

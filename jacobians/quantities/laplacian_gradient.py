@@ -79,6 +79,7 @@ register_quantity(
         takes=("directions",),
         fits=directions_fit,
         of_parameters=True,
+        order=lambda problem: 2,
         call="y, J, lap = jac.laplacian(mlp, x, create_graph=True)  # then any loss of the three, and loss.backward()",
     )
 )

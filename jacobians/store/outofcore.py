@@ -23,14 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jacobians.derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.input_derivatives import hessian, laplacian
 from jacobians.kernels.native import runner
 from jacobians.names import unknown
+from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
+from jacobians.parameter_derivatives import ntk, parameter_jacobian, per_sample_gradients
 from jacobians.planning.plan import jacobian
 from jacobians.problem import is_integer
 
@@ -155,7 +156,7 @@ def open_stored(path: str | os.PathLike[str]) -> Stored:
 
 
 def compute_to_disk(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Source,
     out: str | os.PathLike[str],
     quantity: str = "jacobian",
@@ -173,7 +174,7 @@ def compute_to_disk(
     A chunk holds what the call in memory gives for its samples, bit for bit. It counts as done when its mark is written, after its data.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Inputs (N, D): a tensor, an array, the path of a `.npy` file, or a Zarr array or its path. Read a chunk at a time.
         out: Directory of the group; made where there is none.
         quantity: `jacobian` (N, P, D), `laplacian` (N, P), `hessian` (N, P, D, D), `ntk` (N, N, P, P), `parameter_jacobian` (the factors
@@ -216,7 +217,7 @@ def compute_to_disk(
     return Stored(path)
 
 
-def prepare(mlp: MLP, x: Source, out: str | os.PathLike[str], compression: str | None = None, **work: Any) -> Stored:
+def prepare(mlp: MLP | nn.Module, x: Source, out: str | os.PathLike[str], compression: str | None = None, **work: Any) -> Stored:
     """Make the group of an output, or check that it is of the same work, and compute nothing. Before tasks that share it are started."""
     wanted = _work(mlp, x, **work)
     with _locked(Path(out), None):
@@ -225,7 +226,7 @@ def prepare(mlp: MLP, x: Source, out: str | os.PathLike[str], compression: str |
 
 
 def _work(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Source,
     quantity: str = "jacobian",
     samples_per_chunk: int = 4096,
@@ -234,8 +235,7 @@ def _work(
     method: str = "auto",
 ) -> _Work:
     _zarr()
-    if not isinstance(mlp, MLP):
-        raise TypeError(f"mlp must be a jacobians.MLP, got {type(mlp).__name__}; wrap an nn.Sequential with MLP.from_torch")
+    mlp = network_of(mlp)
     if quantity not in KINDS:
         raise ValueError(f"cannot store the quantity {quantity!r}; choose from {', '.join(KINDS)}")
     if not is_integer(samples_per_chunk) or samples_per_chunk < 1:

@@ -53,7 +53,7 @@ def derivatives(tables: StudyTables) -> PanelsChart:
         caption="Against z. At a kink a derivative is that of the piece on the left.",
         panels=tuple(map(panel, names)),
         columns=4,
-        together=True,
+        shared=True,
     )
 
 
@@ -89,7 +89,7 @@ def depth(tables: StudyTables) -> PanelsChart:
         ),
         panels=tuple(map(panel, _names(tables))),
         columns=4,
-        together=True,
+        shared=True,
     )
 
 

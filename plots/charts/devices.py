@@ -1,67 +1,63 @@
-"""Devices beside each other: the best hand-written method on each, over the size that alone varies in a sweep."""
+"""Devices beside each other: the best hand-written method on each, over each size that alone varies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
-from benchmarks.analysis.tables import place
-from benchmarks.records.problems import fastest, is_ours
-from benchmarks.records.rows import Row
-from plots.chart import Exhibit, Results, figure
-from plots.charts.lines import LineChart
-from plots.families import VARIABLES, families, hardware, make_trace, numbered, point
-
-
-@figure(70, each_device=False)
-def devices(results: Results) -> Iterator[Exhibit]:
-    """Make a chart of each sweep that was measured on several devices, or with several numbers of threads."""
-    for file in results.files:
-        rows = results.rows(file.name)
-        if len({place(row) for row in rows}) > 1:
-            for chart in charts(rows, f"devices-{file.name}"):
-                yield Exhibit("Devices", chart, (file.name,))
+from benchmarks.analysis.devices import Beside, beside, fastest_from, names
+from benchmarks.records.problems import key_of
+from benchmarks.records.rows import Row, ok_rows
+from jacobians.planning.registry import JACOBIAN
+from plots.families import VARIABLES, families
+from plots.panels import Panel, PanelsChart, Series
 
 
-def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
-    """Chart the devices of one sweep, best against best, whatever the methods."""
-    found: list[LineChart] = []
-    for variable, label in VARIABLES.items():
-        alike = [row.model_copy(update={"threads": None}) for row in rows]  # what is compared must not tell families apart
-        where = {id(copy): place(row) for copy, row in zip(alike, rows, strict=True)}
-        for family in families(alike, variable):
-            best: dict[str, dict[int, Row]] = {}
-            for row in family:
-                if is_ours(row):
-                    here = best.setdefault(where[id(row)], {})
-                    x = getattr(row, variable)
-                    here[x] = fastest([row, here[x]]) or row if x in here else row
-            if len(best) < 2:
-                continue
-            found.append(
-                LineChart(
-                    stem=numbered(stem, len(found)),
-                    title=_finding(best, variable),
-                    topic=f"Jacobian time of the best hand-written method against {label}, by device",
-                    subtitle=hardware([next(iter(points.values())) for points in best.values()]),
-                    caption=_launch(family, variable),
-                    x_label=label,
-                    traces=tuple(
-                        make_trace(f"device:{number}", name, [point(x, row) for x, row in points.items()])
-                        for number, (name, points) in enumerate(best.items())
-                    ),
-                )
-            )
-    return found
+def devices(rows: Sequence[Row]) -> PanelsChart | None:
+    """Make the chart from rows of any machines: a panel of each variable of which at least two devices share three sizes."""
+    found = beside([row for row in ok_rows(rows) if row.quantity == JACOBIAN])
+    shown = names(found)
+    panels = [panel for variable in VARIABLES if (panel := _panel(found, variable, shown))]
+    if not panels:
+        return None
+    wins = Counter(min(times, key=lambda name: times[name].median) for times in found)
+    first, count = wins.most_common(1)[0]
+    met = sum(first in times for times in found)
+    return PanelsChart(
+        stem="devices",
+        title=f"{_short(first, shown)} is the fastest on {count} of {met} problems that it shares with others",
+        topic="Time of one Jacobian by the best hand-written method of each device",
+        subtitle="",
+        caption="Above each panel: the fastest device, by the size from which on it is.",
+        panels=tuple(panels),
+        shared=True,
+    )
 
 
-def _finding(best: dict[str, dict[int, Row]], variable: str) -> str:
-    (first, base), (second, other), *_ = best.items()
-    wins = [x for x in sorted(base.keys() & other.keys()) if other[x].median < base[x].median]
-    if not wins:
-        return f"{second} is never faster than {first} here"
-    return f"{second} is faster than {first} from {variable} = {wins[0]} on"
+def _panel(found: Sequence[Beside], variable: str, shown: Sequence[str]) -> Panel | None:
+    alike = [next(iter(times.values())).model_copy(update={"threads": None, "sweep": ""}) for times in found]
+    matched = {key_of(row): times for row, times in zip(alike, found, strict=True)}
+    every = [{getattr(row, variable): matched[key_of(row)] for row in family} for family in families(alike, variable)]
+    if not every:
+        return None
+    sizes = dict(sorted(max(every, key=lambda family: sum(map(len, family.values()))).items()))
+    row = next(iter(next(iter(sizes.values())).values()))
+    fixed = ", ".join(f"{name} = {getattr(row, name)}" for name in VARIABLES if name not in {variable, "N"})
+    lines = [f"from {variable} = {x}: {_short(name, shown)}" for x, name in fastest_from(sizes).items()]
+    return Panel(
+        "\n".join(lines) if len(lines) <= 3 else f"the fastest device changes {len(lines) - 1} times",
+        f"{VARIABLES[variable]}   ({fixed})",
+        "" if variable in {"D", "P"} else "time of one Jacobian",
+        tuple(
+            Series(_short(name, shown), tuple(map(float, here)), tuple(sizes[x][name].median for x in here))
+            for name in shown
+            if (here := [x for x in sizes if name in sizes[x]])
+        ),
+        sizes=True,
+    )
 
 
-def _launch(rows: Sequence[Row], variable: str) -> str:
-    launch = sorted(row.median - row.device_median_s for row in rows if row.median_s and row.device_median_s)
-    return f"Launching takes {launch[len(launch) // 2] * 1e6:.0f} µs of a call on the accelerator, in the median." if launch else ""
+def _short(name: str, names: Sequence[str]) -> str:
+    """Leave out where on the device, if that tells nothing apart."""
+    short = name.partition(" (")[0]
+    return short if sum(other.startswith(f"{short} (") for other in names) == 1 else name

@@ -60,7 +60,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
         if ours is None or best is None:
             continue
         problem = problem_of(ours)
-        name = names.get((problem.widths, problem.batch))
+        name = names.get((problem.widths, problem.batch, problem.asked))
         if quantity != JACOBIAN and name is None:
             continue
         of: dict[str, tuple[float, float, float]] = {}

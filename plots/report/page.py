@@ -14,18 +14,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks.analysis import scoreboard
-from benchmarks.analysis.tables import by_method, by_mode, duration, place
+from benchmarks.analysis import devices, scoreboard
+from benchmarks.analysis.tables import by_method, by_mode, place
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import check_output, read_csv, result_files, study_directories, write_atomically
-from benchmarks.records.problems import best_of_ours, groups, key_of, title
+from benchmarks.records.problems import title
 from benchmarks.records.rows import Row, ok_rows
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import Provenance, read_provenance
 from jacobians.planning.registry import methods, quantities
 from plots import figures, style
 from plots.chart import Exhibit, ResultFile, exhibits
-from plots.charts.headline import headline
 from plots.report import explorer, summary
 
 COLUMNS = ("sweep", "problem", "device", "method", "status", "median", "error", "flags", "reason")
@@ -69,8 +68,8 @@ def render(paths: Sequence[Path], place: Path = ROOT / "docs") -> str:
     everything = set(result_files()) <= set(paths)  # and so machines that have studies alone too
     lone = [directory for directory in study_directories() if everything and directory not in {path.parent for path in paths}]
     shown += [(directory.name, exhibit) for directory in lone for exhibit in exhibits([], directory)]
-    if chart := headline([ResultFile(r.path, r.rows, r.origin.rates, r.origin.sweep) for r in loaded]):
-        shown.insert(0, ("", Exhibit("Headline", chart)))
+    of_all = figures.across([ResultFile(r.path, r.rows, r.origin.rates, r.origin.sweep) for r in loaded])
+    shown = [*(("", Exhibit("Devices" if chart.stem == "devices" else "Headline", chart)) for chart in of_all), *shown]
     environment = Environment(
         loader=PackageLoader("plots.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -86,10 +85,12 @@ def render(paths: Sequence[Path], place: Path = ROOT / "docs") -> str:
         modes=_modes(loaded),
         boards=[board for machine in machines for board in _boards(loaded, machine)],
         **_parts(shown, {r.origin.machine: r.rows[0].device_name for r in reversed(loaded) if r.rows}, place),
-        devices=_devices(rows),
+        devices=dict(zip(("columns", "rows"), beside, strict=True))
+        if len((beside := devices.table(rows, everywhere=True))[0]) > 4
+        else None,
         methods=_methods(rows),
         origins=[_origin(result) for result in loaded],
-        table=_json({"columns": COLUMNS, "rows": [_cells(row) for row in rows]}),
+        table=_json(_coded([_cells(row) for row in rows])),
         explorer=_json(explorer.machines([(r.rows, r.origin) for r in loaded])),
         counts={"rows": len(rows), "ok": len(ok_rows(rows)), "files": len(loaded)},
     )
@@ -183,25 +184,6 @@ def _inline(exhibit: Exhibit, number: int) -> str:
     )
 
 
-def _devices(rows: list[Row]) -> dict[str, Any] | None:
-    """Set the best time of each problem on several devices, machines or numbers of threads beside each other."""
-    best: dict[Any, dict[str, Row]] = {}
-    for group in groups(rows):
-        ours = best_of_ours(group)
-        if ours:
-            best.setdefault(key_of(ours), {})[f"{ours.device_name} ({place(ours)})"] = ours
-    names = list(dict.fromkeys(name for found in best.values() for name in found))
-    if len(names) < 2:
-        return None
-    body = []
-    for found in best.values():
-        if len(found) == len(names):
-            times = [found[name].median for name in names]
-            first = title(next(iter(found.values())))
-            body.append([first, *map(duration, times), names[times.index(min(times))], f"{max(times) / min(times):.2f}x"])
-    return {"columns": ["problem", *names, "fastest", "by"], "rows": body}
-
-
 def _methods(rows: list[Row]) -> list[dict[str, str]]:
     measured = {row.method for row in ok_rows(rows)}
     return [
@@ -240,6 +222,13 @@ def _fact(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {version}" for name, version in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _coded(table: list[list[Any]]) -> dict[str, Any]:
+    """Write each text once, and its number in the cells: a table of rows says the same a hundred times."""
+    words: dict[str, int] = {}
+    coded = [[words.setdefault(cell, len(words)) if isinstance(cell, str) else cell for cell in cells] for cells in table]
+    return {"columns": COLUMNS, "numbers": ["median", "error"], "words": list(words), "rows": coded}
 
 
 def _cells(row: Row) -> list[Any]:

@@ -7,7 +7,7 @@ from benchmarks.analysis import recommend, regret, scoreboard, tables
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
 from benchmarks.records.csv_file import read_csv
-from benchmarks.records.problems import problem_of, title
+from benchmarks.records.problems import key_of, problem_of, title
 from benchmarks.workloads.cases import expand, load_sweeps
 from tests.benchmarks.rows import RATES, row
 
@@ -73,6 +73,43 @@ def test_mistakes_in_a_sweep(sweeps, change, message):
     with pytest.raises(BadInput) as error:
         load_sweeps(sweeps)
     assert message in str(error.value)
+
+
+NAMED = """
+[named]
+title = "Named"
+quantity = "derivatives"
+grid = [{ L = 1, D = 2, K = 3, P = 1, N = 4, asked = ["u", "u_{x1,x1}"] }, { L = 1, D = 2, K = 3, P = 1, N = 4, asked = ["u_x0"] }]
+"""
+
+
+class TestDerivativesByName:
+    def test_a_sweep_asks_for_them(self, sweeps):
+        sweeps.write_text(NAMED)
+        cases = expand(load_sweeps(sweeps)["named"], ["cpu"], ["*:eager"])
+        assert [case.problem.asked for case in cases] == ["y y_{x1,x1}", "y_x0"]
+        assert len({case.key for case in cases}) == 2
+        assert "float32 y y_{x1,x1}/cpu/derivatives/taylor:eager" in cases[0].key
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (('"u_x0"', '"u_x2"'), "unknown input 'x2'; choose from x0, x1"),
+            (('quantity = "derivatives"', 'quantity = "hessian"'), "'asked' names derivatives, and the quantity is hessian"),
+            (('["u_x0"]', '"u_x0"'), "asked: expected a list of names such as"),
+        ],
+    )
+    def test_mistakes(self, sweeps, change, message):
+        sweeps.write_text(NAMED.replace(*change))
+        with pytest.raises(BadInput) as error:
+            load_sweeps(sweeps)
+        assert message in str(error.value)
+
+    def test_rows_hold_what_was_asked(self):
+        one, other = (row("derivatives/taylor:eager", asked=asked, sweep="named") for asked in ("y y_x0", "y_x0"))
+        assert key_of(one) != key_of(other)
+        assert problem_of(one).asked == "y y_x0"
+        assert title(one).endswith("y y_x0")
 
 
 def rows():

@@ -1,13 +1,15 @@
 """The answer for a user's own shape, as a table, as JSON, from sizes, files and modules."""
 
 import json
+import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import bench as bench_module
-from benchmarks.analysis import answer, recommend
+from benchmarks.analysis import across, answer, recommend
 from benchmarks.analysis.answer import Question
 from benchmarks.analysis.recommend import Evidence, code, distance
 from benchmarks.errors import BadInput
@@ -36,6 +38,8 @@ def evidence():
 @pytest.fixture
 def command(monkeypatch, capsys, evidence):
     monkeypatch.setattr(answer, "evidence", lambda: evidence)
+    place = across.Place("a place", "cpu", 2, evidence, RATES, here=True)
+    monkeypatch.setattr(across, "places", lambda: [place, replace(place, name="another", threads=1)])
 
     def run(*arguments, status=0):
         monkeypatch.setattr(sys, "argv", ["bench.py", "recommend", *map(str, arguments)])
@@ -111,6 +115,7 @@ def test_the_command(command):
     assert "use forward:native: forward mode takes" in printed
     assert "measured: this very problem was measured" in printed or "nearby" in printed
     assert 'J = jac.jacobian(mlp, x, method="forward:native")' in printed
+    assert re.search("a place, here +forward +forward:native", printed)
     batch = command("--widths", "784,50,10", "--N", 256, "--activation", "relu").out
     assert "torch.randn(256, 784)" in batch
     assert 'activation="relu"' in batch
@@ -147,12 +152,21 @@ def test_what_was_never_measured_on_a_device_says_so_in_its_first_line(evidence)
     assert answer.lines(found)[1].startswith("predicted, never measured on this device: use ")
 
 
+def test_far_from_all_that_was_measured_the_first_three_are_timed_unless_it_is_forbidden(command):
+    far = ("--widths", "7,300,9", "--N", 8, "--device", "cpu")
+    assert "measured: this very problem was measured" in command(*far).out
+    assert "extrapolated: no measured problem is near" in command(*far, "--no-measure").out
+    assert "extrapolated" in command("--widths", "3000,3000,4", "--N", 500, "--device", "cpu").out, "that would take minutes"
+
+
 @pytest.mark.needs_compiler
 def test_json(command):
     record = json.loads(command("--L", 3, "--D", 2, "--K", 30, "--P", 10, "--json").out)
     assert record["method"] == "forward:native"
     assert record["problem"]["widths"] == [2, 30, 30, 30, 10]
     assert {"method", "hand_written", "predicted_s", "measured_s"} == set(record["ranked"][0])
+    assert {device["name"] for device in record["devices"]} == {"a place", "another"}
+    assert "devices" not in json.loads(command("--widths", "3,4", "--device", "cpu", "--json").out), "one was asked for"
 
 
 def test_from_a_checkpoint_and_from_a_module(command, tmp_path, monkeypatch):

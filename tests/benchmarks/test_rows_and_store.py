@@ -18,7 +18,7 @@ from tests.benchmarks.rows import row
 CONTRACT = """schema, sweep, case, L, D, K, P, N, widths, activation, dtype, device, device_name, machine, method, mode,
 implementation, status, reason, rel_error, tolerance, rounds, iterations, min_s, q1_s, median_s, q3_s, max_s, mean_s,
 stddev_s, ci_low_s, ci_high_s, prepare_s, peak_bytes, flops, bytes, threads, torch, commit, started_at, stop, flags,
-cache, block_medians_s, device_median_s, fraction_of_ceiling, quantity, init, bias, seed, loss, run"""
+cache, block_medians_s, device_median_s, fraction_of_ceiling, quantity, init, bias, seed, loss, run, asked"""
 
 
 def test_columns_are_the_contract_in_order():
@@ -106,7 +106,9 @@ class TestCsv:
             read_csv(path)
         assert path.read_bytes() == content
 
-    @pytest.mark.parametrize(("version", "first_later", "blocks"), [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6)])
+    @pytest.mark.parametrize(
+        ("version", "first_later", "blocks"), [(1, "stop", 0), (2, "fraction_of_ceiling", 6), (3, "quantity", 6), (4, "asked", 6)]
+    )
     def test_older_schemas_are_still_read(self, tmp_path, version, first_later, blocks):
         path = tmp_path / "a.csv"
         write_csv([row()], path)

@@ -42,7 +42,7 @@ def test_weights_without_masks_and_weights_that_begin_anywhere(method, aligned):
     for W in mlp.weights:
         W.data = vector[start : start + W.numel()].view_as(W).copy_(W)
         start += W.numel()
-    chain = blocks.Chain(mlp, problem_of(mlp, x), "forward", True)
+    chain = blocks.BlockKernel(mlp, problem_of(mlp, x), "forward", True)
     chain.look_up()
     assert chain.unpadded == aligned
     if method.startswith("gradient"):

@@ -123,7 +123,7 @@ def test_triton_is_launched_over_all_samples_on_one_device(kind, N, monkeypatch)
     elif kind == "jacobian_gradient":
         sums.Sums(mlp, problem.with_(quantity=kind))(x)
     else:
-        y, J, laplacian = blocks.Chain(mlp, problem, kind, True)(x, x.new_empty(4))
+        y, J, laplacian = blocks.BlockKernel(mlp, problem, kind, True)(x, x.new_empty(4))
         assert (y.shape, J.shape) == ((N, 3), (N, 3, 4))
         assert (laplacian is not None) == (kind == "laplacian")
     if not N:

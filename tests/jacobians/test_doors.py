@@ -150,8 +150,10 @@ def test_plans_of_every_method_read_the_parameters_at_the_call(method):
     mlp, quantity = jac.MLP.from_torch(net), jac.find_method(method).quantity
     drawn = {"ggn": (T, torch.ones(NUMBERS).double()), "laplacian": (torch.ones(1, 3).double(),)}
     drawn |= {"laplacian_gradient": drawn["laplacian"], "hessian": (), "ntk": (), "jacobian_gradient": (), "value": ()}
+    drawn |= {"derivatives": ()}
+    asked = "0 0_{x0}" if quantity == "derivatives" else None
     others = drawn.get(quantity, (T,))
-    plan = jac.plan(mlp, X, method, quantity=quantity, others=others)
+    plan = jac.plan(mlp, X, method, quantity=quantity, others=others, asked=asked)
     with torch.inference_mode():
         plan(X, *others)
     with torch.no_grad():
@@ -159,7 +161,7 @@ def test_plans_of_every_method_read_the_parameters_at_the_call(method):
         net[2].weight.data = torch.ones(4, 2).double().mT
     net[2].bias = torch.nn.Parameter(torch.ones(2).double())
     fresh = jac.MLP([W.detach().clone() for W in mlp.weights], [b.detach().clone() for b in mlp.biases])
-    exact = jac.plan(fresh, X, "auto" if quantity != "sgd_step" else "reverse", quantity=quantity, others=others)(X, *others)
+    exact = jac.plan(fresh, X, "auto" if quantity != "sgd_step" else "reverse", quantity=quantity, others=others, asked=asked)(X, *others)
     with torch.inference_mode():
         found = plan(X, *others)
     for one, other in zip(found, exact, strict=True):

@@ -29,6 +29,7 @@ ODD = [
     ((2, 1023, 1000, 3), 5),
     ((33, 1000, 40), 65),
     ((130, 129, 128, 127), 1),
+    ((5, 512, 1024, 512, 3), 6),  # columns of weights in few sets of the cache: their blocks are copied together
 ]
 
 

@@ -208,7 +208,7 @@ def test_parts_make_a_whole(tmp_path, quantity):
         ({"x": X.double()}, TypeError, "x is torch.float64 but the network is torch.float32"),
         ({"x": 3}, TypeError, "x must be a tensor, an array or a path, got int"),
         ({"x": "none.npy"}, FileNotFoundError, "no such file"),
-        ({"mlp": 3}, TypeError, "mlp must be a jacobians.MLP"),
+        ({"mlp": 3}, TypeError, "expected a jacobians.MLP"),
         ({"method": "sideways"}, ValueError, "sideways"),
     ],
 )

@@ -1,6 +1,7 @@
 """The planner: its estimates, its memory, and what it says."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -197,3 +198,12 @@ class TestComparing:
             plan(x)
             assert plan.method == "reverse:eager"
         assert not self.timed
+
+
+def test_the_other_device_costs_its_time_and_the_way_there_and_back():
+    small, large = (Problem(widths=(8, 16, 4), batch=N, device="cuda") for N in (1, 10**6))
+    texts = [planner.elsewhere(problem, Request(), "cpu") for problem in (small, large)]
+    moved = [float(re.search(r"and ([\d.]+) µs to move", text)[1]) for text in texts]
+    assert moved[0] == pytest.approx(20.0, abs=0.1)
+    assert moved[1] == pytest.approx(20.0 + 4 * 10**6 * (8 + 32) / planner.MOVE_RATE * 1e6, rel=1e-3)
+    assert texts[0].startswith("on cpu: ")

@@ -39,8 +39,8 @@ class TestBadInput:
             call(mlp, x)
 
     def test_mlp(self):
-        with pytest.raises(TypeError, match=r"mlp must be a jacobians\.MLP, got Linear; wrap an nn\.Sequential"):
-            jac.jacobian(torch.nn.Linear(2, 3), torch.ones(2))
+        with pytest.raises(TypeError, match=r"expected a jacobians\.MLP or a torch nn\.Module, got list"):
+            jac.jacobian([torch.nn.Linear(2, 3)], torch.ones(2))
 
     def test_method(self, mlp):
         with pytest.raises(ValueError, match=r"unknown method 'backward'; choose from auto, forward, reverse, .*reverse:torch\.func"):

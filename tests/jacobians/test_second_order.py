@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian as autograd_hessian
 
 import jacobians as jac
-from jacobians.kernels.native import jet, pullback, runner
+from jacobians.kernels.native import input_derivatives, pullback, runner
 from jacobians.network.activations import RULES, activation
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.registry import find_quantity
@@ -108,7 +108,7 @@ def test_activations(method, name, output):
 @pytest.mark.parametrize("method", NATIVE)
 def test_blocks_and_threads(monkeypatch, method, N, threads):
     """Batches that fill blocks, miss them by one, and are shared out between threads."""
-    monkeypatch.setattr(jet, "FEWEST_OPERATIONS", 0)
+    monkeypatch.setattr(input_derivatives, "FEWEST_OPERATIONS", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

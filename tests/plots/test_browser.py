@@ -90,6 +90,16 @@ def test_the_explorer_answers(page):
     assert page.input_value("#explorer-form input[name=D]") == "2048"
 
 
+def test_the_explorer_sets_all_devices_beside_each_other(browser):
+    page = browser.new_page()
+    page.goto((ROOT / "docs" / "report.html").as_uri())
+    field, answer = page.locator("#explorer-form select[name=device]"), page.locator("#explorer-answer")
+    field.select_option(label="all devices")
+    assert answer.locator("table").first.locator("tbody tr").count() == field.locator("option").count() - 1
+    assert "1.00x" in answer.inner_text()
+    page.close()
+
+
 def test_the_keyboard_reaches_everything(page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"

@@ -226,14 +226,23 @@ class TestOthers:
         assert "published, cpu 1.24, the notebook's method 1.35; operations 1.35" in chart.title
         assert figures.render(chart, "svg")
 
-    def test_devices_and_threads_meet_best_against_best(self):
-        fast = [r.model_copy(update={"device": "cuda", "median_s": 2e-5, "device_median_s": 5e-6}) for r in power_law((3, 2, 1.5))]
-        (chart,) = devices.charts([*power_law((3, 2, 1.5)), *fast], "devices-width")
-        assert chart.title == "cuda is faster than cpu, 2 threads from K = 64 on"
-        assert "Launching takes 15 µs" in chart.caption
+    def test_devices_meet_best_against_best(self):
+        there = {"device": "cuda", "device_name": "a card", "machine": "g"}
+        card = [r.model_copy(update={**there, "median_s": 2e-5, "ci_low_s": 2e-5, "ci_high_s": 2e-5}) for r in power_law((3, 2, 1.5))]
+        chart = devices.devices([*power_law((3, 2, 1.5)), *card])
+        assert chart.title.startswith("Some cpu is the fastest on 3 of 6 problems")
+        (panel,) = chart.panels
+        assert panel.title == "from K = 8: Some cpu\nfrom K = 64: a card"
+        assert {series.label: series.x for series in panel.series} == dict.fromkeys(
+            ("Some cpu", "a card"), (8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+        )
+        assert figures.render(chart, "svg")
+
+    def test_threads_of_one_processor_are_told_apart_and_one_device_is_no_comparison(self):
         one = [r.model_copy(update={"threads": 1, "median_s": r.median_s * 2}) for r in power_law((3, 2, 1.5))]
-        (chart,) = devices.charts([*power_law((3, 2, 1.5)), *one], "devices-width")
-        assert chart.title == "cpu, 1 thread is never faster than cpu, 2 threads here"
+        (panel,) = devices.devices([*power_law((3, 2, 1.5)), *one]).panels
+        assert panel.title == "from K = 8: Some cpu (cpu, 2 threads)"
+        assert devices.devices(power_law((3, 2, 1.5))) is None
 
 
 def test_powers_of_ten_are_written_plainly():
@@ -297,7 +306,7 @@ def test_two_devices_get_figures_of_their_own_and_one_together(tmp_path):
     fast = [r.model_copy(update={"device": "cuda", "device_name": "Some GPU", "median_s": 2e-5}) for r in slow]
     files = [ResultFile(tmp_path / "width.csv", [*slow, *fast], {"cpu": RATES, "cuda": RATES})]
     stems = {exhibit.chart.stem for exhibit in exhibits(files)}
-    assert {"width-cpu", "width-cuda", "roofline-cpu", "roofline-cuda", "devices-width"} <= stems
+    assert {"width-cpu", "width-cuda", "roofline-cpu", "roofline-cuda"} <= stems
 
 
 class TestQuantities:

@@ -35,7 +35,7 @@ def test_the_page_holds_what_the_results_say(results):
     page = report.render(results)
     assert "15 measurements on 5 problems" in page
     assert "beats every library on 5 of 5 problems where one was measured" in page
-    assert "Forward mode is the faster of the two on 2 of 5 problems" in page  # D = 1 and 4
+    assert "times the faster mode&#39;s time on 3 of 5 CPU problems, 2 times at worst" in page  # D = 4 and P = 4, and the tiny network
     assert re.search(r'<th scope="row">tiny network</th><td>reverse:native</td>', page)
     assert "4.00x" in page
     for text in (
@@ -79,7 +79,8 @@ def test_hostile_text_stays_text(tmp_path):
     assert "<script>alert" not in page
     assert "<img" not in page
     assert "49" not in re.findall(r"=cmd\(\) (\S+)", page)
-    assert [line[-1] for line in embedded(page, "table-data")["rows"]][-1] == HOSTILE
+    table = embedded(page, "table-data")
+    assert [table["words"][line[-1]] for line in table["rows"]][-1] == HOSTILE
     assert page.count("<script") == page.count("</script>") == 4
 
 
@@ -92,7 +93,13 @@ def test_five_thousand_rows_stay_small(large_report):
 
 def test_several_machines_become_a_device_comparison(tmp_path):
     fast = [
-        r.model_copy(update={"machine": "other-8-cores", "device_name": "Fast CPU", "median_s": r.median_s / 2})
+        r.model_copy(
+            update={
+                "machine": "other-8-cores",
+                "device_name": "Fast CPU",
+                **{k: getattr(r, k) / 2 for k in ("median_s", "ci_low_s", "ci_high_s")},
+            }
+        )
         for r in growing(sweep="inputs")
     ]
     paths = [write_result(growing(sweep="inputs"), tmp_path / "inputs.csv")]
@@ -100,7 +107,7 @@ def test_several_machines_become_a_device_comparison(tmp_path):
     paths.append(write_result(fast, tmp_path / "other" / "inputs.csv", machine="other-8-cores"))
     page = report.render(paths)
     assert "Devices beside each other" in page
-    assert page.count("<td>Fast CPU (cpu, 2 threads)</td><td>2.00x</td>") == 4
+    assert page.count("<td>Fast CPU (cpu, 2 threads)</td><td>2.00x (1.92-2.08)</td>") == 4
     assert len(embedded(page, "explorer-data")) == 2
 
 

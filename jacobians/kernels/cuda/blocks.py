@@ -199,7 +199,7 @@ class Launcher:
         self._known = now
 
 
-class Chain(Launcher):
+class BlockKernel(Launcher):
     """Launches the kernels of J and of the Laplacian.
 
     Args:
@@ -293,7 +293,7 @@ def _supports_laplacian(problem: Problem) -> str | None:
 
 def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        chain = Chain(mlp, problem, mode, request.value)
+        chain = BlockKernel(mlp, problem, mode, request.value)
 
         def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
             y, J, _ = chain(x)
@@ -305,7 +305,7 @@ def _prepare(mode: str) -> Prepare:
 
 
 def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    chain = Chain(mlp, problem, "laplacian", True)
+    chain = BlockKernel(mlp, problem, "laplacian", True)
 
     def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, ...]]:
         x, directions = inputs

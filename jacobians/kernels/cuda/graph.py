@@ -8,7 +8,7 @@ recorded again. What is computed leaves the graph in one vector, so that one cop
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -48,6 +48,17 @@ def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]
     return found
 
 
+def _seen(tensors: Iterable[Tensor | None]) -> tuple[object, ...]:
+    """Return in a few calls of C what `places` looks at: where it is the same, so is that."""
+    given = [t for t in tensors if t is not None]
+    return (
+        list(map(type, given)),
+        list(map(Tensor.data_ptr, given)),
+        list(map(Tensor.stride, given)),
+        list(map(Tensor.is_neg, given)),
+    )
+
+
 Capture = Callable[[Callable[[], Tensors]], tuple[Graph, Tensors]]
 
 
@@ -81,6 +92,7 @@ class Replay:
     def __init__(self, mlp: MLP, build: Callable[[], Callable[..., Tensors]], record: Capture = capture) -> None:
         self._mlp, self._build, self._record = mlp, build, record
         self._addresses: list[tuple[int, bool]] = []
+        self._looks: tuple[object, ...] = ()
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> Tensors:
@@ -88,16 +100,26 @@ class Replay:
         places(inputs, "an input")
         with self._lock:
             weights, biases = self._mlp.parameter_tuples()
-            now = places((*weights, *biases), "a parameter")
-            if now != self._addresses:
-                self._inputs = [t.detach().clone() for t in inputs]
-                compute = self._build()
-                self._graph, (self._flat, *_) = self._record(lambda: self._packed(compute))
-                self._addresses = now
+            self._look((*weights, *biases), inputs)
             torch._foreach_copy_(self._inputs, list(inputs))
             self._graph.replay()
             taken = self._flat.clone()
+        if len(self._shapes) == 1:
+            return (taken.view(self._shapes[0]),)
         return tuple(part.view(shape) for part, shape in zip(taken.split(self._sizes), self._shapes, strict=True))
+
+    def _look(self, parameters: Sequence[Tensor | None], inputs: Tensors) -> None:
+        """Record, where the parameters stand elsewhere than at the last recording."""
+        looks = _seen(parameters)
+        if looks == self._looks:
+            return
+        now = places(parameters, "a parameter")
+        if now != self._addresses:
+            self._inputs = [t.detach().clone() for t in inputs]
+            compute = self._build()
+            self._graph, (self._flat, *_) = self._record(lambda: self._packed(compute))
+            self._addresses = now
+        self._looks = looks
 
     def _packed(self, compute: Callable[..., Tensors]) -> Tensors:
         """Compute, and put the results one behind the other."""
@@ -159,49 +181,20 @@ def _other(problem: Problem) -> str | None:
     return reason or find_readable("", problem.quantity).supports(problem)
 
 
-register("forward:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="forward mode in torch, as a CUDA graph")(
-    _prepare(forward)
-)
-register("reverse:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="reverse mode in torch, as a CUDA graph")(
-    _prepare(reverse)
-)
-register("mixed:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary="mixed mode in torch, as a CUDA graph")(
-    _prepare(mixed)
-)
-register(
-    "gradient/reverse:cuda-graph",
-    hand_written=True,
-    supports=_other,
-    device="cuda",
-    options=("inputs", "unreduced"),
-    summary="evaluation and pullback, as a CUDA graph",
-)(recorded("gradient/reverse:eager"))
-register("gradient_norms/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="in torch, as a CUDA graph")(
-    recorded("gradient_norms/reverse:eager")
-)
-register("ggn/products:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="a JVP and a VJP, as a CUDA graph")(
-    recorded("ggn/products:eager")
-)
-register(
-    "ntk/structured:cuda-graph",
-    hand_written=True,
-    supports=_other,
-    device="cuda",
-    options=("trace",),
-    summary="products of factors, as a CUDA graph",
-)(recorded("ntk/structured:eager"))
-register("laplacian/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="the forward sweep, as a CUDA graph")(
-    recorded("laplacian/forward:eager")
-)
-register("hessian/symmetric:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="the symmetric form, as a CUDA graph")(
-    recorded("hessian/symmetric:eager")
-)
-register(
-    "jacobian_gradient/reverse:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
-)(recorded("jacobian_gradient/reverse:eager"))
-register(
-    "jacobian_gradient/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
-)(recorded("jacobian_gradient/forward:eager"))
-register(
-    "laplacian_gradient/forward:cuda-graph", hand_written=True, supports=_other, device="cuda", summary="there and back, as a CUDA graph"
-)(recorded("laplacian_gradient/forward:eager"))
+for _name, _readable in (("forward", forward), ("reverse", reverse), ("mixed", mixed)):
+    _summary = f"{_name} mode in torch, as a CUDA graph"
+    register(f"{_name}:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary=_summary)(_prepare(_readable))
+for _name, _options, _summary in (
+    ("gradient/reverse", ("inputs", "unreduced"), "evaluation and pullback"),
+    ("gradient_norms/reverse", (), "in torch"),
+    ("ggn/products", (), "a JVP and a VJP"),
+    ("ntk/structured", ("trace",), "products of factors"),
+    ("laplacian/forward", (), "the forward sweep"),
+    ("hessian/symmetric", (), "the symmetric form"),
+    ("jacobian_gradient/reverse", (), "there and back"),
+    ("jacobian_gradient/forward", (), "there and back"),
+    ("laplacian_gradient/forward", (), "there and back"),
+):
+    register(
+        f"{_name}:cuda-graph", hand_written=True, supports=_other, device="cuda", options=_options, summary=f"{_summary}, as a CUDA graph"
+    )(recorded(f"{_name}:eager"))

@@ -272,13 +272,20 @@ def _run(arguments: list[str]) -> None:
 
 def _checked(loaded: ctypes.CDLL) -> ctypes.CDLL:
     """Compare the sizes of the structures that Python fills in with those that C reads."""
-    from jacobians.kernels.native.gradient import Chain
-    from jacobians.kernels.native.jet import Jet
+    from jacobians.kernels.native.gradient import ParameterLayout
+    from jacobians.kernels.native.input_derivatives import SecondOrder
     from jacobians.kernels.native.program import Program, Setting, Step
-    from jacobians.kernels.native.tangent_kernel import Gram
+    from jacobians.kernels.native.tangent_kernel import KernelTiles
 
     loaded.size_of.restype = loaded.activation_code.restype = loaded.loss_code.restype = ctypes.c_int64
-    for name, kind in (("Step", Step), ("Program", Program), ("Activation", Setting), ("Chain", Chain), ("Gram", Gram), ("Jet", Jet)):
+    for name, kind in (
+        ("Step", Step),
+        ("Program", Program),
+        ("Activation", Setting),
+        ("ParameterLayout", ParameterLayout),
+        ("KernelTiles", KernelTiles),
+        ("SecondOrder", SecondOrder),
+    ):
         in_c, in_python = loaded.size_of(name.encode()), ctypes.sizeof(kind)
         if in_c != in_python:
             raise CompilerError(f"struct {name} has {in_c} bytes in C and {in_python} in Python; they must be equal")

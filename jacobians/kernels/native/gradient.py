@@ -28,8 +28,8 @@ TOGETHER_SAMPLES = 512
 _SPARE_ROWS, _SAMPLES_AT_ONCE = 24, 512
 
 
-class Chain(ctypes.Structure):
-    """`Chain` of native.c."""
+class ParameterLayout(ctypes.Structure):
+    """`ParameterLayout` of native.c."""
 
     _fields_ = [
         ("layers", ctypes.c_int64),
@@ -143,7 +143,7 @@ class Derivative:
             done(status, "a derivative of the loss")
 
 
-def chain_of(mlp: MLP, problem: Problem) -> tuple[Chain, tuple[Any, ...]]:
+def chain_of(mlp: MLP, problem: Problem) -> tuple[ParameterLayout, tuple[Any, ...]]:
     """Describe a network for the C functions: widths, activations, and where each parameter begins in a vector of all."""
     widths, layers = problem.widths, problem.L + 1
     biased = [b is not None for b in mlp.biases]
@@ -153,7 +153,7 @@ def chain_of(mlp: MLP, problem: Problem) -> tuple[Chain, tuple[Any, ...]]:
     settings = (Setting * layers)(*map(setting, problem.activations))
     at_weight = numbers(*at[:-1:2])
     at_bias = numbers(*[place if b else -1 for place, b in zip(at[1::2], biased, strict=True)])
-    chain = Chain(layers, (ctypes.c_int64 * len(widths))(*widths), settings, at_weight, at_bias, at[-1], sum(widths), max(widths))
+    chain = ParameterLayout(layers, (ctypes.c_int64 * len(widths))(*widths), settings, at_weight, at_bias, at[-1], sum(widths), max(widths))
     return chain, (chain.widths, settings, at_weight, at_bias)
 
 

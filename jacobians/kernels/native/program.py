@@ -30,10 +30,11 @@ from jacobians.problem import Problem
 TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS = range(5)
 EVALUATION = "evaluation"  # y alone
 MOST_TANGENTS, MOST_COTANGENTS = 3, 4
-_WIDEST_PANEL = 64  # numbers, of the widest registers
+MOST_SIDE = 64  # samples of a block: the numbers of a panel of the widest registers
 _SPARE_ROWS = 24
 # One thread below this work: waking another costs about as much as it saves.
 FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
+WIDE_BYTES = 2**18
 
 
 class Step(ctypes.Structure):
@@ -233,6 +234,11 @@ def working_bytes(mode: str, problem: Problem, lean: bool = False, threads: int 
     return problem.itemsize * (kernel.program.work + threads * kernel.program.work_of_thread)
 
 
+def leaves_cache(problem: Problem) -> bool:
+    """Say whether the weights leave the second cache, and so are to be read for as many samples at once as there is room for."""
+    return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= WIDE_BYTES
+
+
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
     weights = sum(i * o for i, o in pairwise(problem.widths))
     if kind in (TANGENTS, COTANGENTS) or mode == EVALUATION:
@@ -256,7 +262,7 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     if kind == PRODUCTS and mode != EVALUATION:
         products.run(tree)
     inner = max((step.inner for step in products.steps), default=0)
-    private = (inner + _SPARE_ROWS) * _WIDEST_PANEL
+    private = (inner + _SPARE_ROWS) * MOST_SIDE
     settings = (Setting * layers)(*map(setting, problem.activations))
     program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), settings, widest, int(scaled_last))
     program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
@@ -266,10 +272,12 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     own = {TANGENTS: 0, COTANGENTS: 12 * widest, PRODUCTS: private}.get(kind, 0)  # of each thread
     shared = padded + 8 * widest + products.buffers
     if kind >= FORWARD_BLOCKS:
-        most = getattr(library(), f"panel_width_{problem.dtype}")()
+        panel = getattr(library(), f"panel_width_{problem.dtype}")()
+        most = MOST_SIDE if leaves_cache(problem) else panel
         # A short batch is cut so that each thread gets a block.
-        program.block = next((size for size in (most // 4, most // 2) if problem.N <= size * threads), most)
-        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * _WIDEST_PANEL
+        sizes = (panel // 4, panel // 2, *range(panel, most, panel))
+        program.block = next((size for size in sizes if problem.N <= size * threads), most)
+        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
     elif problem.batch is not None:
         program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
     else:

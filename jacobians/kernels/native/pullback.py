@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, PUSH, InputDerivatives, along_tangents
+from jacobians.kernels.native.input_derivatives import BACK_FORWARD, BACK_REVERSE, PUSH, InputDerivatives, along_tangents
 from jacobians.kernels.native.runner import addresses_of, plain
 from jacobians.problem import Problem
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from jacobians.kernels.native.jet import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
+from jacobians.kernels.native.input_derivatives import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
 from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled, unflatten
 from jacobians.kernels.native.runner import Addresses, plain, ready, supports
 from jacobians.network.mlp import MLP
@@ -90,9 +90,11 @@ class Laplacians:
         batch = problem.input_shape[:-1]
         self._shapes = (*batch, problem.P), problem.jacobian_shape, (*batch, problem.P, laplacians)
 
-    def __call__(self, x: Tensor, directions: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
-        """Compute."""
-        weights, biases, alive = self._addresses.now()
+    def __call__(
+        self, x: Tensor, directions: Tensor, addresses: tuple[Any, Any, object] | None = None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """Compute; with the parameters at other addresses where these are given."""
+        weights, biases, alive = addresses or self._addresses.now()
         x, directions = plain("x", x), plain("weights", directions)
         y, J, laplacians = (x.new_empty(shape) for shape in self._shapes)
         kept = x.new_empty(self._call.kept_numbers) if self._call.kept_numbers else None
@@ -106,7 +108,8 @@ def _second(problem: Problem) -> str | None:
     return f"has no second derivative of {psi.name}; leave out the output activation" if psi.coupled else supports(problem)
 
 
-def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
+def prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
+    """Prepare y, J and any number of Laplacians."""
     biased = [b is not None for b in mlp.biases]
     made: dict[int, tuple[Laplacians, Pullback | None]] = {}
 
@@ -170,7 +173,7 @@ register(
     device="cpu",
     ready=ready,
     summary="value, tangents and Laplacian of a block in C, with a pullback in C",
-)(_prepare_laplacian)
+)(prepare_laplacian)
 register(
     "hessian/symmetric:native", hand_written=True, supports=_second, device="cpu", ready=ready, summary="U' diag(A φ'') U of a block in C"
 )(_prepare_hessian)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.gradient import Chain, chain_of
+from jacobians.kernels.native.gradient import ParameterLayout, chain_of
 from jacobians.kernels.native.program import FEWEST_OPERATIONS
 from jacobians.kernels.native.runner import Addresses, done, plain, ready, supports
 from jacobians.network.mlp import MLP
@@ -19,8 +19,8 @@ TILE = 16  # samples of the first batch; divides the samples of the second that 
 TILE_NUMBERS = 2**17  # of the sum over the layers, which should stay in the second cache
 
 
-class Gram(ctypes.Structure):
-    """`Gram` of native.c."""
+class KernelTiles(ctypes.Structure):
+    """`KernelTiles` of native.c."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("first", "second", "symmetric", "trace", "tile", "block_numbers", "work_of_thread")]
 
@@ -55,13 +55,13 @@ class TangentKernel:
         hidden = chain.numbers - self._problem.D - P
         tile_numbers = outputs * outputs * (tile * panel + panel) + tile * panel
         work = max(chain.numbers * panel + panel, tile_numbers)
-        gram = Gram(N1, N2, int(x2 is None), int(self._trace), tile, (chain.numbers + P + P * hidden) * panel, -(-work // 16) * 16)
+        tiles = KernelTiles(N1, N2, int(x2 is None), int(self._trace), tile, (chain.numbers + P + P * hidden) * panel, -(-work // 16) * 16)
         out = x1.new_empty((N1, N2) if self._trace else (N1, N2, P, P))
         operations = N1 * N2 * (outputs * P * (hidden + 1) + hidden + self._problem.D)
         threads = torch.get_num_threads() if operations >= FEWEST_OPERATIONS else 1
         at2 = None if x2 is None else x2.data_ptr()
         status = self._function(
-            ctypes.addressof(chain), ctypes.addressof(gram), weights, biases, x1.data_ptr(), at2, out.data_ptr(), threads
+            ctypes.addressof(chain), ctypes.addressof(tiles), weights, biases, x1.data_ptr(), at2, out.data_ptr(), threads
         )
         del alive
         if status:
@@ -94,4 +94,4 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run, records=False)
 
 
-__all__ = ["Chain", "Gram", "TangentKernel"]
+__all__ = ["KernelTiles", "ParameterLayout", "TangentKernel"]

@@ -1,5 +1,5 @@
-"""Library methods for Laplacians, Hessians and training through a Jacobian, one file per library."""
+"""Library methods for Laplacians, Hessians, derivatives by name and training through a Jacobian, one file per library."""
 
-from jacobians.peers.second_order import autograd, folx, jax, torch_compile, torch_func
+from jacobians.peers.second_order import autograd, folx, jax, named, torch_compile, torch_func
 
-__all__ = ["autograd", "folx", "jax", "torch_compile", "torch_func"]
+__all__ = ["autograd", "folx", "jax", "named", "torch_compile", "torch_func"]

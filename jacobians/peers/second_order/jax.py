@@ -143,7 +143,8 @@ def _hessian(jax: Any, problem: Problem) -> Compute:
     return jax.vmap(jax.hessian(evaluate_one(problem), argnums=1), in_axes=(None, 0))
 
 
-def _needs_tanh(problem: Problem) -> str | None:
+def needs_tanh(problem: Problem) -> str | None:
+    """Say why jet does not serve a problem."""
     other = [rule.name for rule in problem.activations if rule.name not in {"tanh", "identity", "exp"}]
     return supports(problem) or (f"jet has no rule for {other[0]}" if other else None)
 
@@ -160,7 +161,7 @@ register("laplacian/forward-over-reverse:jax", supports=supports, runtime="jax",
 register("laplacian/nested:jax", supports=supports, runtime="jax", summary="jit of jvp of jvp along each coordinate")(
     prepare_with(batched(_nested))
 )
-register("laplacian/taylor:jax", supports=_needs_tanh, runtime="jax", summary="jit of jax.experimental.jet along each coordinate")(
+register("laplacian/taylor:jax", supports=needs_tanh, runtime="jax", summary="jit of jax.experimental.jet along each coordinate")(
     prepare_with(batched(_jet))
 )
 register("laplacian_gradient/forward:jax", supports=supports, runtime="jax", summary="value_and_grad of our formula written in JAX")(
@@ -175,7 +176,7 @@ register(
 register("laplacian_gradient/nested:jax", supports=supports, runtime="jax", summary="value_and_grad of jvp of jvp along each coordinate")(
     prepare_with(trained(batched(_nested)))
 )
-register("laplacian_gradient/taylor:jax", supports=_needs_tanh, runtime="jax", summary="value_and_grad of jet along each coordinate")(
+register("laplacian_gradient/taylor:jax", supports=needs_tanh, runtime="jax", summary="value_and_grad of jet along each coordinate")(
     prepare_with(trained(batched(_jet)))
 )
 register("jacobian_gradient/reverse:jax", supports=supports, runtime="jax", summary="jit of value_and_grad of vmap(jacrev)")(

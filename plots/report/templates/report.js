@@ -19,7 +19,8 @@
   }
 
   // All rows.
-  const { columns, rows } = read("table-data");
+  const { columns, numbers, words: texts, rows: coded } = read("table-data");
+  const rows = coded.map((row) => row.map((cell, index) => (numbers.includes(columns[index]) ? cell : texts[cell])));
   const at = Object.fromEntries(columns.map((name, index) => [name, index]));
   const SHOWN = [
     ["sweep", "sweep"], ["problem", "problem"], ["device", "device"], ["method", "method"], ["status", "status"], ["median", "median"],
@@ -113,8 +114,10 @@
       target.replaceChildren(element("p", { class: "error" }, `${name} (${words}) must be a whole number from ${low} to ${high}`));
       return;
     }
-    const machine = machines[Number(form.elements.device.value)], problem = Model.problem(...sizes);
-    const result = Model.recommend(problem, machine), { best } = result;
+    const problem = Model.problem(...sizes), chosen = form.elements.device.value;
+    const found = (chosen === "all" ? machines : [machines[Number(chosen)]]).map((place) => ({ machine: place, result: Model.recommend(problem, place) }));
+    found.sort((a, b) => a.result.best.seconds - b.result.best.seconds);
+    const { machine, result } = found[0], { best } = result;
     const [L, D, K, P, N] = sizes, near = result.nearest;
     const other = result.ranked.find((r) => !r.ours);
     const lead = other ? `, ${(other.seconds / best.seconds).toPrecision(3)} times as fast as the best library, ${other.method}` : "";
@@ -133,12 +136,21 @@
       `mlp = jac.MLP.random(L=${L}, D=${D}, K=${K}, P=${P}${device})  # or jac.MLP.from_torch(your_network)`,
       `x = ${x.slice(0, -1)}${device})`, `J = jac.jacobian(mlp, x, method="${best.method}")`,
     ].join("\n");
+    const where = chosen === "all" ? ` on ${machine.name}` : "";
     target.replaceChildren(
-      element("p", { class: "use" }, "Use ", element("strong", {}, best.method), `: ${duration(best.seconds)} a call${lead}.`),
+      element("p", { class: "use" }, "Use ", element("strong", {}, best.method), `${where}: ${duration(best.seconds)} a call${lead}.`),
+      ...(chosen === "all" ? [devices(found)] : []),
       element("p", { class: "meta" }, `How sure: ${sure}${nearest}.`),
       element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Predicted times" }, element("table", {}, element("thead", {}, head), body)),
       element("pre", {}, code),
     );
+  }
+  function devices(found) {
+    const cells = ({ machine, result: { best, confidence } }) => [best.method, duration(best.seconds), confidence, `${(best.seconds / found[0].result.best.seconds).toPrecision(3)}x`]
+      .map((text) => element("td", {}, text)).reduce((row, cell) => { row.append(cell); return row; }, element("tr", {}, element("th", { scope: "row" }, machine.name)));
+    const head = element("tr", {}, ...["device", "method", "time", "known", "of the fastest"].map((name) => element("th", { scope: "col" }, name)));
+    return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices for this shape" },
+      element("table", {}, element("thead", {}, head), element("tbody", {}, ...found.map(cells))));
   }
   function bar(length, ours) {
     const made = element("span", { class: ours ? "bar" : "bar peer" });
@@ -161,6 +173,7 @@
       form.append(element("div", { class: "size" }, element("label", {}, `${name}: ${words}`, number), range));
     }
     const options = machines.map((machine, index) => element("option", { value: String(index) }, machine.name));
+    if (machines.length > 1) options.push(element("option", { value: "all" }, "all devices"));
     form.append(element("label", {}, "device", element("select", { name: "device" }, ...options)));
     form.addEventListener("input", answer);
     form.addEventListener("submit", (event) => event.preventDefault());

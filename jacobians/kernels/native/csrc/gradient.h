@@ -8,7 +8,7 @@
  */
 
 typedef struct {
-    const Chain *chain;
+    const ParameterLayout *chain;
     const REAL *const *weight, *const *bias;
     const REAL *x, *target, *v; /* v: tangent of the parameters, of a Gauss-Newton product */
     const int64_t *classes;     /* instead of target */
@@ -29,15 +29,9 @@ typedef struct {
 
 enum { NAME(SAMPLES_AT_ONCE) = 512 }; /* that a product sums over */
 
-/* Lanes for some samples: full panels, and one, two or WIDEST vectors for the rest. */
-INLINE int64_t NAME(lanes_for)(int64_t count) {
-    int64_t rest = count % PANEL;
-    return count - rest + (rest ? NAME(vectors_for)(rest) * LANES : 0);
-}
-
 /* Place a block in memory. What is private lies behind what is shared. */
 static NAME(Block) NAME(block_in)(const NAME(Derivative) * d, REAL *shared, REAL *private, int64_t side, int thread, int threads) {
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     int64_t values = p->numbers * side, widest = p->widest * side;
     NAME(Block) b = {.d = d, .side = side, .thread = thread, .threads = threads};
     b.h = shared;
@@ -64,22 +58,6 @@ INLINE void NAME(share_lanes)(const NAME(Block) * b, int64_t *from, int64_t *to)
     *to = vectors * (b->thread + 1) / b->threads * LANES;
 }
 
-/* Rows from … to - 1 of C = A B, for all lanes: a group of rows at a time, so that A passes through the cache once; a very long inner
- * dimension is cut, so that the part of B at hand stays in the second cache. */
-static void NAME(rows_times)(const NAME(Block) * b, int64_t from, int64_t to, int64_t inner, const REAL *a, int64_t row, int64_t step,
-                             const REAL *B, REAL *c, const NAME(Scale) * scale) {
-    int64_t side = b->side, cut = inner > LONGEST_INNER ? LONGEST_INNER / 4 : inner;
-    for (int64_t i = from; i < to; i += ROWS_AT_ONCE)
-        for (int64_t j = 0; j < side; j += PANEL)
-            for (int64_t k = 0; k < inner; k += cut) {
-                int64_t some = inner - k < cut ? inner - k : cut, rows = to - i < ROWS_AT_ONCE ? to - i : ROWS_AT_ONCE;
-                NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
-                if (scale->each && k + some == inner) here.each = scale->each + j, here.stride = scale->stride;
-                NAME(panel)(NAME(vectors_for)(side - j), rows, some, a + i * row + k * step, row, step, B + k * side + j, side,
-                            c + i * side + j, side, &here, i, 0);
-            }
-}
-
 /* The softmax of y in the lanes from … to - 1: p is written, and the logarithm of its denominator, with the largest y. */
 static void NAME(softmax)(const REAL *y, int64_t P, int64_t side, int64_t from, int64_t to, REAL *p, REAL *log_total) {
     for (int64_t q = from; q < to; q += LANES) {
@@ -103,7 +81,7 @@ static void NAME(softmax)(const REAL *y, int64_t P, int64_t side, int64_t from, 
  * times `push`, the tangent of y. `turned` and `log_total` are scratch. Lanes without a sample get 0. */
 static double NAME(loss_of_lanes)(const NAME(Derivative) * d, const REAL *y, const REAL *push, int64_t first, int64_t count, int64_t side,
                                   int64_t from, int64_t to, REAL *C, REAL *turned, REAL *log_total) {
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     int64_t P = p->widths[p->layers], last = to < count ? to : count;
     double total = 0;
     REAL factor = (REAL)p->factor;
@@ -162,7 +140,7 @@ static double NAME(loss_of_lanes)(const NAME(Derivative) * d, const REAL *y, con
 /* Evaluate the block: values, slopes, and the tangents of a Gauss-Newton product. Return where y stands. */
 static int64_t NAME(evaluate_block)(const NAME(Block) * b) {
     const NAME(Derivative) *d = b->d;
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     const int64_t *width = p->widths, n = p->layers, D = width[0];
     int64_t side = b->side, from, to, at = D, before = 0;
     const REAL *x = d->x + b->first * D;
@@ -178,7 +156,7 @@ static int64_t NAME(evaluate_block)(const NAME(Block) * b) {
         const REAL *h = b->h + before * side;
         REAL *z = b->h + at * side, *s = b->slope + at * side, *v = b->tangent + at * side;
         NAME(share_rows)(b, out, &from, &to);
-        NAME(rows_times)(b, from, to, in, d->weight[l], in, 1, h, z, &none);
+        NAME(times)(side, from, to, in, d->weight[l], in, 1, h, z, &none);
         if (d->bias[l])
             for (int64_t i = from; i < to; i++)
                 for (int64_t q = i * side; q < (i + 1) * side; q += LANES) NAME(store)(z + q, NAME(load)(z + q) + d->bias[l][i]);
@@ -186,8 +164,8 @@ static int64_t NAME(evaluate_block)(const NAME(Block) * b) {
         for (int64_t i = from; i < to && l == 0; i++)
             for (int64_t q = 0; q < side; q += LANES) NAME(store)(s + i * side + q, NAME(load)(s + i * side + q) + NAME(load)(b->spoiled + q));
         if (p->kind == GAUSS_NEWTON) {
-            NAME(rows_times)(b, from, to, in, d->v + p->at_weight[l], in, 1, h, v, &none);
-            if (l > 0) NAME(rows_times)(b, from, to, in, d->weight[l], in, 1, b->tangent + before * side, v, &adding);
+            NAME(times)(side, from, to, in, d->v + p->at_weight[l], in, 1, h, v, &none);
+            if (l > 0) NAME(times)(side, from, to, in, d->weight[l], in, 1, b->tangent + before * side, v, &adding);
             for (int64_t i = from; i < to; i++) {
                 REAL bias = d->bias[l] ? d->v[p->at_bias[l] + i] : 0;
                 for (int64_t q = i * side; q < (i + 1) * side; q += LANES) NAME(store)(v + q, (NAME(load)(v + q) + bias) * NAME(load)(s + q));
@@ -214,7 +192,7 @@ static void NAME(add_squares)(const NAME(Block) * b, int64_t out, int64_t in, in
 
 /* Rows of C hᵀ and of the sum of C, added to (or written over) the derivatives by a weight and its bias. h is (count, in), a row a sample. */
 static void NAME(add_derivatives)(const NAME(Block) * b, int64_t l, const REAL *C, const REAL *h, REAL *to, int add) {
-    const Chain *p = b->d->chain;
+    const ParameterLayout *p = b->d->chain;
     int64_t in = p->widths[l], side = b->side, from, last;
     NAME(share_rows)(b, p->widths[l + 1], &from, &last);
     for (int64_t s = 0; s < b->count && from < last; s += NAME(SAMPLES_AT_ONCE)) {
@@ -234,7 +212,7 @@ static void NAME(add_derivatives)(const NAME(Block) * b, int64_t l, const REAL *
 
 static double NAME(derivative_of_block)(const NAME(Block) * b, REAL *to, int add) {
     const NAME(Derivative) *d = b->d;
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n];
     int64_t side = b->side, from, last, before = NAME(evaluate_block)(b);
     /* A linear output has slopes of one. */
@@ -265,7 +243,7 @@ static double NAME(derivative_of_block)(const NAME(Block) * b, REAL *to, int add
         }
         if (l == 0 && !d->gx) break;
         NAME(Scale) by = {.each = l > 0 ? b->slope + before * side : NULL, .stride = side};
-        NAME(rows_times)(b, from, last, out, d->weight[l], 1, in, C, b->cotangent[turn], &by);
+        NAME(times)(side, from, last, out, d->weight[l], 1, in, C, b->cotangent[turn], &by);
         C = b->cotangent[turn];
         barrier(b->threads);
     }
@@ -279,7 +257,7 @@ static double NAME(derivative_of_block)(const NAME(Block) * b, REAL *to, int add
 }
 
 /* θ -= rate (μ v + g + λ θ) for numbers from … to - 1 of one parameter; without a velocity μ is 0. */
-INLINE void NAME(update)(const Chain *p, REAL *theta, REAL *velocity, const REAL *g, int64_t n) {
+INLINE void NAME(update)(const ParameterLayout *p, REAL *theta, REAL *velocity, const REAL *g, int64_t n) {
     REAL rate = (REAL)p->rate, momentum = (REAL)p->momentum, decay = (REAL)p->decay;
     for (int64_t i = 0; i < n; i++) {
         REAL step = g[i] + decay * theta[i];
@@ -289,7 +267,7 @@ INLINE void NAME(update)(const Chain *p, REAL *theta, REAL *velocity, const REAL
 }
 
 static void NAME(update_all)(const NAME(Derivative) * d, const REAL *g, int thread, int threads) {
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     int64_t from, to;
     for (int64_t l = 0; l < p->layers; l++) {
         int64_t in = p->widths[l], out = p->widths[l + 1];
@@ -305,7 +283,7 @@ static void NAME(update_all)(const NAME(Derivative) * d, const REAL *g, int thre
 /* All threads on one block after the other. */
 static void NAME(derivative_together)(void *argument, int thread, int threads) {
     const NAME(Derivative) *d = argument;
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     REAL *private = d->work + p->work + (int64_t)thread * p->work_of_thread;
     double loss = 0;
     for (int64_t first = 0; first < p->samples; first += p->block) {
@@ -322,7 +300,7 @@ static void NAME(derivative_together)(void *argument, int thread, int threads) {
 /* Each thread on blocks of its own; the sums of the threads are added up in the end. */
 static void NAME(derivative_apart)(void *argument, int thread, int threads) {
     const NAME(Derivative) *d = argument;
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     REAL *mine = d->work + (int64_t)thread * p->work_of_thread, *behind = mine + (p->kind == NORMS ? 0 : p->parameters);
     REAL *shared = behind + (SPARE_ROWS + NAME(SAMPLES_AT_ONCE)) * PANEL;
     int64_t blocks = (p->samples + p->block - 1) / p->block;
@@ -355,7 +333,7 @@ static void NAME(derivative_apart)(void *argument, int thread, int threads) {
  * the other, then the sums of the threads for what is pulled back. */
 static void NAME(derivative_of_one)(void *argument, int thread, int threads) {
     const NAME(Derivative) *d = argument;
-    const Chain *p = d->chain;
+    const ParameterLayout *p = d->chain;
     const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n];
     int64_t from, to, at = D, before = 0;
     REAL *values = d->work, *slopes = values + p->numbers + LANES, *cotangents = slopes + p->numbers + LANES;
@@ -413,7 +391,7 @@ static void NAME(derivative_of_one)(void *argument, int thread, int threads) {
 /* Compute the gradient (or update the parameters by it, where the rate is not 0), the Gauss-Newton product, or the norms. `out` may be null
  * where the parameters are updated. Return 0, -1 where there is no memory, -2 where an activation or the loss is unknown, or -3
  * where a class index is out of range. */
-int NAME(gradient)(const Chain *chain, const REAL *const *weights, const REAL *const *biases, const REAL *x, const void *target, const REAL *v,
+int NAME(gradient)(const ParameterLayout *chain, const REAL *const *weights, const REAL *const *biases, const REAL *x, const void *target, const REAL *v,
                    REAL *out, REAL *gx, REAL *loss, REAL *velocity, int threads) {
     for (int64_t l = 0; l < chain->layers; l++)
         if (chain->activation[l].code < 0 || chain->activation[l].code >= ACTIVATION_COUNT) return -2;

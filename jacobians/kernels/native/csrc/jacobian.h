@@ -198,17 +198,17 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
     const Program *p = call->program;
     const int64_t *width = p->widths, n = p->layers, D = width[0], P = width[n], widest = p->widest;
     const REAL *const *W = call->weight, *const *bias = call->bias;
-    int64_t vectors = NAME(vectors_for)(count), side = vectors * LANES;
+    int64_t side = NAME(lanes_for)(count);
     int whole = call->y || p->scaled_output;
-    REAL *slope = work, *carried[2] = {work + p->slopes * PANEL, work + (p->slopes + widest) * PANEL};
-    REAL *spare = work + (p->slopes + 2 * widest) * PANEL;
+    REAL *slope = work, *carried[2] = {work + p->slopes * side, work + (p->slopes + widest) * side};
+    REAL *spare = work + (p->slopes + 2 * widest) * side;
     REAL *last_slope = slope + (p->slopes - P) * side;
     const REAL *x = call->x + first * D;
     REAL *J = call->J + first * P * D;
     NAME(Scale) none = {0};
 
     REAL *h = carried[1];
-    REAL spoiled[PANEL] = {0};
+    REAL spoiled[MOST_SIDE] = {0};
     if (count < side) memset(h, 0, D * side * sizeof(REAL));
     for (int64_t s = 0; s < count; s++) spoiled[s] = NAME(poison)(x + s * D, D);
     for (int64_t d0 = 0; d0 < D; d0 += LANES) /* turned in squares that fit the first cache */
@@ -218,7 +218,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
         int64_t out = width[l + 1];
         REAL *z = carried[l % 2], *s = slope + at * side;
         if (l == n - 1 && !whole) break;
-        NAME(panel)(vectors, out, width[l], W[l], width[l], 1, h, side, z, side, &none, 0, 0);
+        NAME(times)(side, 0, out, width[l], W[l], width[l], 1, h, z, &none);
         if (bias[l])
             for (int64_t i = 0; i < out; i++)
                 for (int64_t q = 0; q < side; q++) z[i * side + q] += bias[l][i];
@@ -247,7 +247,7 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
                 for (int64_t q = 0; q < side; q++) t[i * side + q] = W[0][i * D + d] * slope[i * side + q];
             for (int64_t l = 1, at = width[1]; l < n; at += width[l + 1], l++) {
                 NAME(Scale) by = {.each = slope + at * side, .stride = side};
-                NAME(panel)(vectors, width[l + 1], width[l], W[l], width[l], 1, t, side, carried[l % 2], side, l < n - 1 ? &by : &by_last, 0, 0);
+                NAME(times)(side, 0, width[l + 1], width[l], W[l], width[l], 1, t, carried[l % 2], l < n - 1 ? &by : &by_last);
                 t = carried[l % 2];
             }
             for (int64_t s = 0; s < count; s++)
@@ -266,17 +266,18 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
         for (int64_t l = n - 2; l > 0; l--) {
             at -= width[l];
             NAME(Scale) by = {.each = slope + at * side, .stride = side};
-            NAME(panel)(vectors, width[l], width[l + 1], W[l], 1, width[l], g, side, carried[l % 2], side, &by, 0, 0);
+            NAME(times)(side, 0, width[l], width[l + 1], W[l], 1, width[l], g, carried[l % 2], &by);
             g = carried[l % 2];
         }
-        if (D >= LANES) { /* the last product in the layout of J: a row per sample */
+        if (D >= LANES && !NAME(few_sets)(D, width[1])) { /* the last product in the layout of J: a row per sample */
             for (int64_t j = 0; j < D; j += PANEL)
                 NAME(product_panel)(count, D, width[1], g, 1, side, W[0], D, J + r * D, P * D, none, 0, j, spare, spare + widest * PANEL);
         } else {
             REAL *out = carried[0] == g ? carried[1] : carried[0];
-            NAME(panel)(vectors, D, width[1], W[0], 1, D, g, side, out, side, &none, 0, 0);
-            for (int64_t s = 0; s < count; s++)
-                for (int64_t d = 0; d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
+            NAME(times)(side, 0, D, width[1], W[0], 1, D, g, out, &none);
+            for (int64_t d0 = 0; d0 < D; d0 += LANES)
+                for (int64_t s = 0; s < count; s++)
+                    for (int64_t d = d0; d < d0 + LANES && d < D; d++) J[(s * P + r) * D + d] = out[d * side + s];
         }
     }
 }

@@ -69,9 +69,9 @@ typedef struct {
     int64_t kind, samples, block, together, loss, classes; /* together: all threads on one block */
     int64_t work, work_of_thread;
     double factor, rate, momentum, decay; /* of the loss; of an update, where the rate is not 0 */
-} Chain;
+} ParameterLayout;
 
-enum { JET_PUSH, JET_HESSIAN, JET_BACK_FORWARD, JET_BACK_REVERSE };
+enum { SECOND_ORDER_PUSH, SECOND_ORDER_HESSIAN, SECOND_ORDER_BACK_FORWARD, SECOND_ORDER_BACK_REVERSE };
 
 /* Derivatives by the input of first and second order, or the way back through them. */
 typedef struct {
@@ -84,12 +84,12 @@ typedef struct {
     int64_t parameters_padded, work_of_thread, kept_of_block;
     int64_t slots; /* shares of the blocks, each with a sum of its own: a result depends on them, not on the threads */
     double penalty; /* factor of the loss Σ (J - target)², or 0 for cotangents from outside */
-} Jet;
+} SecondOrder;
 
 /* A tangent kernel of `first` by `second` samples; `block_numbers` is the memory of the factors of a block, `tile` the rows of a tile. */
 typedef struct {
     int64_t first, second, symmetric, trace, tile, block_numbers, work_of_thread;
-} Gram;
+} KernelTiles;
 
 /* Stores past the caches are not ordered with those that follow, but for this. */
 #if defined(__AVX512F__)
@@ -118,7 +118,7 @@ typedef struct {
 #define WIDE_TILE 6
 #endif
 enum { MOST_SLOTS = 64, ALONE_NUMBERS = 1 << 18 }; /* sums of slots beyond ALONE_NUMBERS are added up by all threads */
-enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024 };
+enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024, FAR_INNER = 128, MOST_SIDE = 64 };
 enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 
 #if !defined(SECOND_PART)
@@ -145,9 +145,9 @@ int64_t size_of(const char *name) {
     if (strcmp(name, "Step") == 0) return sizeof(Step);
     if (strcmp(name, "Program") == 0) return sizeof(Program);
     if (strcmp(name, "Activation") == 0) return sizeof(Activation);
-    if (strcmp(name, "Chain") == 0) return sizeof(Chain);
-    if (strcmp(name, "Jet") == 0) return sizeof(Jet);
-    if (strcmp(name, "Gram") == 0) return sizeof(Gram);
+    if (strcmp(name, "ParameterLayout") == 0) return sizeof(ParameterLayout);
+    if (strcmp(name, "SecondOrder") == 0) return sizeof(SecondOrder);
+    if (strcmp(name, "KernelTiles") == 0) return sizeof(KernelTiles);
     return -1;
 }
 

@@ -75,6 +75,36 @@ static void NAME(panel)(int64_t vectors, int64_t rows, int64_t inner, const REAL
 
 INLINE int64_t NAME(vectors_for)(int64_t columns) { return columns <= LANES ? 1 : columns <= 2 * LANES ? 2 : WIDEST; }
 
+/* Lanes for some samples: full panels, and one, two or WIDEST vectors for the rest. */
+INLINE int64_t NAME(lanes_for)(int64_t count) {
+    int64_t rest = count % PANEL;
+    return count - rest + (rest ? NAME(vectors_for)(rest) * LANES : 0);
+}
+
+/* Whether numbers a step apart share so few sets of the cache that blocks of them are to be copied together. */
+INLINE int NAME(few_sets)(int64_t step, int64_t inner) { return step * sizeof(REAL) % 2048 == 0 && inner >= 2 * FAR_INNER; }
+
+/* Rows from … to - 1 of C = A B for all lanes of a block: a group of rows at a time, so that A passes through the cache once; a very long inner
+ * dimension is cut, so that the part of B at hand stays in the second cache. Of the scales only `each`. */
+static void NAME(times)(int64_t side, int64_t from, int64_t to, int64_t inner, const REAL *a, int64_t row, int64_t step, const REAL *B, REAL *c,
+                        const NAME(Scale) * scale) {
+    int far = step > 1 && NAME(few_sets)(step, inner);
+    int64_t cut = far ? FAR_INNER : inner > LONGEST_INNER ? LONGEST_INNER / 4 : inner;
+    REAL together[FAR_INNER * ROWS_AT_ONCE];
+    for (int64_t i = from; i < to; i += ROWS_AT_ONCE)
+        for (int64_t k = 0; k < inner; k += cut) {
+            int64_t some = inner - k < cut ? inner - k : cut, rows = to - i < ROWS_AT_ONCE ? to - i : ROWS_AT_ONCE;
+            const REAL *left = a + i * row + k * step;
+            for (int64_t q = 0; q < some && far; q++) memcpy(together + q * ROWS_AT_ONCE, left + q * step, rows * sizeof(REAL));
+            for (int64_t j = 0; j < side; j += PANEL) {
+                NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
+                if (scale->each && k + some == inner) here.each = scale->each + j, here.stride = scale->stride;
+                NAME(panel)(NAME(vectors_for)(side - j), rows, some, far ? together : left, row, far ? ROWS_AT_ONCE : step, B + k * side + j, side,
+                            c + i * side + j, side, &here, i, 0);
+            }
+        }
+}
+
 /* Columns j0 … of C = A B, at most one panel; B is row-major. `packed` holds inner x panel numbers, `spare` rows x panel. Panels are
  * copied together where they are reused by many rows, are ragged, or lie a multiple of 2 kB apart and so in few sets of the cache. */
 static void NAME(product_panel)(int64_t rows, int64_t columns, int64_t inner, const REAL *a, int64_t row, int64_t step, const REAL *b,

@@ -16,7 +16,7 @@
  */
 
 typedef struct {
-    const Jet *jet;
+    const SecondOrder *layout;
     const REAL *const *weight, *const *bias;
     const REAL *x, *directions;     /* directions: w, one row a Laplacian */
     REAL *y, *J, *laplacian, *hessian; /* results, each of which may be null */
@@ -27,13 +27,13 @@ typedef struct {
     double *losses;                 /* of each slot */
     REAL *sums, *work;              /* of each slot; of each thread */
     atomic_long next;               /* the next slot */
-} NAME(JetCall);
+} NAME(SecondOrderCall);
 
 /* The lanes of a block in memory: places are numbers of the first array, one behind the other, `side` lanes each. */
 typedef struct {
-    const NAME(JetCall) * call;
-    const Jet *p;
-    int64_t first, count, vectors, side;
+    const NAME(SecondOrderCall) * call;
+    const SecondOrder *p;
+    int64_t first, count, side;
     REAL *x;                   /* D */
     REAL *h, *s, *c, *t;       /* of each neuron */
     REAL *U;                   /* of each neuron and each tangent that is kept */
@@ -43,24 +43,24 @@ typedef struct {
     REAL *carried[2], *turned; /* of the widest layer; turned: a row a sample */
     REAL *sum;                 /* derivatives by the parameters, of this thread */
     double loss;
-} NAME(JetBlock);
+} NAME(SecondOrderBlock);
 
 INLINE int64_t NAME(padded)(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Place a block: what a push may leave for the way back in `kept`, the rest in `work`; what a kind of call does not need is not there.
  * Returns the numbers it takes in `work`, and in *leaves those of what may be kept. */
-static int64_t NAME(jet_block)(const NAME(JetCall) * call, REAL *kept, REAL *work, int64_t count, NAME(JetBlock) * b, int64_t *leaves) {
-    const Jet *p = call->jet;
-    int64_t vectors = NAME(vectors_for)(count), side = vectors * LANES, all = p->numbers * side, M = p->laplacians;
-    int back = p->kind == JET_BACK_FORWARD || p->kind == JET_BACK_REVERSE;
-    *b = (NAME(JetBlock)){.call = call, .p = p, .count = count, .vectors = vectors, .side = side};
+static int64_t NAME(place_block)(const NAME(SecondOrderCall) * call, REAL *kept, REAL *work, int64_t count, NAME(SecondOrderBlock) * b, int64_t *leaves) {
+    const SecondOrder *p = call->layout;
+    int64_t side = NAME(lanes_for)(count), all = p->numbers * side, M = p->laplacians;
+    int back = p->kind == SECOND_ORDER_BACK_FORWARD || p->kind == SECOND_ORDER_BACK_REVERSE;
+    *b = (NAME(SecondOrderBlock)){.call = call, .p = p, .count = count, .side = side};
     REAL *at = p->keeps ? kept : work;
 #define PLACE(name, size) b->name = at, at += (size)
     PLACE(x, p->widths[0] * side);
     PLACE(h, all);
     PLACE(s, all);
     PLACE(c, all);
-    if (p->kind != JET_BACK_REVERSE) PLACE(U, all * (p->kind == JET_PUSH && !p->keeps ? 1 : p->widths[0]));
+    if (p->kind != SECOND_ORDER_BACK_REVERSE) PLACE(U, all * (p->kind == SECOND_ORDER_PUSH && !p->keeps ? 1 : p->widths[0]));
     if (M) {
         PLACE(squares, all * M);
         PLACE(r, all * M);
@@ -70,8 +70,8 @@ static int64_t NAME(jet_block)(const NAME(JetCall) * call, REAL *kept, REAL *wor
     if (p->keeps) at = work;
     PLACE(carried[0], p->widest * side);
     PLACE(carried[1], p->widest * side);
-    if (p->kind == JET_BACK_REVERSE || p->kind == JET_HESSIAN) PLACE(A, all);
-    if (p->kind == JET_HESSIAN) PLACE(turned, (int64_t)p->widths[0] * p->widths[0] * side);
+    if (p->kind == SECOND_ORDER_BACK_REVERSE || p->kind == SECOND_ORDER_HESSIAN) PLACE(A, all);
+    if (p->kind == SECOND_ORDER_HESSIAN) PLACE(turned, (int64_t)p->widths[0] * p->widths[0] * side);
     if (back) {
         PLACE(gs, all);
         PLACE(turned, NAME(padded)(p->widest) * side);
@@ -85,7 +85,7 @@ static int64_t NAME(jet_block)(const NAME(JetCall) * call, REAL *kept, REAL *wor
 }
 
 /* Numbers from rows of `width`, `stride` apart with `step` between the numbers of a row, to lanes; lanes without a sample get zeros. */
-static void NAME(to_lanes)(const NAME(JetBlock) * b, const REAL *rows, int64_t stride, int64_t step, int64_t width, REAL *lanes) {
+static void NAME(to_lanes)(const NAME(SecondOrderBlock) * b, const REAL *rows, int64_t stride, int64_t step, int64_t width, REAL *lanes) {
     int64_t side = b->side;
     if (b->count < side) memset(lanes, 0, width * side * sizeof(REAL));
     if (step == 1 && b->count == side && width >= LANES) {
@@ -105,14 +105,14 @@ static void NAME(to_lanes)(const NAME(JetBlock) * b, const REAL *rows, int64_t s
             for (int64_t i = i0; i < i0 + LANES && i < width; i++) lanes[i * side + s] = rows[s * stride + i * step];
 }
 
-static void NAME(from_lanes)(const NAME(JetBlock) * b, const REAL *lanes, int64_t width, REAL *rows, int64_t stride, int64_t step) {
+static void NAME(from_lanes)(const NAME(SecondOrderBlock) * b, const REAL *lanes, int64_t width, REAL *rows, int64_t stride, int64_t step) {
     for (int64_t i0 = 0; i0 < width; i0 += LANES)
         for (int64_t s = 0; s < b->count; s++)
             for (int64_t i = i0; i < i0 + LANES && i < width; i++) rows[s * stride + i * step] = lanes[i * b->side + s];
 }
 
 /* Lanes of `width` neurons, times those of `by` where it is not null, to rows of samples, padded to whole vectors with zeros. */
-INLINE void NAME(turn_times)(const NAME(JetBlock) * b, const REAL *lanes, const REAL *by, int64_t width) {
+INLINE void NAME(turn_times)(const NAME(SecondOrderBlock) * b, const REAL *lanes, const REAL *by, int64_t width) {
     int64_t side = b->side, ld = NAME(padded)(width);
     for (int64_t q = 0; q < side; q += LANES)
         for (int64_t i = 0; i < width; i += LANES) {
@@ -130,13 +130,13 @@ INLINE void NAME(turn_times)(const NAME(JetBlock) * b, const REAL *lanes, const 
         }
 }
 
-static void NAME(turn)(const NAME(JetBlock) * b, const REAL *lanes, int64_t width) { NAME(turn_times)(b, lanes, NULL, width); }
-static void NAME(turn_product)(const NAME(JetBlock) * b, const REAL *lanes, const REAL *by, int64_t width) {
+static void NAME(turn)(const NAME(SecondOrderBlock) * b, const REAL *lanes, int64_t width) { NAME(turn_times)(b, lanes, NULL, width); }
+static void NAME(turn_product)(const NAME(SecondOrderBlock) * b, const REAL *lanes, const REAL *by, int64_t width) {
     NAME(turn_times)(b, lanes, by, width);
 }
 
 /* Rows of samples as they stand in memory, to rows padded to whole vectors. */
-static void NAME(pad_rows)(const NAME(JetBlock) * b, const REAL *rows, int64_t stride, int64_t width) {
+static void NAME(pad_rows)(const NAME(SecondOrderBlock) * b, const REAL *rows, int64_t stride, int64_t width) {
     int64_t ld = NAME(padded)(width);
     for (int64_t s = 0; s < b->count; s++) {
         memcpy(b->turned + s * ld, rows + s * stride, width * sizeof(REAL));
@@ -145,8 +145,8 @@ static void NAME(pad_rows)(const NAME(JetBlock) * b, const REAL *rows, int64_t s
 }
 
 /* Add C hᵀ, summed over samples, to the derivatives by W_l: C in lanes, h as the rows in `turned`. */
-static void NAME(add_outer)(const NAME(JetBlock) * b, int64_t l, const REAL *C) {
-    const Jet *p = b->p;
+static void NAME(add_outer)(const NAME(SecondOrderBlock) * b, int64_t l, const REAL *C) {
+    const SecondOrder *p = b->p;
     int64_t ld = NAME(padded)(p->widths[l]);
     NAME(Scale) adding = {.add = ADD_SCALED};
     for (int64_t j = 0; j < ld; j += PANEL) {
@@ -166,11 +166,10 @@ INLINE REAL NAME(lane_sum)(const REAL *lanes, int64_t side) {
 }
 
 /* C = W B or Wᵀ B for the lanes of a block. */
-INLINE void NAME(lanes_product)(const NAME(JetBlock) * b, int64_t l, int transposed, const REAL *B, REAL *C, const REAL *each) {
+INLINE void NAME(lanes_product)(const NAME(SecondOrderBlock) * b, int64_t l, int transposed, const REAL *B, REAL *C, const REAL *each) {
     int64_t in = b->p->widths[l], out = b->p->widths[l + 1];
     NAME(Scale) scale = {.each = each, .stride = b->side};
-    NAME(panel)(b->vectors, transposed ? in : out, transposed ? out : in, b->call->weight[l], transposed ? 1 : in, transposed ? in : 1, B, b->side,
-                C, b->side, &scale, 0, 0);
+    NAME(times)(b->side, 0, transposed ? in : out, transposed ? out : in, b->call->weight[l], transposed ? 1 : in, transposed ? in : 1, B, C, &scale);
 }
 
 /* Elementwise over n numbers, a whole number of vectors: i is the place. */
@@ -179,11 +178,11 @@ INLINE void NAME(lanes_product)(const NAME(JetBlock) * b, int64_t l, int transpo
 #define PUT(array, value) NAME(store)((array) + i, value)
 
 /* Evaluate the block: h, s, c, and t where it is there. */
-static void NAME(jet_evaluate)(const NAME(JetBlock) * b) {
-    const Jet *p = b->p;
+static void NAME(second_evaluate)(const NAME(SecondOrderBlock) * b) {
+    const SecondOrder *p = b->p;
     const REAL *x = b->call->x + b->first * p->widths[0], *h = b->x;
     int64_t side = b->side, D = p->widths[0];
-    REAL spoiled[PANEL] = {0};
+    REAL spoiled[MOST_SIDE] = {0};
     for (int64_t s = 0; s < b->count; s++) spoiled[s] = NAME(poison)(x + s * D, D);
     NAME(to_lanes)(b, x, D, 1, D, b->x);
     for (int64_t l = 0, at = 0; l < p->layers; at += p->widths[l + 1] * side, l++) {
@@ -203,8 +202,8 @@ static void NAME(jet_evaluate)(const NAME(JetBlock) * b) {
 }
 
 /* Push the tangent by x_d: U of each layer, and what it adds to the squares of each Laplacian. */
-static void NAME(jet_tangent)(const NAME(JetBlock) * b, int64_t d, REAL *U) {
-    const Jet *p = b->p;
+static void NAME(second_tangent)(const NAME(SecondOrderBlock) * b, int64_t d, REAL *U) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, D = p->widths[0], P = p->widths[p->layers];
     REAL *T = b->carried[0];
     for (int64_t l = 0, at = 0; l < p->layers; at += p->widths[l + 1] * side, l++) {
@@ -232,28 +231,28 @@ static void NAME(jet_tangent)(const NAME(JetBlock) * b, int64_t d, REAL *U) {
 }
 
 /* q of layer l and Laplacian m, from its squares and r. */
-INLINE void NAME(jet_q)(const NAME(JetBlock) * b, int64_t m, int64_t at, int64_t n, int first, REAL *q) {
+INLINE void NAME(second_q)(const NAME(SecondOrderBlock) * b, int64_t m, int64_t at, int64_t n, int first, REAL *q) {
     const REAL *squares = b->squares + m * b->p->numbers * b->side + at, *r = b->r + m * b->p->numbers * b->side + at;
     const REAL *s = b->s + at, *c = b->c + at;
     if (first) EACH(n) PUT(q, AT(c) * AT(squares));
     else EACH(n) PUT(q, AT(c) * AT(squares) + AT(s) * AT(r));
 }
 
-static void NAME(jet_laplacian)(const NAME(JetBlock) * b, int64_t m) {
-    const Jet *p = b->p;
+static void NAME(second_laplacian)(const NAME(SecondOrderBlock) * b, int64_t m) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, P = p->widths[p->layers], M = p->laplacians;
     REAL *q = b->carried[0];
     for (int64_t l = 0, at = 0; l < p->layers; at += p->widths[l + 1] * side, l++) {
         if (l > 0) NAME(lanes_product)(b, l, 0, q, b->r + m * p->numbers * side + at, NULL);
         q = b->carried[l % 2];
-        NAME(jet_q)(b, m, at, p->widths[l + 1] * side, l == 0, q);
+        NAME(second_q)(b, m, at, p->widths[l + 1] * side, l == 0, q);
     }
     if (b->call->laplacian) NAME(from_lanes)(b, q, P, b->call->laplacian + b->first * P * M + m, P * M, M);
 }
 
 /* Pull the cotangent of y_p back: A of each hidden layer. */
-static void NAME(jet_cotangent)(const NAME(JetBlock) * b, int64_t p_) {
-    const Jet *p = b->p;
+static void NAME(second_cotangent)(const NAME(SecondOrderBlock) * b, int64_t p_) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, n = p->layers, at = (p->numbers - p->widths[n]) * side;
     const REAL *last = b->s + at + p_ * side;
     REAL *B = b->carried[0];
@@ -273,11 +272,11 @@ static void NAME(jet_cotangent)(const NAME(JetBlock) * b, int64_t p_) {
 }
 
 /* H[p, d, e] = Σ_k A_k c_k U_k^d U_k^e over all neurons; those of the output itself are y_p alone. */
-static void NAME(jet_hessian)(const NAME(JetBlock) * b, int64_t p_) {
-    const Jet *p = b->p;
+static void NAME(second_hessian)(const NAME(SecondOrderBlock) * b, int64_t p_) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, D = p->widths[0], P = p->widths[p->layers], hidden = p->numbers - P;
     REAL *g = b->A, *H = b->turned;
-    NAME(jet_cotangent)(b, p_);
+    NAME(second_cotangent)(b, p_);
     EACH(hidden * side) PUT(g, AT(b->A) * AT(b->c));
     const REAL *c_last = b->c + (hidden + p_) * side;
     for (int64_t d0 = 0; d0 < D; d0 += 4)
@@ -309,8 +308,8 @@ static void NAME(jet_hessian)(const NAME(JetBlock) * b, int64_t p_) {
 }
 
 /* Back through Laplacian m: ∂L/∂q of each layer, and what reaches s, c and the weights. */
-static void NAME(jet_laplacian_back)(const NAME(JetBlock) * b, int64_t m) {
-    const Jet *p = b->p;
+static void NAME(second_laplacian_back)(const NAME(SecondOrderBlock) * b, int64_t m) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, n = p->layers, P = p->widths[n], M = p->laplacians, at = p->numbers * side;
     const REAL *squares = b->squares + m * p->numbers * side, *r = b->r + m * p->numbers * side;
     REAL *gq = b->gq + m * p->numbers * side;
@@ -327,7 +326,7 @@ static void NAME(jet_laplacian_back)(const NAME(JetBlock) * b, int64_t m) {
             PUT(gr, v * AT(b->s + at));
         }
         if (b->sum) {
-            NAME(jet_q)(b, m, before, p->widths[l] * side, l == 1, b->carried[1]);
+            NAME(second_q)(b, m, before, p->widths[l] * side, l == 1, b->carried[1]);
             NAME(turn)(b, b->carried[1], p->widths[l]);
             NAME(add_outer)(b, l, gr);
         }
@@ -337,7 +336,7 @@ static void NAME(jet_laplacian_back)(const NAME(JetBlock) * b, int64_t m) {
 
 /* The loss of entries of J: `by` Σ (J - target)² is added to that of the block, and J in lanes gives way to its cotangent. Lanes without a
  * sample count nothing. `rows` are those of the target, or null; `scratch` has the size of J. */
-static void NAME(jet_loss)(NAME(JetBlock) * b, const REAL *rows, int64_t stride, int64_t step, int64_t width, REAL *J, REAL *scratch) {
+static void NAME(second_loss)(NAME(SecondOrderBlock) * b, const REAL *rows, int64_t stride, int64_t step, int64_t width, REAL *J, REAL *scratch) {
     REAL by = (REAL)b->p->penalty;
     VECTOR total = NAME(all)(0);
     if (rows) {
@@ -354,15 +353,15 @@ static void NAME(jet_loss)(NAME(JetBlock) * b, const REAL *rows, int64_t stride,
 }
 
 /* Back through the tangent by x_d. */
-static void NAME(jet_tangent_back)(NAME(JetBlock) * b, int64_t d) {
-    const Jet *p = b->p;
+static void NAME(second_tangent_back)(NAME(SecondOrderBlock) * b, int64_t d) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, n = p->layers, D = p->widths[0], P = p->widths[n], at = p->numbers * side, M = b->call->gl ? p->laplacians : 0;
     const REAL *U = b->U + d * p->numbers * side;
     REAL *gT = b->carried[0], *gU = b->carried[1];
     if (p->penalty != 0) {
         int64_t last = at - P * side;
         EACH(P * side) PUT(gT, AT(U + last) * AT(b->s + last));
-        NAME(jet_loss)(b, b->call->target ? b->call->target + b->first * P * D + d : NULL, P * D, D, P, gT, gU);
+        NAME(second_loss)(b, b->call->target ? b->call->target + b->first * P * D + d : NULL, P * D, D, P, gT, gU);
     } else if (b->call->gJ) NAME(to_lanes)(b, b->call->gJ + b->first * P * D + d, P * D, D, P, gT);
     else memset(gT, 0, P * side * sizeof(REAL));
     for (int64_t l = n - 1; l >= 0; l--) {
@@ -396,15 +395,15 @@ static void NAME(jet_tangent_back)(NAME(JetBlock) * b, int64_t d) {
 }
 
 /* Back through row p of a Jacobian computed in reverse mode: what was pulled is pushed, from the input on. */
-static void NAME(jet_cotangent_back)(NAME(JetBlock) * b, int64_t p_) {
-    const Jet *p = b->p;
+static void NAME(second_cotangent_back)(NAME(SecondOrderBlock) * b, int64_t p_) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, n = p->layers, D = p->widths[0], P = p->widths[n], row_of_J = b->first * P * D + p_ * D;
     REAL *B = b->carried[0], *R = b->carried[1];
-    NAME(jet_cotangent)(b, p_);
+    NAME(second_cotangent)(b, p_);
     if (p->penalty != 0) {
         EACH(p->widths[1] * side) PUT(R, AT(b->A) * AT(b->s));
         NAME(lanes_product)(b, 0, 1, R, B, NULL);
-        NAME(jet_loss)(b, b->call->target ? b->call->target + row_of_J : NULL, P * D, 1, D, B, b->turned);
+        NAME(second_loss)(b, b->call->target ? b->call->target + row_of_J : NULL, P * D, 1, D, B, b->turned);
         NAME(turn)(b, B, D);
     } else {
         NAME(to_lanes)(b, b->call->gJ + row_of_J, P * D, 1, D, B);
@@ -447,8 +446,8 @@ static void NAME(jet_cotangent_back)(NAME(JetBlock) * b, int64_t p_) {
 }
 
 /* Back through the value: last of all, when everything that reaches s and c is known. */
-static void NAME(jet_value_back)(const NAME(JetBlock) * b) {
-    const Jet *p = b->p;
+static void NAME(second_value_back)(const NAME(SecondOrderBlock) * b) {
+    const SecondOrder *p = b->p;
     int64_t side = b->side, n = p->layers, D = p->widths[0], P = p->widths[n], at = p->numbers * side;
     REAL *gh = b->carried[0], *gz = b->carried[1];
     if (b->call->gy) NAME(to_lanes)(b, b->call->gy + b->first * P, P, 1, P, gh);
@@ -471,34 +470,34 @@ static void NAME(jet_value_back)(const NAME(JetBlock) * b) {
     if (b->call->gx) NAME(from_lanes)(b, gh, D, b->call->gx + b->first * D, D, 1);
 }
 
-static void NAME(jet_of_block)(NAME(JetBlock) * b) {
-    const Jet *p = b->p;
+static void NAME(second_of_block)(NAME(SecondOrderBlock) * b) {
+    const SecondOrder *p = b->p;
     int64_t D = p->widths[0], P = p->widths[p->layers], all = p->numbers * b->side;
-    int back = p->kind == JET_BACK_FORWARD || p->kind == JET_BACK_REVERSE;
+    int back = p->kind == SECOND_ORDER_BACK_FORWARD || p->kind == SECOND_ORDER_BACK_REVERSE;
     if (!(back && p->keeps)) {
-        NAME(jet_evaluate)(b);
-        for (int64_t d = 0; d < D && b->U; d++) NAME(jet_tangent)(b, d, b->U + (p->kind == JET_PUSH && !p->keeps ? 0 : d * all));
-        for (int64_t m = 0; m < p->laplacians; m++) NAME(jet_laplacian)(b, m);
+        NAME(second_evaluate)(b);
+        for (int64_t d = 0; d < D && b->U; d++) NAME(second_tangent)(b, d, b->U + (p->kind == SECOND_ORDER_PUSH && !p->keeps ? 0 : d * all));
+        for (int64_t m = 0; m < p->laplacians; m++) NAME(second_laplacian)(b, m);
     }
-    if (p->kind == JET_HESSIAN)
-        for (int64_t r = 0; r < P; r++) NAME(jet_hessian)(b, r);
+    if (p->kind == SECOND_ORDER_HESSIAN)
+        for (int64_t r = 0; r < P; r++) NAME(second_hessian)(b, r);
     if (!back) return;
     memset(b->gs, 0, all * sizeof(REAL));
     int through_J = b->call->gJ || p->penalty != 0;
-    if (p->kind == JET_BACK_REVERSE) {
-        for (int64_t r = 0; r < P && through_J; r++) NAME(jet_cotangent_back)(b, r);
+    if (p->kind == SECOND_ORDER_BACK_REVERSE) {
+        for (int64_t r = 0; r < P && through_J; r++) NAME(second_cotangent_back)(b, r);
     } else {
         if (b->gc) memset(b->gc, 0, all * sizeof(REAL));
-        for (int64_t m = 0; m < p->laplacians && b->call->gl; m++) NAME(jet_laplacian_back)(b, m);
-        for (int64_t d = 0; d < D && (through_J || b->call->gl); d++) NAME(jet_tangent_back)(b, d);
+        for (int64_t m = 0; m < p->laplacians && b->call->gl; m++) NAME(second_laplacian_back)(b, m);
+        for (int64_t d = 0; d < D && (through_J || b->call->gl); d++) NAME(second_tangent_back)(b, d);
     }
-    NAME(jet_value_back)(b);
+    NAME(second_value_back)(b);
 }
 
 /* Take slots until there are none. */
-static void NAME(jet_slots)(void *argument, int thread, int threads) {
-    NAME(JetCall) *call = argument;
-    const Jet *p = call->jet;
+static void NAME(second_slots)(void *argument, int thread, int threads) {
+    NAME(SecondOrderCall) *call = argument;
+    const SecondOrder *p = call->layout;
     REAL *mine = call->work + (int64_t)thread * p->work_of_thread;
     int64_t blocks = (p->samples + p->block - 1) / p->block;
     (void)threads;
@@ -509,11 +508,11 @@ static void NAME(jet_slots)(void *argument, int thread, int threads) {
         if (sum) memset(sum, 0, p->parameters_padded * sizeof(REAL));
         for (int64_t i = begin; i < end; i++) {
             int64_t left = p->samples - i * p->block, leaves;
-            NAME(JetBlock) b;
-            NAME(jet_block)(call, call->kept ? call->kept + i * p->kept_of_block : NULL, mine, left < p->block ? left : p->block, &b, &leaves);
+            NAME(SecondOrderBlock) b;
+            NAME(place_block)(call, call->kept ? call->kept + i * p->kept_of_block : NULL, mine, left < p->block ? left : p->block, &b, &leaves);
             b.first = i * p->block;
             b.sum = sum;
-            NAME(jet_of_block)(&b);
+            NAME(second_of_block)(&b);
             loss += b.loss;
         }
         call->losses[slot] = loss;
@@ -521,9 +520,9 @@ static void NAME(jet_slots)(void *argument, int thread, int threads) {
 }
 
 /* Add up the sums of the slots, in their order, each thread a share of the rows. */
-static void NAME(jet_sum)(void *argument, int thread, int threads) {
-    const NAME(JetCall) *call = argument;
-    const Jet *p = call->jet;
+static void NAME(second_sum)(void *argument, int thread, int threads) {
+    const NAME(SecondOrderCall) *call = argument;
+    const SecondOrder *p = call->layout;
     for (int64_t l = 0; l < p->layers; l++) {
         int64_t in = p->widths[l], out = p->widths[l + 1], ld = NAME(padded)(in), from, to;
         NAME(share)(out, thread, threads, &from, &to);
@@ -542,33 +541,33 @@ static void NAME(jet_sum)(void *argument, int thread, int threads) {
 }
 
 /* The numbers that a block takes of a thread's memory, and in *leaves those of what a push may leave for the way back. */
-int64_t NAME(jet_numbers)(const Jet *jet, int64_t count, int64_t *leaves) {
-    NAME(JetCall) call = {.jet = jet};
-    NAME(JetBlock) b;
-    return NAME(jet_block)(&call, NULL, NULL, count, &b, leaves);
+int64_t NAME(second_order_numbers)(const SecondOrder *layout, int64_t count, int64_t *leaves) {
+    NAME(SecondOrderCall) call = {.layout = layout};
+    NAME(SecondOrderBlock) b;
+    return NAME(place_block)(&call, NULL, NULL, count, &b, leaves);
 }
 
 /* Compute y, J, Laplacians and Hessians, or pull cotangents of y, J and Laplacians (or of the loss of J) back to the parameters and x.
  * `given` are directions, cotangents of y, J and the Laplacians, and the target of J; `results` are y, J, Laplacians, Hessian, derivatives by
  * the parameters and by x, and what is kept; each may be null. Return 0, -1 where there is no memory, or -2 where an activation is
  * unknown. */
-int NAME(jet)(const Jet *jet, const REAL *const *weights, const REAL *const *biases, const REAL *x, const REAL *const *given,
+int NAME(second_order)(const SecondOrder *layout, const REAL *const *weights, const REAL *const *biases, const REAL *x, const REAL *const *given,
               REAL *const *results, REAL *loss, int threads) {
-    for (int64_t l = 0; l < jet->layers; l++)
-        if (jet->activation[l].code < 0 || jet->activation[l].code >= ACTIVATION_COUNT) return -2;
+    for (int64_t l = 0; l < layout->layers; l++)
+        if (layout->activation[l].code < 0 || layout->activation[l].code >= ACTIVATION_COUNT) return -2;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
-    int64_t sums = jet->slots * jet->parameters_padded;
-    REAL *work = workspace((sums + jet->work_of_thread * threads) * sizeof(REAL));
+    int64_t sums = layout->slots * layout->parameters_padded;
+    REAL *work = workspace((sums + layout->work_of_thread * threads) * sizeof(REAL));
     if (!work) return -1;
     double losses[MOST_SLOTS] = {0}, total = 0;
-    NAME(JetCall) call = {
-        .jet = jet, .weight = weights, .bias = biases, .x = x, .directions = given[0], .gy = given[1], .gJ = given[2], .gl = given[3],
+    NAME(SecondOrderCall) call = {
+        .layout = layout, .weight = weights, .bias = biases, .x = x, .directions = given[0], .gy = given[1], .gJ = given[2], .gl = given[3],
         .target = given[4], .y = results[0], .J = results[1], .laplacian = results[2], .hessian = results[3], .out = results[4],
         .gx = results[5], .kept = results[6], .losses = losses, .sums = work, .work = work + sums,
     };
-    run_shared_out(threads, NAME(jet_slots), &call);
-    if (call.out) run_on(sums > ALONE_NUMBERS ? threads : 1, NAME(jet_sum), &call);
-    for (int64_t slot = 0; slot < jet->slots; slot++) total += losses[slot];
+    run_shared_out(threads, NAME(second_slots), &call);
+    if (call.out) run_on(sums > ALONE_NUMBERS ? threads : 1, NAME(second_sum), &call);
+    for (int64_t slot = 0; slot < layout->slots; slot++) total += losses[slot];
     if (loss) *loss = (REAL)total;
     return 0;
 }

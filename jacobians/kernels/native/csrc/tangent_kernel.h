@@ -8,8 +8,8 @@
  */
 
 typedef struct {
-    const Chain *chain;
-    const Gram *gram;
+    const ParameterLayout *chain;
+    const KernelTiles *tiles;
     const REAL *const *weight, *const *bias;
     const REAL *x1, *x2; /* x2 is x1 where the kernel is symmetric */
     REAL *out, *factors1, *factors2, *work;
@@ -24,7 +24,7 @@ INLINE int64_t NAME(count_in_block)(int64_t samples, int64_t block) {
  * Several threads may share a block: rows of the evaluation, and then outputs. */
 static void NAME(factors_of_block)(const NAME(Tiles) * t, const REAL *x, int64_t samples, int64_t block, REAL *factors, REAL *work, int thread,
                                    int threads) {
-    const Chain *p = t->chain;
+    const ParameterLayout *p = t->chain;
     const int64_t *width = p->widths, n = p->layers, P = width[n];
     int64_t count = NAME(count_in_block)(samples, block), side = NAME(lanes_for)(count), hidden = p->numbers - width[0] - P;
     NAME(Derivative) d = {.chain = p, .weight = t->weight, .bias = t->bias, .x = x};
@@ -48,15 +48,15 @@ static void NAME(factors_of_block)(const NAME(Tiles) * t, const REAL *x, int64_t
             const REAL *C = mine + at * side;
             at -= width[l];
             NAME(Scale) by = {.each = b.slope + (width[0] + at) * side, .stride = side};
-            NAME(rows_times)(&b, 0, width[l], width[l + 1], t->weight[l], 1, width[l], C, mine + at * side, &by);
+            NAME(times)(side, 0, width[l], width[l + 1], t->weight[l], 1, width[l], C, mine + at * side, &by);
         }
     }
 }
 
 /* Rows i0 … of block `i` against block `j`; against itself, a symmetric kernel, only from the diagonal on, as far as whole panels allow. */
 static void NAME(one_tile)(const NAME(Tiles) * t, int64_t i, int64_t i0, int64_t rows, int64_t j, REAL *work) {
-    const Chain *p = t->chain;
-    const Gram *g = t->gram;
+    const ParameterLayout *p = t->chain;
+    const KernelTiles *g = t->tiles;
     const int64_t *width = p->widths, n = p->layers, P = width[n], outputs = g->trace ? 1 : P;
     int64_t side1 = NAME(lanes_for)(NAME(count_in_block)(g->first, i)), side2 = NAME(lanes_for)(NAME(count_in_block)(g->second, j));
     int diagonal = g->symmetric && i == j;
@@ -121,7 +121,7 @@ static void NAME(one_tile)(const NAME(Tiles) * t, int64_t i, int64_t i0, int64_t
 
 static void NAME(tiles)(void *argument, int thread, int threads) {
     NAME(Tiles) *t = argument;
-    const Gram *g = t->gram;
+    const KernelTiles *g = t->tiles;
     REAL *work = t->work + (int64_t)thread * g->work_of_thread;
     int64_t across = (g->second + PANEL - 1) / PANEL, down = (g->first + PANEL - 1) / PANEL, each = PANEL / g->tile;
     int64_t blocks = down + (g->symmetric ? 0 : across);
@@ -144,18 +144,18 @@ static void NAME(tiles)(void *argument, int thread, int threads) {
 }
 
 /* Return 0, -1 where there is no memory, or -2 where an activation is unknown. The tile divides PANEL. x2 is null where it is x1. */
-int NAME(tangent_kernel)(const Chain *chain, const Gram *gram, const REAL *const *weights, const REAL *const *biases, const REAL *x1,
+int NAME(tangent_kernel)(const ParameterLayout *chain, const KernelTiles *tiles, const REAL *const *weights, const REAL *const *biases, const REAL *x1,
                          const REAL *x2, REAL *out, int threads) {
     for (int64_t l = 0; l < chain->layers; l++)
         if (chain->activation[l].code < 0 || chain->activation[l].code >= ACTIVATION_COUNT) return -2;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
-    int64_t down = (gram->first + PANEL - 1) / PANEL * gram->block_numbers;
-    int64_t across = gram->symmetric ? 0 : (gram->second + PANEL - 1) / PANEL * gram->block_numbers;
-    REAL *work = workspace((down + across + gram->work_of_thread * threads) * sizeof(REAL));
+    int64_t down = (tiles->first + PANEL - 1) / PANEL * tiles->block_numbers;
+    int64_t across = tiles->symmetric ? 0 : (tiles->second + PANEL - 1) / PANEL * tiles->block_numbers;
+    REAL *work = workspace((down + across + tiles->work_of_thread * threads) * sizeof(REAL));
     if (!work) return -1;
     NAME(Tiles) t = {
-        .chain = chain, .gram = gram, .weight = weights, .bias = biases, .x1 = x1, .x2 = x2, .out = out,
-        .factors1 = work, .factors2 = gram->symmetric ? work : work + down, .work = work + down + across,
+        .chain = chain, .tiles = tiles, .weight = weights, .bias = biases, .x1 = x1, .x2 = x2, .out = out,
+        .factors1 = work, .factors2 = tiles->symmetric ? work : work + down, .work = work + down + across,
     };
     run_on(threads, NAME(tiles), &t);
     return 0;

@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacobians.kernels.native import gradient as native
 from jacobians.names import outdated
+from jacobians.network.from_torch import network_of
 from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
@@ -27,7 +28,7 @@ from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_eac
 
 
 def gradient(
-    mlp: MLP,
+    mlp: MLP | nn.Module,
     x: Tensor,
     target: Tensor,
     loss: str | Loss = "mse",
@@ -41,7 +42,7 @@ def gradient(
     """Compute the gradient of a loss by hand: `∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]`, `∂L/∂b_l = Σ_n C_l[n]`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
         loss: A name with torch's defaults, or a `Loss` with its reduction and scale.
@@ -71,7 +72,7 @@ def gradient(
         raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     request = Request(inputs=inputs, create_graph=create_graph)
     if max_bytes is not None:
-        return Gradient(_bounded(mlp, x, target, loss_of(loss), method, request, max_bytes), inputs)
+        return Gradient(_bounded(network_of(mlp), x, target, loss_of(loss), method, request, max_bytes), inputs)
     return Gradient(compute_cached(mlp, "gradient", (x, target), method, request, loss, raw=True), inputs)
 
 
@@ -102,11 +103,11 @@ def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, reque
 
 
 @transforms.in_own_precision
-def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:
+def per_sample_gradients(mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss = "mse") -> PerSampleGradients:
     """Compute the gradient of every sample's own loss, as if it were a batch of one: `C_l[n] ⊗ h_{l-1}[n]`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (N, D).
         target: Of the shape of y, or class indices (N,).
         loss: A name, or a `Loss`.
@@ -124,17 +125,17 @@ def per_sample_gradients(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss =
         >>> [tuple(W.shape) for W in s.weights]
         [(5, 3, 2), (5, 1, 3)]
     """
-    rule = loss_of(loss)
+    mlp, rule = network_of(mlp), loss_of(loss)
     _described(mlp, x, "gradient_norms", target, loss=rule)
     with torch.set_grad_enabled(transforms.active()):
         return gradients_of_each(mlp, x, target, rule)
 
 
-def per_sample_gradient_norms(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss = "mse", method: str = "auto") -> Tensor:
+def per_sample_gradient_norms(mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss = "mse", method: str = "auto") -> Tensor:
     """Compute the norm of the gradient of every sample's own loss, without forming it: `‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)`.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (N, D).
         target: Of the shape of y, or class indices (N,).
         loss: A name, or a `Loss`.
@@ -160,11 +161,11 @@ def per_sample_gradient_norms(mlp: MLP, x: Tensor, target: Tensor, loss: str | L
 
 
 @transforms.in_own_precision
-def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
+def parameter_jacobian(mlp: MLP | nn.Module, x: Tensor) -> ParameterJacobian:
     """Compute the Jacobian with respect to the parameters, as its factors.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D); a single x counts as a batch of one.
 
     Returns:
@@ -180,19 +181,20 @@ def parameter_jacobian(mlp: MLP, x: Tensor) -> ParameterJacobian:
         >>> F.shape, tuple((F @ torch.zeros(F.shape[-1])).shape)
         ((5, 2, 122), (5, 2))
     """
+    mlp = network_of(mlp)
     problem_of(mlp, x)
     not_folded(mlp)
     with torch.set_grad_enabled(transforms.active()):
         return factors_of(mlp, x.reshape(-1, mlp.D))
 
 
-def ntk(mlp: MLP, x1: Tensor, x2: Tensor | None = None, *, trace: bool = False, method: str = "auto") -> Tensor:
+def ntk(mlp: MLP | nn.Module, x1: Tensor, x2: Tensor | None = None, *, trace: bool = False, method: str = "auto") -> Tensor:
     """Compute the neural tangent kernel `Θ(x, x') = Σ_l (C_l C_l'ᵀ) (h_{l-1} · h'_{l-1} + 1)`, the 1 where a layer has a bias.
 
     It is computed in tiles, and takes little memory beyond itself and the factors.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x1: Inputs (N1, D).
         x2: Inputs (N2, D); x1 by default, and the kernel is then symmetric.
         trace: Whether to sum over equal outputs; the mean over outputs is left to you.
@@ -218,11 +220,13 @@ def ntk(mlp: MLP, x1: Tensor, x2: Tensor | None = None, *, trace: bool = False, 
     return kernel
 
 
-def ggn_product(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss, v: Tensor | Any, method: str = "auto") -> tuple[Tensor, ...]:
+def ggn_product(
+    mlp: MLP | nn.Module, x: Tensor, target: Tensor, loss: str | Loss, v: Tensor | Any, method: str = "auto"
+) -> tuple[Tensor, ...]:
     """Multiply a vector with the Gauss-Newton matrix of a loss, `G v = Fᵀ (∇²_y L) F v`, without the matrix.
 
     Args:
-        mlp: The network.
+        mlp: The network, or a module that `MLP.from_torch` takes.
         x: Input of shape (D,) or (N, D).
         target: Of the shape of y; class indices, () or (N,), for `cross_entropy`.
         loss: A name with torch's defaults, or a `Loss`.
@@ -245,6 +249,7 @@ def ggn_product(mlp: MLP, x: Tensor, target: Tensor, loss: str | Loss, v: Tensor
     Source:
         Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
     """
+    mlp = network_of(mlp)
     vector = v if isinstance(v, Tensor) else _flat(mlp, x, v)
     return compute_cached(mlp, "ggn", (x, target, vector), method, Request(), loss)
 

@@ -1,4 +1,4 @@
-"""The C function of second order: `Jet` of native.c, its sizes, and calls of it."""
+"""The C function of second order: `SecondOrder` of native.c, its sizes, and calls of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, setting
+from jacobians.kernels.native.program import FEWEST_OPERATIONS, MOST_SIDE, Setting, leaves_cache, setting
 from jacobians.kernels.native.runner import addresses_of, done
 from jacobians.problem import Problem
 
@@ -21,8 +21,8 @@ CACHED_BYTES = 2097152
 SLOTS, MOST_SLOTS, SUM_BYTES = 16, 64, 2**18
 
 
-class Jet(ctypes.Structure):
-    """`Jet` of native.c."""
+class SecondOrder(ctypes.Structure):
+    """`SecondOrder` of native.c."""
 
     _fields_ = [
         ("layers", ctypes.c_int64),
@@ -63,12 +63,13 @@ class InputDerivatives:
         if problem.activations[-1].coupled:
             problem = problem.with_(output_activation="identity")
         widths, layers = problem.widths, problem.L + 1
-        lanes, most = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        lanes, panel = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        most = MOST_SIDE if leaves_cache(problem) else panel
         sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
         padded = [o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths)]
         at, at_padded = [0, *accumulate(sizes)], [0, *accumulate(padded)]
         numbers = ctypes.c_int64 * layers
-        jet = Jet(
+        layout = SecondOrder(
             layers,
             (ctypes.c_int64 * len(widths))(*widths),
             (Setting * layers)(*map(setting, problem.activations)),
@@ -76,41 +77,42 @@ class InputDerivatives:
             numbers(*[place if b else -1 for place, b in zip(at[1::2], biased, strict=True)]),
             numbers(*at_padded[:-1]),
         )
-        jet.numbers, jet.widest, jet.kind, jet.samples = sum(widths[1:]), max(widths), kind, problem.N
-        jet.laplacians, jet.keeps, jet.penalty = laplacians, int(keeps), penalty
-        self._jet, self._at, self.parameters = jet, ctypes.addressof(jet), at[-1]
+        layout.numbers, layout.widest, layout.kind, layout.samples = sum(widths[1:]), max(widths), kind, problem.N
+        layout.laplacians, layout.keeps, layout.penalty = laplacians, int(keeps), penalty
+        self._layout, self._at, self.parameters = layout, ctypes.addressof(layout), at[-1]
         self.threaded = not lean and problem.N * sum(i * o for i, o in pairwise(widths)) * 6 >= FEWEST_OPERATIONS
         threads = torch.get_num_threads() if self.threaded else 1
-        self._count = getattr(library(), f"jet_numbers_{problem.dtype}")
+        self._count = getattr(library(), f"second_order_numbers_{problem.dtype}")
         self._count.argtypes, self._count.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], ctypes.c_int64
         self._itemsize, self._what = problem.itemsize, f"derivatives at x of shape {problem.input_shape}"
         # The block of a push that keeps is that of the way back, whatever else they need.
-        jet.block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= problem.N), most)
-        while jet.block > 2 * lanes and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
-            jet.block //= 2
+        sizes = (lanes, 2 * lanes, *range(panel, most, panel))
+        layout.block = lanes if lean else next((size for size in sizes if size * threads >= problem.N), most)
+        while layout.block > 2 * lanes and most == panel and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
+            layout.block //= 2
         # Each thread takes blocks of its own: more threads than blocks would only be woken.
-        self._most_threads = max(1, -(-problem.N // jet.block)) if self.threaded else 1
-        working, jet.kept_of_block = self._sizes()
-        jet.kept_of_block = -(-jet.kept_of_block // 16) * 16
-        self.kept_numbers = -(-problem.N // jet.block) * jet.kept_of_block if keeps else 0
-        jet.parameters_padded = -(-at_padded[-1] // 16) * 16 if kind in (BACK_FORWARD, BACK_REVERSE) else 0
-        jet.work_of_thread = -(-working // 16) * 16
+        self._most_threads = max(1, -(-problem.N // layout.block)) if self.threaded else 1
+        working, layout.kept_of_block = self._sizes()
+        layout.kept_of_block = -(-layout.kept_of_block // 16) * 16
+        self.kept_numbers = -(-problem.N // layout.block) * layout.kept_of_block if keeps else 0
+        layout.parameters_padded = -(-at_padded[-1] // 16) * 16 if kind in (BACK_FORWARD, BACK_REVERSE) else 0
+        layout.work_of_thread = -(-working // 16) * 16
         # More slots than threads, for one of them may be held up; each has a sum of its own, which must stay small.
-        many = 1 if lean else SLOTS if jet.parameters_padded * problem.itemsize <= SUM_BYTES else min(threads, MOST_SLOTS)
-        jet.slots = max(1, min(-(-problem.N // jet.block), many))
-        self._function = getattr(library(), f"jet_{problem.dtype}")
+        many = 1 if lean else SLOTS if layout.parameters_padded * problem.itemsize <= SUM_BYTES else min(threads, MOST_SLOTS)
+        layout.slots = max(1, min(-(-problem.N // layout.block), many))
+        self._function = getattr(library(), f"second_order_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int]
 
     def _sizes(self) -> tuple[int, int]:
         """Return the numbers that a block takes of a thread's memory, and those that may be kept."""
         leaves = ctypes.c_int64()
-        return self._count(self._at, self._jet.block, ctypes.addressof(leaves)), leaves.value
+        return self._count(self._at, self._layout.block, ctypes.addressof(leaves)), leaves.value
 
     @property
     def working_bytes(self) -> int:
         """Memory of a call beyond its result, on as many threads as it takes."""
-        of_threads = self._jet.work_of_thread * min(self._most_threads, torch.get_num_threads())
-        return self._itemsize * (self._jet.slots * self._jet.parameters_padded + of_threads)
+        of_threads = self._layout.work_of_thread * min(self._most_threads, torch.get_num_threads())
+        return self._itemsize * (self._layout.slots * self._layout.parameters_padded + of_threads)
 
     def __call__(
         self,
