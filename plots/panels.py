@@ -34,7 +34,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes: what they show, the names of both directions, the lines, logarithmic values or not, limits, and whether they are times over sizes."""
+    """Axes: what they show, names of both directions, lines, whether values are logarithmic, their limits, whether times over sizes."""
 
     title: str
     x_label: str
@@ -60,7 +60,7 @@ def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, l
     for row in rows:
         if not math.isnan(value := float(row[y])):
             points.setdefault(label(row), []).append((float(row[x]), max(least, value)))
-    return tuple(Series(name, *map(tuple, zip(*found, strict=True))) for name, found in points.items())
+    return tuple(Series(name, tuple(x for x, _ in found), tuple(y for _, y in found)) for name, found in points.items())
 
 
 @draw.register

@@ -108,5 +108,6 @@ def _(chart: ProbabilitiesChart) -> Figure:
             bars.plot(at + 0.2, sample.published, linestyle="", marker="D", markersize=4, color=style.INK, markerfacecolor=style.PAPER)
         bars.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
         bars.grid(visible=False, axis="x")
-        bars.set_xticks(at, chart.classes, **({"rotation": 35, "ha": "right"} if max(map(len, chart.classes)) > 2 else {}))
+        long = max(map(len, chart.classes)) > 2
+        bars.set_xticks(at, chart.classes, rotation=35 if long else 0, ha="right" if long else "center")
     return drawing

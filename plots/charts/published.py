@@ -119,42 +119,51 @@ def published_ratios(records: Sequence[dict[str, str]], device: str) -> dict[int
 
 def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None:
     """Set forward / reverse over depth, way by way, beside the published ratio and that of the operations."""
-    family = next(iter(families(rows, "L")), None)
-    if family is None or not published.exists():
+    every = families(rows, "L")
+    if not every or not published.exists():
         return None
+    family, *others = every
     depths = sorted({row.L for row in family})
     device = "cpu" if family[0].device == "cpu" else "gpu"
     sizes = (family[0].D, family[0].K, family[0].P)
     records = [record for record in _read(published) if tuple(int(record[name]) for name in "DKP") == sizes]
-    found: dict[str, dict[int, float]] = {f"published, {device}": published_ratios(records, device)}
-    for L in depths:
-        for name, (forward, reverse) in ways([row for row in family if row.L == L]).items():
-            found.setdefault(name, {})[L] = ratio(forward, reverse).value
+    found = {f"published, {device}": published_ratios(records, device), **_over_depth(family)}
     lines = {name: values for name, values in found.items() if depths[0] in values}
     ends = {name: values[max(values)] / values[depths[0]] for name, values in lines.items()}
     counted = {L: (L - 1) / L / ((depths[0] - 1) / depths[0]) for L in depths}
 
-    def series(name: str, values: dict[int, float]) -> Series:
-        return Series(name, tuple(map(float, values)), tuple(values.values()))
+    def panel(title: str, lines: dict[str, dict[int, float]], *more: Series, logarithmic: bool = True) -> Panel:
+        series = (Series(name, tuple(map(float, values)), tuple(values.values())) for name, values in lines.items())
+        return Panel(title, "hidden layers L", "", (*series, *more), logarithmic)
 
     operations = "operations: from W_1 rising, from an identity flat"
-    panel = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
-    relative = [series(name, {L: value / values[depths[0]] for L, value in values.items()}) for name, values in lines.items()]
+    grey = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
+    relative = {name: {L: value / values[depths[0]] for L, value in values.items()} for name, values in lines.items()}
     told = [f"{name} {ends[name]:.2f}" for name in lines if name.startswith(("published", "the notebook", "diagonal"))]
     unsynchronised = "The published GPU was read without synchronising, so its ratio says little." if device == "gpu" else ""
+    panels = [
+        panel("forward / reverse", lines),
+        panel(f"the same, relative to L = {depths[0]}", relative, *grey, logarithmic=False),
+        *(panel(f"D = {other[0].D}, K = {other[0].K}, P = {other[0].P}", _over_depth(other), logarithmic=False) for other in others),
+    ]
     return PanelsChart(
         stem=stem,
         title=f"Forward / reverse from L = {depths[0]} to {depths[-1]}, times: {', '.join(told)}; operations {counted[depths[-1]]:.2f}",
         topic="Time of forward mode over that of reverse mode, by depth",
         subtitle=subtitle_of(family, "L"),
         caption=brief("Forward mode that starts from W_1 has no K³ product in its first layer: (L - 1) / L.", unsynchronised),
-        panels=(
-            Panel(
-                "forward / reverse", "hidden layers L", "", tuple(series(name, values) for name, values in lines.items()), logarithmic=True
-            ),
-            Panel(f"the same, relative to L = {depths[0]}", "hidden layers L", "", (*relative, *panel)),
-        ),
+        panels=tuple(panels),
+        shared=len(panels) % 2 == 1,
     )
+
+
+def _over_depth(family: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Return the ratios of forward to reverse, way by way and depth by depth."""
+    found: dict[str, dict[int, float]] = {}
+    for L in sorted({row.L for row in family}):
+        for name, pair in ways([row for row in family if row.L == L]).items():
+            found.setdefault(name, {})[L] = ratio(*pair).value
+    return found
 
 
 def _read(path: Path) -> list[dict[str, str]]:

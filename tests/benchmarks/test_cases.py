@@ -32,11 +32,13 @@ def test_keys_and_ids_are_unique_and_methods_of_a_problem_are_neighbours(name):
 
 def test_notebook_shapes():
     cases = expand(load_sweeps()["notebook"], ["cpu"])
-    assert {c.init for c in cases} == {"normal"}
+    assert {c.init for c in cases} == {"xavier"}
     assert {(c.problem.L, c.problem.D, c.problem.K, c.problem.P, c.problem.N) for c in cases} == {
-        *((L, 1000, 1000, 1, 1) for L in (3, 5, 10)),
-        *((10, 2, 30, 10, N) for N in (1, 1000)),
+        *((L, *sizes, 1) for L in (3, 5, 10) for sizes in ((1000, 1000, 1), (2, 30, 10))),
+        (10, 2, 30, 10, 1000),
     }
+    modes = ("forward", "reverse")
+    assert {c.method for c in cases} >= {f"{mode}:notebook{end}" for mode in modes for end in ("", "-no-grad")}
 
 
 def test_a_key_is_stable():

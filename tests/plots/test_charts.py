@@ -214,8 +214,14 @@ class TestOthers:
                 "reverse:native": 1e-3 * L,
             }
             found += [row(m, L=L, D=1000, K=1000, P=1, median=t) for m, t in times.items()]
+        small = [
+            row(f"{mode}:notebook", L=L, D=2, K=30, P=10, median=t)
+            for L in (3, 5, 10)
+            for mode, t in (("forward", 1e-5), ("reverse", 2e-5))
+        ]
         chart = published.depth(found, "s", published.PUBLISHED)
-        ratios, relative = ({series.label: series.y for series in panel.series} for panel in chart.panels)
+        ratios, relative, little = ({series.label: series.y for series in panel.series} for panel in chart.panels)
+        assert little == {"the notebook's method": (0.5, 0.5, 0.5)}
         assert ratios["published, cpu"] == pytest.approx((6.52, 7.13, 8.07), abs=5e-3)
         assert ratios["the notebook's method"] == pytest.approx((20 / 3, 8.0, 9.0))
         assert ratios["hand-written, kernels"] == pytest.approx((5.0, 5.0, 5.0))
