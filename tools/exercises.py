@@ -111,8 +111,8 @@ def depth() -> str:
     if saturated:
         where = " and ".join(dict.fromkeys(row.device_name for row in saturated))
         said += (
-            f" On {where} they are standard normal, as published: no method has a digit right at L = {last} in float32 then (relative errors "
-            f"of {min(row.rel_error or 0.0 for row in saturated):.1g} and more), and times do not depend on the values."
+            f" On {where} they are standard normal, as published: no method has a right digit at L = {last} in float32 then (relative "
+            f"errors of {min(row.rel_error or 0.0 for row in saturated):.1g} and more), and times do not depend on the values."
         )
     return "\n".join([*lines, "", said])
 
