@@ -231,11 +231,8 @@ def study(
 
     target, failed = out or environment.own_results() / "studies", False
     for name in wanted:
-        known = find_study(name).data
-        passed_over = names.ALL in asked and (
-            data not in known if data else not known
-        )  # of all studies, those that can use the data get them
-        given = (None, None) if passed_over else (data, data_dir)
+        known = find_study(name).data  # of all studies, those that can use the data get them
+        given = (None, None) if names.ALL in asked and (data not in known if data else not known) else (data, data_dir)
         with StudyProgress(name) as progress:
             try:
                 tables = run(find_study(name), target, Options(epochs, seed, *given, progress.update))

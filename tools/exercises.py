@@ -265,6 +265,24 @@ def _of_training() -> Iterator[Exercise]:
         f"The tests come before an epoch's training there. At the {len(shared)} numbers of updates that both have, test losses differ by "
         f"{apart:.1%} at most; the draws differ.",
     )
+    theirs, ours = published.table("fashion_mnist_probabilities"), tables["from-scratch-probabilities"]
+    last = published.table("fashion_mnist_last_batch")
+    right = sum(row["predicted_class"] == row["true_class"] for row in last)
+    epochs = max(float(row["epoch"]) for row in ours if row["network"] == batched)
+    printed = {int(row["test_index"]): row for row in theirs if row["class"] == row["true_class"]}
+    own = {int(float(row["sample"])): row for row in tables["from-scratch-samples"] if row["network"] == batched}
+    shares = {
+        int(float(row["sample"])): float(row["probability"])
+        for row in ours
+        if (row["network"], row["epoch"]) == (batched, epochs) and row["class"] == own[int(float(row["sample"]))]["class"]
+    }
+    yield Exercise(
+        f"{NYU}: three test samples",
+        "Probabilities of the ten classes after the training",
+        "of its class: " + ", ".join(f"{float(row['probability']):.3f} (test {at})" for at, row in printed.items()),
+        ", ".join(f"{share:.3f} (test {at})" for at, share in shares.items()),
+        f"The third sample is not printed there; of the last training batch {right} of {len(last)} are right.",
+    )
 
 
 def _of_formulas() -> Iterator[Exercise]:
@@ -282,14 +300,25 @@ def _of_formulas() -> Iterator[Exercise]:
     equal, count = by_hand()
     said = "Values before and after ReLU, the output, and its derivative by each parameter."
     yield Exercise(f"{NYU}: by hand", "A 1-4-1 network forward and back at x = 2", f"{count} numbers", f"{equal} of {count} equal", said)
-    for name, exercise, asks in (
-        ("least-squares", f"{NYU}: least squares", "Iterates of gradient descent in closed form"),
-        ("layers", "AI702 MyTorch: layers", "Linear, activations, losses, SGD and batch norm by hand"),
+    for exercise, asks, name, part in (
+        (
+            f"{NOTEBOOK} and {NYU}: least squares",
+            "Iterates of gradient descent in closed form, and when they converge",
+            "least-squares",
+            slice(2),
+        ),
+        (f"{NYU}: least absolute deviations", "A gradient, and no closed form", "least-squares", slice(2, None)),
+        ("AI702 MyTorch: layers", "Linear, activations, losses, SGD and batch norm by hand", "layers", slice(1)),
+        ("NYU HW1: activations", "Activations drawn with their derivatives", "activations", slice(1)),
     ):
-        yield Exercise(exercise, asks, "no number", f"[{name}](#{name})", find_study(name).conclude(tables_of(name)))
+        sentences = find_study(name).conclude(tables_of(name)).removesuffix(".").split(". ")
+        yield Exercise(exercise, asks, "no number", f"[{name}](#{name})", f"{'. '.join(sentences[part])}.")
+    where = "[tests](../tests/jacobians/test_losses.py)"
     yield Exercise(
-        "NYU HW1: gradients", "Two-layer networks by formulas", "no number", "the tests of losses and activations", "Formulas only."
+        "NYU HW1: gradients", "Gradients of two-layer networks by formulas", "no number", where, "Each loss is compared with autograd's."
     )
+    where = "[the tutorial](tutorial.md#training-by-hand)"
+    yield Exercise(f"{NYU}: a training step", "Its five steps, and the graph", "no number", where, "Each step is a line with autograd.")
 
 
 def by_hand() -> tuple[int, int]:
