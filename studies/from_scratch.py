@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import jacobians as jac
-from studies import data, probabilities, training
+from studies import data, probabilities, published, training
 from studies.study import Options, Row, Study, register
 
 SETS = ("mnist", "fashion-mnist", "digits")
@@ -207,6 +207,17 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     return "; ".join(parts) + "."
 
 
+def _checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+    """Hold the untrained network against the printed one, where the tests are the exercise's: the start is exact."""
+    (start, *_), printed = tables["from-scratch"], published.table("numpy_network_accuracy")[0]
+    count = float(tables["from-scratch-agreement"][0]["training_samples"])
+    if (start["network"], start["data"], count) != (ONE_SAMPLE.name, "mnist", ONE_SAMPLE.updates):
+        return []
+    right, loss = round(float(start["test_accuracy"]) * float(printed["test_samples"])), f"{float(start['test_loss']):.2f}"
+    line = f"before training {right} tests are right, with a loss of {loss}; printed: {printed['test_correct']} and {printed['test_loss']}"
+    return [(line, (right, loss) == (int(printed["test_correct"]), printed["test_loss"]))]
+
+
 register(
     Study(
         "from-scratch",
@@ -221,5 +232,6 @@ register(
         _rows,
         _conclude,
         SETS,
+        _checks,
     )
 )

@@ -324,6 +324,14 @@ class TestFromScratch:
             W = mlp.weights[int(row["layer"]) - 1]
             assert float(W[int(row["output"]), int(row["input"])]) == pytest.approx(float(row["weight"]), abs=5.01e-9)
 
+    @pytest.mark.parametrize(("right", "loss", "passed"), [(0.088, 2.3712, True), (0.0881, 2.3712, False), (0.088, 2.3788, False)])
+    def test_the_start_on_the_whole_of_mnist_is_the_printed_one(self, right, loss, passed):
+        row = {"network": "one sample", "data": "mnist", "test_accuracy": right, "test_loss": loss}
+        checks = find_study("from-scratch").checks
+        tables = {"from-scratch": [row], "from-scratch-agreement": [{"network": "one sample", "training_samples": 60_000.0}]}
+        assert [one for _, one in checks(tables)] == [passed]
+        assert checks({**tables, "from-scratch-agreement": [{"network": "one sample", "training_samples": 4000.0}]}) == []
+
     def test_pixels_are_whole_numbers(self):
         bytes_ = torch.arange(256.0)[None]
         part = from_scratch.ONE_SAMPLE.prepared(data.DataSet(bytes_ / 255, torch.zeros(1, dtype=torch.int64), ()), torch.float64)
