@@ -100,7 +100,7 @@ def _(chart: PanelsChart) -> Figure:
             sizes_axis(axes, sorted({x for series in panel.series for x in series.x}), panel.x_label)
             time_axis(axes.yaxis, panel.y_label, axes.set_ylabel)
         if len(panel.series) > 1 and not chart.shared:
-            axes.legend(loc="best")
+            axes.legend(loc="best", frameon=True, facecolor=style.PAPER, edgecolor="none", framealpha=0.8)
     free = list(grid.flat)[len(chart.panels) :]
     for axes in free:
         axes.set_axis_off()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -64,7 +63,7 @@ def depth(tables: StudyTables) -> PanelsChart:
 
     def line(name: str, key: str, weights: str, label: str) -> Series:
         own = [row for row in _of_each(rows, name) if row["weights"] == weights]
-        shown = tuple(value if LEAST / 10 < value < MOST * 10 else math.nan for value in column(own, key))
+        shown = tuple(min(max(value, LEAST / 10), MOST * 10) for value in column(own, key))  # beyond the limits: out of sight
         return Series(f"{label}, {weights}", tuple(column(own, "depth")), shown)
 
     def panel(name: str) -> Panel:
@@ -102,10 +101,10 @@ def times(tables: StudyTables) -> TimesChart:
     for widths, least in found.items():
         shown = dict(sorted(((name, least[name]) for name in names), key=lambda item: item[1]))
         panels.append((_short(widths), shown, least["torch.exp"]))
-        most.append(f"{max(shown.values()) / least['identity']:.2f} times for {_short(widths)}")
+        most.append(f"{max(shown.values()) / least['identity']:.3g} times as long for {_short(widths)}")
     return TimesChart(
         stem="activations-times",
-        title=f"An activation costs a Jacobian at most {' and '.join(most)}",
+        title=f"With an activation a Jacobian takes at most {' and '.join(most)}",
         topic="Time of a Jacobian by activation, on one thread",
         subtitle="",
         caption=brief(
