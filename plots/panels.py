@@ -9,6 +9,7 @@ from itertools import cycle
 
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from plots import style
 from plots.axes import WIDTH, powers_axis, sizes_axis, time_axis, titles
@@ -16,7 +17,9 @@ from plots.chart import Chart, draw
 from studies import Row
 
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
-ABOVE = 80  # letters of a legend that fit in the line above
+LETTERS = 92  # of a line of a legend
+LINE = 0.183  # inches of a title's line: 11 points at 1.2
+LONG, NARROW = 1e5, 30.0  # positions that need space; a logarithmic axis that needs more marks than powers of ten
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
@@ -87,9 +90,14 @@ def _(chart: PanelsChart) -> Figure:
                 axes.fill_between(series.x, *series.band, color=colour, alpha=0.2, linewidth=0)
             if series.points:
                 axes.plot(series.x, series.points, color=colour, linestyle="", marker="o", markersize=4, label=label if lone else None)
-        if panel.logarithmic and any(value > 0 for series in panel.series for value in (*series.y, *series.points)):
+        positive = [value for series in panel.series for value in (*series.y, *series.points) if value > 0]
+        if panel.logarithmic and positive:
             axes.set_yscale("log")
             powers_axis(axes.yaxis)
+            if max(positive) < NARROW * min(positive):
+                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        if max(x for series in panel.series for x in series.x) > LONG:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(panel.title, fontsize=8.5, loc="left")
         axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
@@ -106,17 +114,19 @@ def _(chart: PanelsChart) -> Figure:
         axes.set_axis_off()
     if chart.shared:
         found = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        if not free and sum(map(len, found)) < ABOVE:
-            _legend_above(drawing, found)
+        if free:
+            free[0].legend(found.values(), found.keys(), loc="upper left").set_in_layout(False)
         else:
-            own, place = (free[0], "upper left") if free else (grid.flat[0], "best")
-            own.legend(found.values(), found.keys(), loc=place).set_in_layout(False)
+            _legend_above(drawing, found)
     return drawing
 
 
 def _legend_above(drawing: Figure, found: dict[str, Artist]) -> None:
-    """Put a legend in a line left free below the title."""
-    title = drawing.suptitle(f"{drawing.get_suptitle()}\n", x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-    below = 0.98 - (0.183 * title.get_text().count("\n") - 0.06) / drawing.get_size_inches()[1]  # 11 points at 1.2
+    """Put a legend in lines left free below the title."""
+    columns = max(1, LETTERS // (max(map(len, found)) + 5))
+    rows, said, (width, height) = -(-len(found) // columns), drawing.get_suptitle(), drawing.get_size_inches()
+    drawing.set_size_inches(width, height := height + LINE * (rows - 1))
+    drawing.suptitle(said + "\n" * rows, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
+    below = 0.98 - (LINE * (said.count("\n") + 1) - 0.06) / height
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, below), "borderaxespad": 0.3}
-    drawing.legend(found.values(), found.keys(), ncols=len(found), handlelength=2.4, **place)
+    drawing.legend(found.values(), found.keys(), ncols=columns, handlelength=2.4, **place)

@@ -117,6 +117,10 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 def _conclude(tables: dict[str, list[Row]]) -> str:
     rows = tables["representation"]
     worst, slope = max(column(rows, "value_error")), max(column(rows, "slope_error"))
+
+    def within(error: float) -> str:
+        return f" within {error:.1e}" if error else ""
+
     units = ", ".join(f"{row['function']} {float(row['units']):g} for {float(row['kinks']):g} kinks" for row in rows)
     fitted = [row for row in rows if float(row["points"])]
     points = "; ".join(
@@ -125,7 +129,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
         for row in fitted
     )
     return (
-        f"At {POINTS} places the values are exact within {worst:.1e} and J is the slope within {slope:.1e}. Hidden units: {units}. The "
+        f"At {POINTS} places the values are exact{within(worst)} and J is the slope{within(slope)}. Hidden units: {units}. The "
         f"networks meet {points}."
     )
 

@@ -64,7 +64,7 @@ def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart
     return ProbabilitiesChart(
         stem=stem,
         title=f"Before training a class has {min(before):.2f} to {max(before):.2f}; after it {right} of {len(samples)} are right, "
-        f"with {min(own):.2f} or more",
+        f"the class itself has {min(own):.2f} or more",
         topic=f"Probabilities of {len(classes)} classes for {len(samples)} test samples",
         subtitle="",
         caption=f"{network}, {rows[0]['data']}. Grey: before training. Colour: after {epochs:g} epochs, green its class.{marks}",
@@ -105,7 +105,8 @@ def _(chart: ProbabilitiesChart) -> Figure:
         colours = [style.GREEN if name == sample.label else style.VERMILION for name in chart.classes]
         bars.bar(at + 0.2, sample.after, 0.4, color=colours)
         if sample.published:
-            bars.plot(at + 0.2, sample.published, linestyle="", marker="D", markersize=4, color=style.INK, markerfacecolor=style.PAPER)
+            look = {"linestyle": "", "marker": "D", "markersize": 4, "color": style.INK, "markerfacecolor": style.PAPER}
+            bars.plot(at + 0.2, sample.published, clip_on=False, **look)
         bars.set(ylim=(0, 1.05), yticks=[0, 0.5, 1])
         bars.grid(visible=False, axis="x")
         long = max(map(len, chart.classes)) > 2

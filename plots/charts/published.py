@@ -136,7 +136,7 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
         series = (Series(name, tuple(map(float, values)), tuple(values.values())) for name, values in lines.items())
         return Panel(title, "hidden layers L", "", (*series, *more), logarithmic)
 
-    operations = "operations: from W_1 rising, from an identity flat"
+    operations = "operations"
     grey = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
     relative = {name: {L: value / values[depths[0]] for L, value in values.items()} for name, values in lines.items()}
     told = [f"{name} {ends[name]:.2f}" for name in lines if name.startswith(("published", "the notebook", "diagonal"))]
@@ -151,9 +151,11 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
         title=f"Forward / reverse from L = {depths[0]} to {depths[-1]}, times: {', '.join(told)}; operations {counted[depths[-1]]:.2f}",
         topic="Time of forward mode over that of reverse mode, by depth",
         subtitle=subtitle_of(family, "L"),
-        caption=brief("Forward mode that starts from W_1 has no K³ product in its first layer: (L - 1) / L.", unsynchronised),
+        caption=brief(
+            "Dotted: operations, as (L - 1) / L where forward mode starts from W_1, flat where it starts from an identity.", unsynchronised
+        ),
         panels=tuple(panels),
-        shared=len(panels) % 2 == 1,
+        shared=True,
     )
 
 
