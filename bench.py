@@ -210,7 +210,7 @@ def merge(
 
 @app.command(epilog="Example: python bench.py study from-scratch --data mnist")
 def study(
-    studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies: see `list studies`.")],
+    studies: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of studies, see `list studies`, or all.")],
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of the training; the study's own by default.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
     data: Annotated[
@@ -221,9 +221,9 @@ def study(
         Path | None, typer.Option("--out", metavar="DIR", help="Output directory; build/results/<machine>/studies by default.")
     ] = None,
 ) -> None:
-    """Run studies: what derivatives show, as tables and figures."""
-    wanted = names.split(studies)
-    names.studies(wanted)
+    """Run studies: what derivatives show, as tables and figures. Exit 1 where something that a study checks is wrong."""
+    asked = names.split(studies)
+    wanted = names.studies(asked)
     names.data_set(data)
     names.directory(data_dir)
     from benchmarks.run import environment
@@ -232,22 +232,28 @@ def study(
     from plots.figures import save
     from studies import Options, find_study, run
 
-    target = out or environment.own_results() / "studies"
+    target, failed = out or environment.own_results() / "studies", False
     for name in wanted:
+        known = find_study(name).data  # of all studies, those that can use the data get them
+        given = (None, None) if names.ALL in asked and (data not in known if data else not known) else (data, data_dir)
         with StudyProgress(name) as progress:
             try:
-                tables = run(find_study(name), target, Options(epochs, seed, data, data_dir, progress.update))
+                tables = run(find_study(name), target, Options(epochs, seed, *given, progress.update))
             except (ArithmeticError, ValueError, OSError, ModuleNotFoundError) as error:
                 raise BadInput(f"{name}: {error}; what was computed is in {target}") from None
             except KeyboardInterrupt:
                 typer.echo(f"interrupted; what was computed is in {target}", err=True)
                 raise typer.Exit(130) from None
+        for line, passed in find_study(name).checks(tables):
+            typer.echo(f"{'passed' if passed else 'FAILED'}  {line}")
+            failed |= not passed
         typer.echo(find_study(name).conclude(tables))
         for table in tables:
             typer.echo(f"wrote {target / table}.csv")
         for chart in study_charts(name, tables):
             for path in save(chart, target, ["svg"]):
                 typer.echo(f"wrote {path}")
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command(epilog="Example: python bench.py check --device cpu")

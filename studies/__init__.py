@@ -1,6 +1,7 @@
 """Studies with derivatives: one file a study, registered when this is imported."""
 
 from studies import (
+    activations,
     from_scratch,
     image_ascent,
     initialisation,
@@ -8,6 +9,8 @@ from studies import (
     layers,
     least_squares,
     pinn,
+    probabilities,
+    published,
     regression,
     representation,
     saturation,
@@ -19,6 +22,7 @@ __all__ = [
     "Options",
     "Row",
     "Study",
+    "activations",
     "find_study",
     "from_scratch",
     "image_ascent",
@@ -27,6 +31,8 @@ __all__ = [
     "layers",
     "least_squares",
     "pinn",
+    "probabilities",
+    "published",
     "read",
     "regression",
     "representation",

@@ -1,7 +1,8 @@
 """Training without autograd: losses step by step beside torch's, and the time of an epoch.
 
-Two networks: 784-32-32-10 with sigmoids, one sample at a time, and 784-256-128-64-10 with ReLUs in batches of 64. Both ways of a network
-start from the same weights and see the same samples in the same order.
+Two networks of an exercise: 784-32-32-10 with sigmoids, one sample at a time, in the order of the file, pixels from 0 to 255; and
+784-256-128-64-10 with ReLUs in shuffled batches of 64. Both ways of a network start from the same weights and see the same samples in
+the same order.
 """
 
 from __future__ import annotations
@@ -9,28 +10,40 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import jacobians as jac
-from studies import data, training
+from studies import data, probabilities, published, training
 from studies.study import Options, Row, Study, register
 
-SETS = ("fashion-mnist", "mnist", "digits")
+SETS = ("mnist", "fashion-mnist", "digits")
 WAYS = ("jac", "torch")
 COMPARED = 200  # steps in float64, for the comparison of losses
+GENERATOR = 80085  # of the exercise's weights
 
 
-def _gaussian(out: int, fan_in: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(out, fan_in, generator=generator) / math.sqrt(max(fan_in, out))
+def by_numpy(widths: Sequence[int], seed: int) -> jac.MLP:
+    """Draw the exercise's weights, one (in, out) array after the other: normal, with variance 1 / max(in, out); no biases yet."""
+    generator = np.random.default_rng(GENERATOR + seed)
+    weights = [generator.normal(0.0, math.sqrt(1 / max(pair)), size=pair) for pair in pairwise(widths)]
+    return jac.MLP(
+        [torch.from_numpy(W.T.copy()) for W in weights], [torch.zeros(width, dtype=torch.float64) for width in widths[1:]], "sigmoid"
+    )
 
 
-def _as_torch(out: int, fan_in: int, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(out, fan_in, generator=generator) - 1) / math.sqrt(fan_in)
+def as_torch(widths: Sequence[int], seed: int) -> jac.MLP:
+    """Draw weights and biases from the distribution of `nn.Linear`'s."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    biases = [training.uniform(1 / math.sqrt(fan_in))(1, out, generator)[0] for fan_in, out in pairwise(widths)]
+    return jac.MLP(
+        training.draw(widths, lambda out, fan_in, g: training.uniform(1 / math.sqrt(fan_in))(out, fan_in, g), seed), biases, "relu"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,61 +52,57 @@ class Recipe:
 
     Attributes:
         name: Of the network.
+        sets: Data sets it can use, in order of preference.
         hidden: Hidden widths.
-        activation: φ.
-        batch: Samples of a step; `None` for single samples.
+        network: Draws it.
+        batch: Samples of a step, shuffled; `None` for single samples in their order.
         rate: Of SGD.
-        epochs: Passes over the training samples.
-        weight: How a weight is drawn.
-        biases: Whether biases are drawn like `nn.Linear`'s, or start at zero.
+        epochs: How many.
+        updates: Of an epoch: as many as 60,000 images give; smaller sets are seen more often.
         beside: Epochs that torch trains beside ours, from the first on.
-        published: Epoch to what is published: `("train_loss" or "test_loss" or "test_accuracy", value)`.
+        brightest: Value of a white pixel; pixels are whole numbers where it is not 1.
+        optional: Whether it is left out where its set is not there, or another one is named.
     """
 
     name: str
+    sets: tuple[str, ...]
     hidden: tuple[int, ...]
-    activation: str
+    network: Callable[[Sequence[int], int], jac.MLP]
     batch: int | None
     rate: float
     epochs: int
-    weight: Callable[[int, int, torch.Generator], Tensor]
-    biases: bool
+    updates: int
     beside: int
-    published: tuple[tuple[int, str, float], ...]
+    brightest: float = 1.0
+    optional: bool = False
 
-    def network(self, widths: tuple[int, ...], seed: int) -> jac.MLP:
-        """Draw the network."""
-        generator = torch.Generator().manual_seed(seed + 1)
-        biases = [
-            (2 * torch.rand(out, generator=generator) - 1) / math.sqrt(fan_in) if self.biases else torch.zeros(out)
-            for fan_in, out in pairwise(widths)
-        ]
-        return jac.MLP(training.draw(widths, self.weight, seed), biases, activation=self.activation)
+    def prepared(self, part: data.DataSet, dtype: torch.dtype) -> data.DataSet:
+        """Scale the pixels."""
+        x = part.x if self.brightest == 1 else (self.brightest * part.x).round()
+        return part._replace(x=x.to(dtype))
 
-    def order(self, count: int, generator: torch.Generator) -> list[Tensor]:
-        """Shuffle the samples into steps."""
-        if self.batch is None:
-            return list(torch.randperm(count, generator=generator).unbind())
-        return list(training.batches(count, self.batch, generator))
+    def order(self, count: int, seed: int) -> Iterator[Tensor]:
+        """Put the samples into steps, without end."""
+        return training.passes(count, self.batch, None if self.batch is None else torch.Generator().manual_seed(seed))
 
 
-# Epochs are numbered from 1; 0 is before any step. The published epochs 0 and 23 are the first and the 24th.
-ONE_SAMPLE = Recipe(
-    "one sample", (32, 32), "sigmoid", None, 0.001, 3, _gaussian, False, 1, ((0, "test_accuracy", 0.088), (3, "test_accuracy", 0.70))
-)
-BATCHED = Recipe(
-    "batches of 64",
-    (256, 128, 64),
-    "relu",
-    64,
-    0.01,
-    25,
-    _as_torch,
-    True,
-    25,
-    ((1, "train_loss", 1.841), (24, "train_loss", 0.334), (24, "test_loss", 0.384)),
-)
-RECIPES = (ONE_SAMPLE, BATCHED)
+ONE_SAMPLE = Recipe("one sample", ("mnist", "digits"), (32, 32), by_numpy, None, 0.003, 3, 60_000, 1, 255.0)
+CLOTHES = replace(ONE_SAMPLE, name="one sample, clothes", sets=("fashion-mnist",), optional=True)
+BATCHED = Recipe("batches of 64", ("fashion-mnist", "mnist", "digits"), (256, 128, 64), as_torch, 64, 0.01, 25, 938, 25)
+RECIPES = (ONE_SAMPLE, CLOTHES, BATCHED)
+
+
+def sets_of(options: Options) -> Iterator[tuple[Recipe, str, data.DataSet]]:
+    """Read the data set of each recipe. A directory without a name is that of MNIST."""
+    for recipe in RECIPES:
+        if recipe.optional and options.data is not None:
+            continue
+        directory = options.data_dir if options.data is not None or recipe.sets[0] == SETS[0] else None
+        try:
+            yield recipe, *data.load(options.data, recipe.sets, directory)
+        except (FileNotFoundError, ModuleNotFoundError):
+            if not recipe.optional:
+                raise
 
 
 class Torch:
@@ -123,53 +132,52 @@ class Torch:
 def agreement(recipe: Recipe, part: data.DataSet, widths: tuple[int, ...], seed: int) -> tuple[int, float]:
     """Compare the losses of both ways step by step, in float64, where rounding does not grow to anything that is seen."""
     mlp = recipe.network(widths, seed).to(dtype=torch.float64)
-    other, exact = Torch(mlp, recipe.rate), part._replace(x=part.x.double())
-    order = recipe.order(len(part.x), torch.Generator().manual_seed(seed))[:COMPARED]
+    other = Torch(mlp, recipe.rate)
+    order = list(islice(recipe.order(len(part.x), seed), COMPARED))
+    exact = part._replace(x=part.x.double())
     a, b = training.epoch(jac.SGD(mlp, recipe.rate), exact, "cross_entropy", order), other.epoch(exact, order)
     return len(order), float(((a - b).abs() / b.abs().clamp_min(1e-300)).max())
 
 
 def _rows(options: Options) -> Iterator[tuple[str, Row]]:
-    name, whole = data.load(options.data, SETS, options.data_dir)
-    parts = data.split(whole, options.seed)
     lengths = [options.epochs or recipe.epochs for recipe in RECIPES]
     total = sum(length + min(length, recipe.beside) for length, recipe in zip(lengths, RECIPES, strict=True))
     done = 0
-    for recipe, epochs in zip(RECIPES, lengths, strict=True):
-        widths = training.sizes_of(whole, recipe.hidden)
-        steps, worst = agreement(recipe, parts.train, widths, options.seed)
+    for recipe, name, whole in sets_of(options):
+        parts, epochs, widths = data.split(whole, options.seed), options.epochs or recipe.epochs, training.sizes_of(whole, recipe.hidden)
         mlp = recipe.network(widths, options.seed)
+        train, test = (recipe.prepared(part, mlp.dtype) for part in (parts.train, parts.test))
+        steps, worst = agreement(recipe, train, widths, options.seed)
         sgd, other = jac.SGD(mlp, recipe.rate), Torch(mlp, recipe.rate)
-        published = {(epoch, what): value for epoch, what, value in recipe.published}
-        generator, first, apart = torch.Generator().manual_seed(options.seed), 0, 0.0
+        yield from probabilities.pictures(recipe.name, name, parts.test)
+        stream, apart = recipe.order(len(train.x), options.seed), 0.0
         for epoch in range(epochs + 1):
             curves: dict[str, Tensor] = {}
             ways = WAYS if epoch <= recipe.beside else WAYS[:1]
             if epoch:
-                order = recipe.order(len(parts.train.x), generator)
+                order = list(islice(stream, recipe.updates))
                 for way in ways:
                     start = time.perf_counter()
                     if way == "jac":
-                        curves[way] = training.epoch(sgd, parts.train, "cross_entropy", order, first)
+                        curves[way] = training.epoch(sgd, train, "cross_entropy", order, (epoch - 1) * recipe.updates)
                     else:
-                        curves[way] = other.epoch(parts.train, order)
-                    yield (
-                        "from-scratch-times",
-                        {"network": recipe.name, "written": way, "epoch": epoch, "seconds": time.perf_counter() - start},
-                    )
+                        curves[way] = other.epoch(train, order)
+                    row: Row = {"network": recipe.name, "written": way, "epoch": epoch, "seconds": time.perf_counter() - start}
+                    yield "from-scratch-times", row
                     done += 1
                     options.report(done / total)
-                first += len(order)
                 if len(ways) > 1:
                     apart = max(apart, abs(float(curves["jac"].mean() / curves["torch"].mean()) - 1))
             for way in ways:
                 with torch.no_grad():
-                    loss, right = training.evaluate(mlp if way == "jac" else other.net, parts.test)
-                found = {"train_loss": float(curves[way].mean()) if epoch else math.nan, "test_loss": loss, "test_accuracy": right}
-                known = {f"published_{what}": published.get((epoch, what), math.nan) for what in found}
-                yield "from-scratch", {"data": name, "network": recipe.name, "written": way, "epoch": epoch, **found, **known}
-        row: Row = {"network": recipe.name, "steps": steps, "worst_difference": worst, "epochs": epochs, "worst_of_an_epoch": apart}
-        yield "from-scratch-agreement", row
+                    loss, right = training.evaluate(mlp if way == "jac" else other.net, test, recipe.batch)
+                if way == "jac" and epoch in {0, epochs}:
+                    yield from probabilities.answers(recipe.name, name, epoch, mlp, test)
+                row = {"data": name, "network": recipe.name, "written": way, "epoch": epoch, "updates": epoch * recipe.updates}
+                mean = float(curves[way].double().mean()) if epoch else math.nan
+                yield "from-scratch", {**row, "train_loss": mean, "test_loss": loss, "test_accuracy": right}
+        row = {"network": recipe.name, "training_samples": len(train.x), "steps": steps, "worst_difference": worst, "epochs": epochs}
+        yield "from-scratch-agreement", {**row, "worst_of_an_epoch": apart}
 
 
 def times(rows: Sequence[Row], network: str) -> tuple[float, float]:
@@ -191,12 +199,23 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
         final, (seconds, ratio) = last(tables["from-scratch"], network), times(tables["from-scratch-times"], network)
         parts.append(
             f"{network}: the losses of {float(agreed['steps']):g} steps in float64 are torch's within "
-            f"{float(agreed['worst_difference']):.0e}, the mean loss of an epoch in float32 within "
-            f"{float(agreed['worst_of_an_epoch']):.0e}; after {float(agreed['epochs']):g} epochs on "
-            f"{final['data']} test accuracy {float(final['test_accuracy']):.3f} and loss {float(final['test_loss']):.3f}; an epoch takes "
-            f"{seconds:.2g} s, and torch {ratio:.2f} times as long"
+            f"{float(agreed['worst_difference']):.0e}, the mean loss of an epoch of training within "
+            f"{float(agreed['worst_of_an_epoch']):.0e}; after {float(final['updates']):g} updates on {float(agreed['training_samples']):g} "
+            f"samples of {final['data']} test accuracy {float(final['test_accuracy']):.3f} and loss {float(final['test_loss']):.3f}; an "
+            f"epoch takes {seconds:.2g} s, and torch {ratio:.2f} times as long"
         )
     return "; ".join(parts) + "."
+
+
+def _checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+    """Hold the untrained network against the printed one, where the tests are the exercise's: the start is exact."""
+    (start, *_), printed = tables["from-scratch"], published.table("numpy_network_accuracy")[0]
+    count = float(tables["from-scratch-agreement"][0]["training_samples"])
+    if (start["network"], start["data"], count) != (ONE_SAMPLE.name, "mnist", ONE_SAMPLE.updates):
+        return []
+    right, loss = round(float(start["test_accuracy"]) * float(printed["test_samples"])), f"{float(start['test_loss']):.2f}"
+    line = f"before training {right} tests are right, with a loss of {loss}; printed: {printed['test_correct']} and {printed['test_loss']}"
+    return [(line, (right, loss) == (int(printed["test_correct"]), printed["test_loss"]))]
 
 
 register(
@@ -205,23 +224,14 @@ register(
         "Training without autograd",
         "Does SGD on gradients by hand follow torch step by step, and what does an epoch cost?",
         {
-            "from-scratch": (
-                "data",
-                "network",
-                "written",
-                "epoch",
-                "train_loss",
-                "test_loss",
-                "test_accuracy",
-                "published_train_loss",
-                "published_test_loss",
-                "published_test_accuracy",
-            ),
-            "from-scratch-agreement": ("network", "steps", "worst_difference", "epochs", "worst_of_an_epoch"),
+            "from-scratch": ("data", "network", "written", "epoch", "updates", "train_loss", "test_loss", "test_accuracy"),
+            "from-scratch-agreement": ("network", "training_samples", "steps", "worst_difference", "epochs", "worst_of_an_epoch"),
             "from-scratch-times": ("network", "written", "epoch", "seconds"),
+            **probabilities.TABLES,
         },
         _rows,
         _conclude,
         SETS,
+        _checks,
     )
 )

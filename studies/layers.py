@@ -1,7 +1,13 @@
 """Every forward and backward value of small networks, layer by layer, beside torch's; and training with and without batch norm.
 
-Networks with 0, 1 and 4 hidden layers are built of Linear, batch norm (in both modes), sigmoid, tanh and ReLU, with the losses
-`1/(2NC) Σ (y - t)²` and cross-entropy, and updated by SGD with momentum.
+Networks with 0, 1 and 4 hidden layers are built of Linear, batch norm (in both modes), sigmoid, tanh and ReLU, an activation behind the
+last layer too, with the losses `1/(2NC) Σ (A - Y)²` and cross-entropy, and updated by SGD with momentum. Every component is written out by
+hand, in the names of the exercise "MyTorch": A enters a Linear and leaves an activation, Z leaves a Linear; a batch norm computes the mean
+M and the biased variance V of Z, NZ = (Z - M) / √(V + ε) and BZ = BW ⊙ NZ + Bb.
+
+Both conventions of the division by N are computed. In torch's each derivative is that of the loss. In MyTorch's the cotangent of
+cross-entropy is not divided by N, and dLdW and dLdb of a Linear are: with cross-entropy these two are the derivatives and all others are N
+times theirs; with squared errors, whose cotangent is divided, these two are 1/N of the derivatives.
 """
 
 from __future__ import annotations
@@ -9,28 +15,37 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacobians as jac
-from jacobians.module_gradient import normalise
-from jacobians.network.activations import Activation
 from studies import data, training
 from studies.study import Options, Row, Study, register
 
 SETS = ("digits", "mnist", "fashion-mnist")
 SAMPLES, FEATURES, CLASSES, WIDTH = 4, 3, 2, 3
 ACTIVATIONS: dict[int, tuple[type[nn.Module], ...]] = {0: (), 1: (nn.Sigmoid,), 4: (nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Tanh)}
+OUTPUTS: dict[int, type[nn.Module]] = {0: nn.Sigmoid, 1: nn.Tanh, 4: nn.Sigmoid}  # behind the last layer of the worked examples
 RATE, MOMENTUM = 0.1, 0.9
+MOMENTA = {0.0: "SGD", MOMENTUM: "SGD with momentum"}
 TRAINED_WIDTH, BATCH, EPOCHS = 32, 64, 15
 MODES = ("without", "training", "evaluation")  # of the batch norms
-LOSSES = ("mse", "cross_entropy")
+LOSSES = {"mse": "MSELoss", "cross_entropy": "CrossEntropyLoss"}
+CONVENTIONS = ("torch", "MyTorch")  # of the division by N
+LIBRARY = "jac.module_gradient"
+ALLOWED = 1e-12  # of a difference in float64, where values are about 1
+RUNNING_BATCHES = 100
+
+Found = dict[str, Tensor]  # name to value, in the order of computation; the last one goes on
 
 
-def network(hidden: int, norms: bool, widths: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Build a network: Linear, batch norm, activation, …, Linear."""
+def network(
+    hidden: int, norms: bool, widths: Sequence[int], seed: int, dtype: torch.dtype = torch.float32, *, output: bool = False
+) -> nn.Sequential:
+    """Build a network: Linear, batch norm, activation, …, Linear, and with `output` an activation behind it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -38,12 +53,7 @@ def network(hidden: int, norms: bool, widths: Sequence[int], seed: int, dtype: t
         for activation in ACTIVATIONS[hidden]:
             layers += [nn.Linear(width, widths[1], dtype=dtype), *([nn.BatchNorm1d(widths[1], dtype=dtype)] if norms else []), activation()]
             width = widths[1]
-        return nn.Sequential(*layers, nn.Linear(width, widths[2], dtype=dtype))
-
-
-def loss_of(name: str, classes: int = CLASSES) -> jac.Loss:
-    """Return a loss of the course: `1/(2NC) Σ (y - t)²`, which is half the mean square, or cross-entropy."""
-    return jac.Loss("mse", "mean", 0.5) if name == "mse" else jac.Loss("cross_entropy")
+        return nn.Sequential(*layers, nn.Linear(width, widths[2], dtype=dtype), *([OUTPUTS[hidden]()] if output else []))
 
 
 class Momentum:
@@ -67,94 +77,297 @@ class Momentum:
                 self.parameters[name].sub_(self.rate * v)
 
 
-def by_hand(module: nn.Sequential, x: Tensor, target: Tensor, loss: jac.Loss) -> Iterator[tuple[str, Tensor]]:
-    """Compute every value of a step by hand."""
+class Linear:
+    """`Z = A Wᵀ + 1 bᵀ`."""
+
+    def __init__(self, layer: nn.Linear, convention: str) -> None:
+        self.W, self.b, self.divided = layer.weight, layer.bias, convention == "MyTorch"
+
+    def forward(self, A: Tensor) -> Found:
+        """Evaluate."""
+        self.A = A
+        return {"Z": A @ self.W.mT + self.b}
+
+    def backward(self, dLdZ: Tensor) -> Found:
+        """Go back."""
+        N = len(dLdZ) if self.divided else 1
+        return {"dLdW": dLdZ.mT @ self.A / N, "dLdb": dLdZ.sum(0) / N, "dLdA": dLdZ @ self.W}
+
+
+class BatchNorm1d:
+    """`BZ = BW ⊙ NZ + Bb`, with the running statistics of both forms: `running_V` of the biased variance, `running_var` of the unbiased."""
+
+    def __init__(self, layer: nn.BatchNorm1d, convention: str) -> None:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        self.layer, self.running_M, self.running_V = layer, layer.running_mean, layer.running_var
+        self.alpha = 1 - (layer.momentum or 0.0)
+
+    def forward(self, Z: Tensor) -> Found:
+        """Evaluate."""
+        found: Found = {}
+        if self.layer.training:
+            N, alpha = len(Z), self.alpha
+            M = Z.mean(0)
+            V = ((Z - M) ** 2).mean(0)
+            found |= {"M": M, "V": V, "running_M": alpha * self.running_M + (1 - alpha) * M}
+            found |= {f"running_{name}": alpha * self.running_V + (1 - alpha) * v for name, v in (("V", V), ("var", V * N / (N - 1)))}
+        else:
+            M, V = self.running_M, self.running_V
+        self.centred, self.scale = Z - M, (V + self.layer.eps) ** -0.5
+        self.NZ = self.centred * self.scale
+        return {**found, "NZ": self.NZ, "BZ": self.layer.weight * self.NZ + self.layer.bias}
+
+    def backward(self, dLdBZ: Tensor) -> Found:
+        """Go back."""
+        dLdNZ = dLdBZ * self.layer.weight
+        found = {"dLdBb": dLdBZ.sum(0), "dLdBW": (dLdBZ * self.NZ).sum(0), "dLdNZ": dLdNZ}
+        if not self.layer.training:  # M and V do not depend on Z
+            return {**found, "dLdZ": dLdNZ * self.scale}
+        N = len(dLdBZ)
+        dLdV = -0.5 * (dLdNZ * self.centred * self.scale**3).sum(0)
+        dLdM = -(dLdNZ * self.scale).sum(0)  # by V too M has a part, which is 0: Σ (Z - M) = 0
+        return {**found, "dLdV": dLdV, "dLdM": dLdM, "dLdZ": dLdNZ * self.scale + dLdV * 2 * self.centred / N + dLdM / N}
+
+
+class Elementwise:
+    """Sigmoid, tanh and ReLU, with the slope in terms of A."""
+
+    def __init__(self, layer: nn.Module, convention: str) -> None:
+        self.name = type(layer).__name__
+
+    def forward(self, Z: Tensor) -> Found:
+        """Evaluate."""
+        rules = {"Sigmoid": lambda: 1 / (1 + torch.exp(-Z)), "Tanh": lambda: torch.tanh(Z), "ReLU": lambda: Z.clamp_min(0)}
+        self.A = rules[self.name]()
+        return {"A": self.A}
+
+    def backward(self, dLdA: Tensor) -> Found:
+        """Go back."""
+        A = self.A
+        dAdZ = {"Sigmoid": A - A * A, "Tanh": 1 - A * A, "ReLU": (A > 0).to(A.dtype)}[self.name]
+        return {"dAdZ": dAdZ, "dLdZ": dLdA * dAdZ}
+
+
+COMPONENTS = {nn.Linear: Linear, nn.BatchNorm1d: BatchNorm1d, nn.Sigmoid: Elementwise, nn.Tanh: Elementwise, nn.ReLU: Elementwise}
+PARAMETERS = {"dLdW": "weight", "dLdb": "bias", "dLdBW": "weight", "dLdBb": "bias"}
+
+
+def criterion(loss: str, A: Tensor, Y: Tensor, convention: str) -> tuple[Tensor, Tensor]:
+    """Compute a loss and its cotangent: `1/(2NC) Σ (A - Y)²`, or the cross-entropy of rows of probabilities, a mean over N."""
+    N, C = A.shape
+    if loss == "mse":
+        return ((A - Y) ** 2).sum() / (2 * N * C), (A - Y) / (N * C)
+    exponentials = torch.exp(A - A.amax(1, keepdim=True))
+    P = exponentials / exponentials.sum(1, keepdim=True)
+    return -(Y * P.log()).sum() / N, (P - Y) / (1 if convention == "MyTorch" else N)
+
+
+def loss_of(name: str) -> jac.Loss:
+    """Return a loss of the exercise: `1/(2NC) Σ (A - Y)²`, which is half the mean square, or cross-entropy."""
+    return jac.Loss("mse", "mean", 0.5) if name == "mse" else jac.Loss("cross_entropy")
+
+
+def factor(loss: str, name: str, convention: str, N: int = SAMPLES) -> float:
+    """Say how many times the derivative of the loss a convention gives under the name of a derivative."""
+    if convention == "torch" or not name.startswith("dLd"):
+        return 1.0
+    of_linear = name in {"dLdW", "dLdb"}
+    return (1 / N if of_linear else 1.0) if loss == "mse" else (1.0 if of_linear else float(N))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A value: of which component, its name, and the layer it belongs to."""
+
+    component: str
+    name: str
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        """Name the value and its layer."""
+        return self.name if self.layer is None else f"{self.name} of layer {self.layer}"
+
+
+def by_hand(module: nn.Sequential, x: Tensor, Y: Tensor, loss: str, convention: str) -> Iterator[tuple[Item, Tensor]]:
+    """Compute every value of a step by hand; and, in torch's convention, the gradients by this library."""
     with torch.no_grad():
-        h = x
-        for number, layer in enumerate(module):
-            # The rest of the network is a network: its gradient by its input is the cotangent here.
-            if isinstance(layer, nn.Linear):
-                rest = copy.deepcopy(module[number:])
-                cotangent = jac.module_gradient(rest, h, target, loss, inputs=True).x
-                assert cotangent is not None
-                yield f"∂L/∂input of layer {number}", cotangent
-                h = F.linear(h, layer.weight, layer.bias)
-            elif isinstance(layer, nn.BatchNorm1d):
-                h = normalise(copy.deepcopy(layer), h)[0]
-            else:
-                rule = Activation.from_torch(layer)
-                assert rule is not None
-                h = rule.value(h)
-            yield f"output of layer {number} ({type(layer).__name__})", h
-        yield "loss", loss.value(h, target)
-        yield "∂L/∂output", loss.cotangent(h, target)
-        gradient = jac.module_gradient(module, x, target, loss)
-        for name, g in gradient.parameters.items():
-            yield f"∂L/∂{name}", g
-        optimizer = Momentum(module)
-        optimizer.step(gradient)
-        optimizer.step(gradient)  # the second step shows the momentum
-    for name, value in module.state_dict().items():
-        yield f"{name} after two steps", value
+        parts = [COMPONENTS[type(layer)](layer, convention) for layer in module]
+        names, h, gradients = [type(layer).__name__ for layer in module], x, {}
+        for number, part in enumerate(parts):
+            found = part.forward(h)
+            yield from ((Item(names[number], name, number), value) for name, value in found.items())
+            h = list(found.values())[-1]
+        value, C = criterion(loss, h, Y, convention)
+        yield Item(LOSSES[loss], "loss"), value
+        yield Item(LOSSES[loss], "dLdA"), C
+        for number, part in reversed(list(enumerate(parts))):
+            found = part.backward(C)
+            yield from ((Item(names[number], name, number), value) for name, value in found.items())
+            C = list(found.values())[-1]
+            gradients |= {f"{number}.{at}": found[key] for key, at in PARAMETERS.items() if key in found}
+        for momentum, name in MOMENTA.items():
+            moved = copy.deepcopy(module)
+            optimizer = Momentum(moved, momentum=momentum)
+            for _ in range(2):  # the second step shows the momentum
+                optimizer.step(jac.ModuleGradient(value, gradients))
+            yield from ((Item(name, f"{key} after two steps"), p.detach()) for key, p in moved.named_parameters())
+        if convention == "torch":
+            ours = jac.module_gradient(copy.deepcopy(module), x, Y, loss_of(loss), inputs=True)
+            assert ours.x is not None
+            yield Item(LIBRARY, "loss"), ours.loss
+            yield from ((Item(LIBRARY, f"∂L/∂{name}"), g) for name, g in (*ours.parameters.items(), ("x", ours.x)))
 
 
-def by_torch(module: nn.Sequential, x: Tensor, target: Tensor, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Compute the same by torch."""
-    h, outputs, inputs = x.clone().requires_grad_(), [], {}
-    for number, layer in enumerate(module):
+def by_torch(module: nn.Sequential, x: Tensor, Y: Tensor, loss: str, convention: str) -> Iterator[tuple[Item, Tensor]]:
+    """Compute the same by torch: its layers, its autograd, its SGD, and the factors of a convention."""
+    before = copy.deepcopy(module)
+    h, passed = x.clone().requires_grad_(), []
+    for layer in module:
         h.retain_grad()
-        if isinstance(layer, nn.Linear):
-            inputs[number] = h
-        h = layer(h)
-        outputs.append((f"output of layer {number} ({type(layer).__name__})", h))
+        out = layer(h)
+        passed.append((h, out))
+        h = out
     h.retain_grad()
-    loss = F.cross_entropy(h, target) if name == "cross_entropy" else ((h - target) ** 2).sum() / (2 * h.numel())
-    loss.backward()
-    yield from ((label, value.detach()) for label, value in outputs)
-    yield "loss", loss.detach()
-    for label, value in [("∂L/∂output", h), *((f"∂L/∂input of layer {number}", value) for number, value in inputs.items())]:
-        assert value.grad is not None
-        yield label, value.grad
-    for label, p in module.named_parameters():
-        assert p.grad is not None
-        yield f"∂L/∂{label}", p.grad
-    optimizer = torch.optim.SGD(module.parameters(), lr=RATE, momentum=MOMENTUM)
-    optimizer.step()
-    optimizer.step()
-    for label, value in module.state_dict().items():
-        yield f"{label} after two steps", value.detach()
+    value = F.cross_entropy(h, Y) if loss == "cross_entropy" else 0.5 * F.mse_loss(h, Y)
+    value.backward()
+    assert h.grad is not None
+    yield Item(LOSSES[loss], "loss"), value.detach()
+    yield Item(LOSSES[loss], "dLdA"), h.grad * factor(loss, "dLdA", convention)
+    for number, (layer, (into, out)) in enumerate(zip(module, passed, strict=True)):
+        name, found = type(layer).__name__, {}
+        if isinstance(layer, nn.Linear):
+            found = {"Z": out, "dLdA": into.grad}
+        elif isinstance(layer, nn.BatchNorm1d):
+            found = {"BZ": out, "dLdZ": into.grad, **_statistics(layer, before[number], into.detach(), out.grad)}
+        else:
+            z = into.detach().requires_grad_()
+            found = {"A": out, "dLdZ": into.grad, "dAdZ": torch.autograd.grad(layer(z).sum(), z)[0]}
+        if not isinstance(layer, nn.BatchNorm1d):
+            found |= {key: p.grad for key, p in zip(("dLdW", "dLdb"), layer.parameters(), strict=False)}
+        else:
+            found |= {"dLdBW": layer.weight.grad, "dLdBb": layer.bias.grad}
+        for key, tensor in found.items():
+            assert tensor is not None
+            yield Item(name, key, number), tensor.detach() * factor(loss, key, convention)
+    if convention == "torch":
+        yield Item(LIBRARY, "loss"), value.detach()
+        leaf = passed[0][0]
+        yield from ((Item(LIBRARY, f"∂L/∂{key}"), p.grad) for key, p in (*module.named_parameters(), ("x", leaf)) if p.grad is not None)
+    for momentum, name in MOMENTA.items():
+        moved = copy.deepcopy(before)
+        for (key, p), q in zip(moved.named_parameters(), module.parameters(), strict=True):
+            of_linear = isinstance(moved[int(key.split(".")[0])], nn.Linear)
+            assert q.grad is not None
+            p.grad = q.grad * factor(loss, "dLdW" if of_linear else "dLdBW", convention)
+        optimizer = torch.optim.SGD(moved.parameters(), lr=RATE, momentum=momentum)
+        for _ in range(2):
+            optimizer.step()
+        yield from ((Item(name, f"{key} after two steps"), p.detach()) for key, p in moved.named_parameters())
+
+
+def _statistics(layer: nn.BatchNorm1d, before: nn.Module, Z: Tensor, dLdBZ: Tensor | None) -> dict[str, Tensor | None]:
+    """Differentiate a batch norm in single operations, from the cotangent that torch's own has."""
+    assert isinstance(before, nn.BatchNorm1d)
+    assert before.running_mean is not None
+    assert before.running_var is not None
+    assert layer.running_var is not None
+    Z = Z.clone().requires_grad_()
+    if not layer.training:
+        NZ = (Z - before.running_mean) / torch.sqrt(before.running_var + layer.eps)
+        NZ.retain_grad()
+        (layer.weight.detach() * NZ + layer.bias.detach()).backward(dLdBZ)
+        return {"NZ": NZ, "dLdNZ": NZ.grad}
+    M = Z.mean(0)
+    V = torch.var(Z, 0, correction=0)
+    NZ = (Z - M) / torch.sqrt(V + layer.eps)
+    for one in (M, V, NZ):
+        one.retain_grad()
+    (layer.weight.detach() * NZ + layer.bias.detach()).backward(dLdBZ)
+    kept = (1 - (layer.momentum or 0.0)) * before.running_var
+    biased = kept + (layer.running_var - kept) * (len(Z) - 1) / len(Z)
+    running = {"running_M": layer.running_mean, "running_V": biased, "running_var": layer.running_var}
+    return {"M": M, "V": V, "NZ": NZ, "dLdM": M.grad, "dLdV": V.grad, "dLdNZ": NZ.grad, **running}
 
 
 def example(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the samples of the worked example."""
+    """Draw the samples of the worked example: x, numbers, and one-hot rows."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(SAMPLES, FEATURES, generator=generator, dtype=torch.float64)
     t = torch.randn(SAMPLES, CLASSES, generator=generator, dtype=torch.float64)
-    return x, t, torch.arange(SAMPLES) % CLASSES
+    return x, t, F.one_hot(torch.arange(SAMPLES) % CLASSES).double()
 
 
-def _worked_example(seed: int) -> Iterator[Row]:
+def _module(hidden: int, mode: str, seed: int) -> nn.Sequential:
+    """Build a network whose batch norms have statistics and factors other than 0 and 1."""
+    module = network(hidden, mode != "without", (FEATURES, WIDTH, CLASSES), seed, torch.float64, output=True)
+    for norm in module:
+        if isinstance(norm, nn.BatchNorm1d):
+            count = norm.num_features
+            norm.running_mean = torch.linspace(-0.5, 0.5, count, dtype=torch.float64)
+            norm.running_var = torch.linspace(0.5, 2, count, dtype=torch.float64)
+            nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(seed))
+    return module.train(mode == "training")
+
+
+def _worked_examples(seed: int) -> Iterator[Row]:
     x, t, classes = example(seed)
     for hidden in ACTIVATIONS:
         for mode in MODES if hidden else MODES[:1]:
-            for name in LOSSES:
-                module = network(hidden, mode != "without", (FEATURES, WIDTH, CLASSES), seed, torch.float64)
-                for norm in module:
-                    if isinstance(norm, nn.BatchNorm1d):  # statistics and factors that are not 0 and 1
-                        count = norm.num_features
-                        norm.running_mean = torch.linspace(-0.5, 0.5, count, dtype=torch.float64)
-                        norm.running_var = torch.linspace(0.5, 2, count, dtype=torch.float64)
-                        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(seed))
-                module.train(mode == "training")
-                target = classes if name == "cross_entropy" else t
-                theirs = dict(by_torch(copy.deepcopy(module), x, target, name))
-                for label, value in by_hand(module, x, target, loss_of(name)):
-                    other = theirs[label]
-                    for place in range(value.numel()):
-                        one, beside = float(value.reshape(-1)[place]), float(other.reshape(-1)[place])
+            for loss in LOSSES:
+                Y, module = classes if loss == "cross_entropy" else t, _module(hidden, mode, seed)
+                ours, theirs = (
+                    {convention: dict(compute(copy.deepcopy(module), x, Y, loss, convention)) for convention in CONVENTIONS}
+                    for compute in (by_hand, by_torch)
+                )
+                if any(ours[convention].keys() != theirs[convention].keys() for convention in CONVENTIONS):
+                    raise RuntimeError(f"values without a partner: {ours[CONVENTIONS[0]].keys() ^ theirs[CONVENTIONS[0]].keys()}")
+                for item, value in ours["torch"].items():
+                    own = {"component": item.component, "hidden": hidden, "batch_norm": mode, "loss": loss, "value": str(item)}
+                    columns = [value, theirs["torch"][item], *(table["MyTorch"].get(item, value * math.nan) for table in (ours, theirs))]
+                    for place, numbers in enumerate(zip(*(one.reshape(-1).tolist() for one in columns), strict=True)):
                         index = ", ".join(str(int(i)) for i in torch.unravel_index(torch.tensor(place), value.shape)) if value.ndim else ""
-                        row: Row = {"hidden": hidden, "batch_norm": mode, "loss": name, "value": label, "index": index}
-                        yield {**row, "by_hand": one, "by_torch": beside, "difference": abs(one - beside)}
+                        yield {
+                            **own,
+                            "index": index,
+                            **dict(zip(("by_hand", "by_torch", "mytorch", "mytorch_by_torch"), numbers, strict=True)),
+                        }
+
+
+def difference(row: Row) -> float:
+    """Return the larger difference of a value, of both conventions; nan where a value is none."""
+    apart = [abs(float(row["by_hand"]) - float(row["by_torch"]))]
+    if row["component"] != LIBRARY:  # which has torch's convention alone
+        apart.append(abs(float(row["mytorch"]) - float(row["mytorch_by_torch"])))
+    return math.nan if any(map(math.isnan, apart)) else max(apart)
+
+
+def components(rows: Sequence[Row]) -> Iterator[Row]:
+    """Say of each component, and of each network as a whole, whether every value is torch's."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row["component"]), []).append(row)
+    for row in rows:
+        groups.setdefault(f"MLP{float(row['hidden']):g}", []).append(row)
+    for name, own in groups.items():
+        apart = [difference(row) for row in own]
+        right = sum(d <= ALLOWED for d in apart)  # nan is not
+        worst = math.nan if any(map(math.isnan, apart)) else max(apart)
+        yield {"component": name, "values": len(own), "right": right, "worst_difference": worst, "passed": int(right == len(own))}
+
+
+def _running(seed: int) -> Iterator[Row]:
+    """Follow the running variance of batches of numbers of variance 1 in both forms."""
+    generator, torchs = torch.Generator().manual_seed(seed), nn.BatchNorm1d(1, dtype=torch.float64)
+    own = copy.deepcopy(torchs)
+    for step in range(1, RUNNING_BATCHES + 1):
+        Z = torch.randn(SAMPLES, 1, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            found = BatchNorm1d(own, "MyTorch").forward(Z)
+            torchs(Z)
+        own.running_mean, own.running_var = found["running_M"], found["running_V"]
+        assert torchs.running_var is not None
+        yield {"step": step, "variance": float(Z.var()), "running_V": float(found["running_V"]), "running_var": float(torchs.running_var)}
 
 
 def _train(options: Options) -> Iterator[Row]:
@@ -193,22 +406,40 @@ def _train(options: Options) -> Iterator[Row]:
 
 
 def _rows(options: Options) -> Iterator[tuple[str, Row]]:
-    yield from (("layers", row) for row in _worked_example(options.seed))
+    rows = list(_worked_examples(options.seed))
+    yield from (("layers", row) for row in rows)
+    yield from (("layers-components", row) for row in components(rows))
+    yield from (("layers-running", row) for row in _running(options.seed))
     yield from (("layers-training", row) for row in _train(options))
 
 
 def _conclude(tables: dict[str, list[Row]]) -> str:
-    rows, curves = tables["layers"], tables["layers-training"]
-    worst = max(float(row["difference"]) for row in rows)
+    rows, parts, curves = tables["layers"], tables["layers-components"], tables["layers-training"]
+    failed = [str(row["component"]) for row in parts if not float(row["passed"])]
+    missed = f", not {', '.join(failed)}" if failed else ""
     last = max(float(row["epoch"]) for row in curves)
     ends = [row for row in curves if float(row["epoch"]) == last]
     reached = ", ".join(
         f"{float(row['hidden']):g} hidden {row['batch_norm']} batch norm {100 * float(row['test_accuracy']):.1f} %" for row in ends
     )
+    later = tables["layers-running"][len(tables["layers-running"]) // 2 :]
+    own, torchs = (sum(float(row[name]) for row in later) / len(later) for name in ("running_V", "running_var"))
     return (
-        f"All {len(rows)} values of the worked examples are torch's within {worst:.0e}. Right on the tests of {ends[0]['data']} after "
-        f"{last:g} epochs: {reached}."
+        f"{len(parts) - len(failed)} of {len(parts)} components passed{missed}: all values of "
+        f"the worked examples ({len(rows)}, in both conventions of the division by N) are torch's within "
+        f"{max(float(row['worst_difference']) for row in parts):.0e}. Of batches of {SAMPLES} with variance 1 the running variance is "
+        f"{own:.2f} in the mean in MyTorch's form and {torchs:.2f} in torch's. Right on the tests of {ends[0]['data']} after {last:g} "
+        f"epochs: {reached}."
     )
+
+
+def checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+    """Return a line for each component, and whether it passed."""
+    found = []
+    for row in tables["layers-components"]:
+        right, values, worst = (float(row[name]) for name in ("right", "values", "worst_difference"))
+        found.append((f"{row['component']}: {right:g} of {values:g} values right, within {worst:.0e}", bool(float(row["passed"]))))
+    return found
 
 
 register(
@@ -217,11 +448,14 @@ register(
         "Layers by hand, batch norm too",
         "Is every value of a training step, forward and back, what torch has, and what does batch norm do to training?",
         {
-            "layers": ("hidden", "batch_norm", "loss", "value", "index", "by_hand", "by_torch", "difference"),
+            "layers": ("component", "hidden", "batch_norm", "loss", "value", "index", "by_hand", "by_torch", "mytorch", "mytorch_by_torch"),
+            "layers-components": ("component", "values", "right", "worst_difference", "passed"),
+            "layers-running": ("step", "variance", "running_V", "running_var"),
             "layers-training": ("data", "hidden", "batch_norm", "epoch", "train_loss", "test_loss", "test_accuracy"),
         },
         _rows,
         _conclude,
         SETS,
+        checks,
     )
 )

@@ -78,8 +78,8 @@ class Piecewise:
         return torch.tensor(self.slopes, dtype=x.dtype)[torch.bucketize(x, kinks)]
 
 
-def to_network(f: Piecewise) -> jac.MLP:
-    """Build the network with the fewest hidden units, in float64.
+def to_network(f: Piecewise, output_activation: str = "identity") -> jac.MLP:
+    """Build the network with the fewest hidden units, in float64; its output activation comes after it.
 
     Example:
         >>> tent = Piecewise((-1.0, 0.0, 1.0), (0.0, 1.0, -1.0, 0.0), 0.0)
@@ -94,7 +94,7 @@ def to_network(f: Piecewise) -> jac.MLP:
     first = torch.tensor([[float(direction)] for direction, _, _ in units], dtype=double)
     shift = torch.tensor([-direction * t for direction, t, _ in units], dtype=double)
     last = torch.tensor([[factor for _, _, factor in units]], dtype=double)
-    return jac.MLP([first, last], [shift, torch.tensor([offset], dtype=double)], "relu")
+    return jac.MLP([first, last], [shift, torch.tensor([offset], dtype=double)], "relu", output_activation)
 
 
 def _units(f: Piecewise) -> list[tuple[int, float, float]]:

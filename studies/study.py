@@ -45,6 +45,7 @@ class Study:
         rows: `options -> (table, row)`, one after the other as they are computed.
         conclude: `{table: rows} -> sentence`, computed from the rows.
         data: Names of the data sets that it can use, in order of preference.
+        checks: `{table: rows} -> (line, passed)` of each thing that must be right.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Study:
     rows: Callable[[Options], Iterator[tuple[str, Row]]]
     conclude: Callable[[dict[str, list[Row]]], str]
     data: tuple[str, ...] = ()
+    checks: Callable[[dict[str, list[Row]]], list[tuple[str, bool]]] = lambda tables: []
 
 
 STUDIES: dict[str, Study] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,9 +22,46 @@ def draw(widths: Sequence[int], weight: Callable[[int, int, torch.Generator], Te
     return [weight(fan_out, fan_in, generator) for fan_in, fan_out in itertools.pairwise(widths)]
 
 
+def uniform(bound: float) -> Callable[[int, int, torch.Generator], Tensor]:
+    """Draw from the uniform distribution between -bound and bound."""
+    return lambda out, fan_in, generator: bound * (2 * torch.rand(out, fan_in, generator=generator) - 1)
+
+
+def xavier_uniform(out: int, fan_in: int, generator: torch.Generator) -> Tensor:
+    """Draw as Glorot and Bengio do: uniform, with the bound `√(6 / (in + out))`."""
+    return uniform(math.sqrt(6 / (fan_in + out)))(out, fan_in, generator)
+
+
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Shuffle the samples and cut them into batches; the last one may be smaller."""
     yield from torch.randperm(count, generator=generator).split(size)
+
+
+def passes(count: int, size: int | None, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """Cut the samples into batches, pass after pass without end.
+
+    Args:
+        count: Number of samples.
+        size: Of a batch; `None` for single samples, as numbers.
+        generator: Shuffles them for each pass; without one they stay in their order.
+
+    Example:
+        >>> [batch.tolist() for batch in itertools.islice(passes(5, 2), 4)]
+        [[0, 1], [2, 3], [4], [0, 1]]
+    """
+    while True:
+        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+        yield from order.unbind() if size is None else order.split(size)
+
+
+def mean_over_batches(losses: Tensor, size: int) -> float:
+    """Average the means of batches, so that a smaller last one weighs as much as any.
+
+    Example:
+        >>> mean_over_batches(torch.tensor([0.0, 2.0, 4.0]), 2)
+        2.5
+    """
+    return float(torch.stack([batch.mean() for batch in losses.split(size)]).mean()) if len(losses) else float("nan")
 
 
 def epoch(sgd: jac.SGD, part: DataSet, loss: str | jac.Loss, order: Sequence[Tensor], first_step: int = 0) -> Tensor:
@@ -64,14 +102,13 @@ def first_layer_not_finite(mlp: jac.MLP, x: Tensor) -> str:
     return "every layer is finite, so it is the loss itself"
 
 
-def evaluate(mlp: Callable[[Tensor], Tensor], part: DataSet) -> tuple[float, float]:
-    """Return the mean cross-entropy and the share of samples whose class is right."""
-    pieces = list(zip(part.x.split(EVALUATED), part.target.split(EVALUATED), strict=True))
-    outputs = [(mlp(x), target) for x, target in pieces]
-    total = sum(float(F.cross_entropy(y, target, reduction="sum")) for y, target in outputs)
-    right = sum(int((y.argmax(1) == target).sum()) for y, target in outputs)
+def evaluate(mlp: Callable[[Tensor], Tensor], part: DataSet, batch: int | None = None) -> tuple[float, float]:
+    """Return the mean cross-entropy, of all samples or of the means of batches, and the share of samples whose class is right."""
     count = len(part.x)
-    return (total / count, right / count) if count else (float("nan"), float("nan"))
+    outputs = [(mlp(x), target) for x, target in zip(part.x.split(EVALUATED), part.target.split(EVALUATED), strict=True)]
+    losses = [F.cross_entropy(y, target, reduction="none").double() for y, target in outputs]
+    right = sum(int((y.argmax(1) == target).sum()) for y, target in outputs)
+    return (mean_over_batches(torch.cat(losses), batch or count), right / count) if count else (float("nan"), float("nan"))
 
 
 def sizes_of(data: DataSet, hidden: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from benchmarks.workloads import cases
 from studies import isometry, pinn
-from tools import docs
+from tools import docs, exercises
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
 
@@ -29,6 +29,16 @@ def blocks(path, language):
 def test_the_results_table_is_the_committed_results():
     for path, written in ((ROOT / "README.md", docs.first_page()), (ROOT / "docs" / "results.md", docs.text())):
         assert path.read_text(encoding="utf-8").split(docs.START)[1].split(docs.END)[0].strip() == written
+
+
+def test_the_exercises_are_the_published_and_committed_tables():
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert page.split(exercises.START)[1].split(exercises.END)[0].strip() == exercises.text()
+    assert exercises.quoted(page) == page
+
+
+def test_the_worked_example_is_met():
+    assert exercises.by_hand() == (22, 22)
 
 
 def test_the_first_page_is_one_page():

@@ -23,8 +23,10 @@ from jacobians.network import activations, losses
 from jacobians.planning.registry import JACOBIAN, MODES, find_quantity, methods, quantities
 from plots.charts.headline import DEVICES, SWEEPS, headline, rows_of
 from plots.figures import load
+from plots.growth import sentence
 from plots.report import summary
 from studies import STUDIES, data
+from tools import exercises
 
 START, END = "<!-- results: written by make docs -->", "<!-- end of results -->"
 GPU_START, GPU_END = "<!-- gpu results: written by make docs -->", "<!-- end of gpu results -->"
@@ -223,6 +225,15 @@ def statements(machine: str | None = None) -> str:
     return "\n".join(lines)
 
 
+def grown() -> str:
+    """Say how forward and reverse mode grow with the width of square layers.
+
+    Returns:
+        A sentence; empty where they were not measured.
+    """
+    return " ".join(sentence(ok_rows(read_csv(path))) for path in _newest("square"))
+
+
 def derivatives(machine: str | None = None) -> str:
     """Write the shapes with names of every other quantity, and what all its problems say.
 
@@ -282,7 +293,7 @@ def text() -> str:
     Returns:
         Markdown.
     """
-    return "\n\n".join(filter(None, (modes(), statements(), scores(), wide_batches(), table(), derivatives())))
+    return "\n\n".join(filter(None, (modes(), statements(), grown(), scores(), wide_batches(), table(), derivatives())))
 
 
 def on_accelerators() -> str:
@@ -337,6 +348,9 @@ def main() -> None:
         replace_between(ROOT / "README.md", START, END, first_page())
         replace_between(ROOT / "docs" / "results.md", START, END, text())
         replace_between(ROOT / "docs" / "gpu.md", GPU_START, GPU_END, on_accelerators())
+    studies = ROOT / "docs" / "studies.md"
+    replace_between(studies, exercises.START, exercises.END, exercises.text())
+    write_atomically(studies, exercises.quoted(studies.read_text(encoding="utf-8")))
     replace_between(ROOT / "results" / "README.md", COLUMNS_START, COLUMNS_END, column_dictionary().rstrip())
     write_atomically(names.KNOWN, known_names())
 

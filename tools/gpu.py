@@ -65,7 +65,8 @@ FAST = ("eager", "cuda-graph", "triton", "triton-graph", "jax", "torch.func", "a
 FIRST = (*FAST, "autograd-loop", "autograd-vectorized", "notebook")
 # Most valuable first: what the headline shows, then what people use Jacobians for.
 PLAN = (
-    *(Stage(sweep, 0.08, FIRST) for sweep in ("width", "depth", "inputs", "outputs", "batch", "notebook")),
+    *(Stage(sweep, 0.08, FIRST) for sweep in ("width", "depth", "inputs", "outputs", "batch")),
+    Stage("notebook", 0.08, (*FIRST, "notebook-no-grad")),
     *(Stage(sweep, 0.08, (*FIRST, "torch.compile")) for sweep in ("width", "depth", "inputs", "outputs", "batch")),
     Stage("workloads", 0.15, FAST),
     Stage("laplacian", 0.15, FAST),

@@ -17,6 +17,7 @@ from benchmarks.errors import BadInput
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS_FILE = ROOT / "benchmarks" / "sweeps.toml"
 KNOWN = Path(__file__).with_name("names.json")
+ALL = "all"  # studies
 SCHEDULERS = ("local", "slurm")
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 MODES = ("forward", "reverse", "mixed")
@@ -142,12 +143,13 @@ def results(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def studies(given: Sequence[str]) -> None:
-    """Check names of studies."""
+def studies(given: Sequence[str]) -> list[str]:
+    """Check names of studies; `all` is every one."""
     known = registered("studies")
     for one in given:
-        if one not in known:
-            raise BadInput(suggest("study", one, known))
+        if one not in known and one != ALL:
+            raise BadInput(suggest("study", one, [*known, ALL]))
+    return list(known) if ALL in given else list(given)
 
 
 def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path | None) -> None:

@@ -1,6 +1,7 @@
 """The figures, one a file: its data and its drawing. Importing this registers them."""
 
 from plots.charts import (
+    activations,
     devices,
     dots,
     evaluations,
@@ -14,6 +15,7 @@ from plots.charts import (
     memory,
     mixed_gain,
     pinn,
+    probabilities,
     published,
     quantities,
     regression,
@@ -26,6 +28,7 @@ from plots.charts import (
 )
 
 __all__ = [
+    "activations",
     "devices",
     "dots",
     "evaluations",
@@ -39,6 +42,7 @@ __all__ = [
     "memory",
     "mixed_gain",
     "pinn",
+    "probabilities",
     "published",
     "quantities",
     "regression",

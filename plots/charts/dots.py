@@ -15,7 +15,8 @@ from plots import style
 from plots.axes import canvas, clip, error, legend, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.charts.lines import NOT_ALONE, charts, look_of
-from plots.families import grids, hardware, lead, make_trace, numbered, point
+from plots.families import VARIABLES, families, grids, hardware, lead, make_trace, numbered, point
+from plots.growth import square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +43,10 @@ def others(results: Results) -> Iterator[Exhibit]:
 
 def _on(label: str, rows: Sequence[Row], row: Row) -> bool:
     """Say whether a row lies on the line chart with that label."""
-    from plots.charts.lines import _square
-    from plots.families import VARIABLES, families
-
     for variable, words in VARIABLES.items():
         if words == label:
             return any(row in family for family in families(rows, variable))
-    return row in _square(rows)
+    return row in square(rows)
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> DotChart:

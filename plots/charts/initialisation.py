@@ -1,10 +1,11 @@
-"""The study of first weights: gradients, saturation and Jacobians by layer, and curves of training."""
+"""The study of first weights: gradients, saturation and Jacobians by layer, and curves of training beside the published ones."""
 
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series, lines_of
-from studies import find_study
+from studies import find_study, initialisation, published
+from studies.study import column
 
 LEAST = 1e-12  # of a logarithmic axis
 
@@ -13,9 +14,18 @@ LEAST = 1e-12  # of a logarithmic axis
 def chart_of(tables: StudyTables) -> PanelsChart:
     """Make the chart."""
     layers, curves, ends = (tables[f"initialisation{part}"] for part in ("-layers", "-training", ""))
+    printed = published.table("initialisation_training")
 
-    def lines(name: str, least: float = LEAST) -> tuple[Series, ...]:
+    def by_layer(name: str, least: float = LEAST) -> tuple[Series, ...]:
         return lines_of(layers, lambda row: str(row["init"]), "layer", name, least)
+
+    def by_update(name: str, theirs: str, unit: float) -> tuple[Series, ...]:
+        found = list(lines_of(curves, lambda row: str(row["init"]), "updates", name))
+        for init, called in zip(initialisation.INITS, initialisation.PRINTED, strict=True):
+            rows = [row for row in printed if row["initialisation"] == called]
+            values = tuple(unit * value for value in column(rows, theirs))
+            found.append(Series("published", tuple(column(rows, "updates")), values, like=init))
+        return tuple(found)
 
     best = max(ends, key=lambda row: float(row["test_accuracy"]))
     others = max(float(row["test_accuracy"]) for row in ends if row is not best)
@@ -26,9 +36,11 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         subtitle="",
         caption=find_study("initialisation").conclude(tables),
         panels=(
-            Panel("norm of ∂L/∂W", "layer", "", lines("gradient_norm"), logarithmic=True),
-            Panel("share of saturated units, |h| > 0.99", "layer", "", lines("saturated", 0.0)),
-            Panel("largest singular value of ∂h/∂x", "layer", "", lines("largest_singular_value"), logarithmic=True),
-            Panel("training loss", "step", "", lines_of(curves, lambda row: str(row["init"]), "step", "loss")),
+            Panel("norm of ∂L/∂W, untrained", "layer", "", by_layer("gradient_norm"), logarithmic=True),
+            Panel("share of saturated units, |h| > 0.99, untrained", "layer", "", by_layer("saturated", 0.0)),
+            Panel("largest singular value of ∂h/∂x, untrained", "layer", "", by_layer("largest_singular_value"), logarithmic=True),
+            Panel("training loss of an epoch", "updates", "", by_update("train_loss", "train_loss_of_epoch", 1.0)),
+            Panel("share right in training", "updates", "", by_update("train_accuracy", "train_accuracy_percent_of_epoch", 0.01)),
+            Panel("share of right tests", "updates", "", by_update("test_accuracy", "test_accuracy_percent_of_epoch", 0.01)),
         ),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, lines_of
-from studies import Row, find_study
+from plots.panels import Panel, PanelsChart, Series, lines_of
+from studies import Row, find_study, layers
+from studies.study import column
 
 
 @study_figure(87, "layers")
@@ -15,15 +16,25 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     def label(row: Row) -> str:
         return f"{float(row['hidden']):g} hidden{', batch norm' if row['batch_norm'] == 'with' else ''}"
 
-    worst = max(float(row["difference"]) for row in rows)
+    parts, running = tables["layers-components"], tables["layers-running"]
+    steps = tuple(column(running, "step"))
+    forms = {"running_V": "MyTorch: biased", "running_var": "torch: unbiased"}
+    passed = sum(bool(float(row["passed"])) for row in parts)
+    worst = max(column(parts, "worst_difference"))
     return PanelsChart(
         stem="layers",
-        title=f"{len(rows)} values of a training step, forward and back, are torch's within {worst:.0e}",
+        title=f"{passed} of {len(parts)} components passed: {len(rows)} values of training steps, torch's within {worst:.0e}",
         topic="Layers by hand, batch norm too",
         subtitle="",
         caption=find_study("layers").conclude(tables),
         panels=(
             Panel("training loss", "epoch", "", lines_of(curves, label, "epoch", "train_loss"), logarithmic=True),
             Panel("share of right tests", "epoch", "", lines_of(curves, label, "epoch", "test_accuracy")),
+            Panel(
+                f"running variance, batches of {layers.SAMPLES} of variance 1",
+                "batch",
+                "",
+                tuple(Series(label, steps, tuple(column(running, name))) for name, label in forms.items()),
+            ),
         ),
     )

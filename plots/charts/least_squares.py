@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
-from studies import find_study
+from studies import find_study, least_squares
 from studies.study import column
 
 
@@ -19,19 +19,20 @@ def chart_of(tables: StudyTables) -> PanelsChart:
 
     shares = [float(row["share"]) for row in rows]
     squares = tuple(line(f"α = {share:g} · 2/λ", "squares", share) for share in shares)
+    falling = tuple(line(rule, f"absolute values, {rule}", 0.0) for rule in least_squares.FALLING)
     worst = max(column(rows, "worst_difference"))
     nearer = [share for share, row in zip(shares, rows, strict=True) if float(row["converges"])]
     return PanelsChart(
         stem="least-squares",
         title=f"Gradient descent converges up to {max(nearer):g} of 2/λ_max, by iterates known in closed form within {worst:.0e}",
-        topic="Distance from the least squares solution",
+        topic="Distance from the solution, of least squares and of least absolute deviations",
         subtitle="",
         caption=brief(
             find_study("least-squares").conclude(tables),
-            "Absolute values have another solution than squares, to which the subgradients go.",
+            "Absolute values have another solution than squares: that of a linear program.",
         ),
         panels=(
             Panel("squares", "step", "distance", squares, logarithmic=True),
-            Panel("absolute values, step 0.02 / √k", "step", "distance", (line("subgradients", "absolute values", 0.0),), logarithmic=True),
+            Panel("absolute values, by rule of the steps", "step", "distance from the optimum", falling, logarithmic=True),
         ),
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from scipy.stats import linregress, t
 
 from benchmarks.analysis.tables import byte_count
 from benchmarks.records.problems import best_baseline, best_by_mode, is_ours
@@ -19,6 +17,7 @@ from plots import style
 from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
 from plots.families import VARIABLES, crossings, families, grids, lead, make_trace, numbered, point, subtitle_of
+from plots.growth import exponent, square, tails
 
 BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
 LEAST_POINTS, WIDEST = 4, 0.5  # of a fit that is told: points, and half-width of the exponent's interval
@@ -54,39 +53,17 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
     for variable, label in VARIABLES.items():
         for family in families(rows, variable):
             found.append(_chart(family, (variable,), label, numbered(stem, len(found)), lambda row, v=variable: getattr(row, v)))
-    square = _square(rows)
-    if square:
-        found.append(_chart(square, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)), lambda row: row.D))
+    layers = square(rows)
+    if layers:
+        chart = _chart(layers, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)), lambda row: row.D)
+        grown = ", ".join(f"{tail.mode} mode grows as M^{tail.fitted:.2f}" for tail in tails(rows))
+        found.append(replace(chart, title=f"{chart.title}; {grown}" if grown else chart.title))
     return found
 
 
 def look_of(name: str) -> tuple[str, str]:
     """Return the look and the label of a hand-written mode, or of the best library."""
     return (f"{name}:native", f"{name}, hand-written") if name in MODES else ("library:best", "best library")
-
-
-def _square(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with D = K and one output, at the depth with most widths: the course notebook's M."""
-    by_depth: dict[int, list[Row]] = {}
-    for row in rows:
-        if row.D == row.K and row.P == 1 and row.N == 1:
-            by_depth.setdefault(row.L, []).append(row)
-    best = max(by_depth.values(), key=lambda group: len({row.K for row in group}), default=[])
-    return best if len({row.K for row in best}) >= 3 else []
-
-
-def exponent(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Fit `y ∝ x^e` by least squares on logarithms.
-
-    Example:
-        >>> e, half = exponent([1, 2, 4, 8], [3, 12, 48, 192])
-        >>> round(e, 6), half < 1e-6
-        (2.0, True)
-    """
-    if len(x) < 3:
-        return None
-    fit: Any = linregress([math.log(value) for value in x], [math.log(value) for value in y])
-    return float(fit.slope), float(fit.stderr * t.ppf((1 + confidence) / 2, len(x) - 2))
 
 
 def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, position: Callable[[Row], float]) -> LineChart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import RESULTS
-from benchmarks.records.problems import best_by_mode
+from benchmarks.records.problems import best_by_mode, fastest, is_baseline, is_ours, ratio
 from benchmarks.records.rows import Row
 from plots import style
 from plots.axes import canvas, clip, legend, time_axis
-from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
+from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
 from plots.families import families, make_trace, subtitle_of
+from plots.panels import Panel, PanelsChart, Series
 
-PUBLISHED = RESULTS / "published" / "notebook.csv"
+PUBLISHED = RESULTS / "published" / "notebook_times.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,11 @@ class BesideChart(Chart):
 
 @figure(80)
 def notebook(results: Results) -> Iterator[Exhibit]:
-    """Make the chart of the notebook's shapes."""
-    chart = chart_of(results.rows("notebook"), results.stem("notebook-times"), PUBLISHED)
-    if chart:
-        yield Exhibit("The course notebook", chart, ("notebook",))
+    """Make the charts of the notebook's shapes: times, and what depth does to the ratio of the modes."""
+    rows = results.rows("notebook")
+    for chart in (chart_of(rows, results.stem("notebook-times"), PUBLISHED), depth(rows, results.stem("notebook-depth"), PUBLISHED)):
+        if chart:
+            yield Exhibit("The course notebook", chart, ("notebook",))
 
 
 def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | None:
@@ -52,25 +54,118 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
             points.setdefault(key, []).append((depths.index(int(record["L"])), y, y, y))
     if not points:
         return None
+    exact = any(row.implementation == "notebook" for row in family)
+    naive_name, naive = ("notebook", "the notebook's method") if exact else ("dense", "diagonal matrices multiplied from an identity")
     gains: list[float] = []
+    slower: list[bool] = []
     for index, L in enumerate(depths):
         here = [row for row in family if row.L == L]
-        naive = {row.mode: row for name in ("dense", "notebook") for row in here if row.implementation == name}
+        theirs = {row.mode: row for row in here if row.implementation == naive_name}
         for mode, row in best_by_mode(here).items():
             if mode in ("forward", "reverse"):
                 points.setdefault((f"{mode}:native", f"{mode}, hand-written"), []).append((index, row.median, row.median, row.median))
-                if mode in naive:
-                    gains.append(naive[mode].median / row.median)
-    span = f"{min(gains):.2g} to {max(gains):.2g} times" if gains else "not compared"
+                if mode in theirs:
+                    gains.append(theirs[mode].median / row.median)
+                if mode == "forward" and (published_forward := published_time(_read(published), row)):
+                    slower.append(row.median > published_forward)
+    span = f"{min(gains):.2g} to {max(gains):.2g} times" if gains else ""
     return BesideChart(
         stem=stem,
-        title=f"Hand-written modes are {span} as fast as the notebook's method on the same machine" if gains else "",
+        title=f"Hand-written modes are {span} as fast as {naive} on the same machine" if gains else "",
         topic="Time of one Jacobian on the course notebook's shapes",
         subtitle=subtitle_of(family, "L"),
-        caption="Published times are on unnamed hardware; its GPU was not synchronised, so those are lower bounds.",
+        caption=brief(
+            "Published times are on unnamed hardware; its GPU was not synchronised, so those are lower bounds.",
+            "The published forward on the CPU is faster than every forward here." if slower and all(slower) else "",
+        ),
         depths=tuple(depths),
         traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
     )
+
+
+def published_time(records: Sequence[dict[str, str]], row: Row) -> float | None:
+    """Return the published time of one Jacobian of a row's sizes and mode on its kind of device."""
+    device = "cpu" if row.device == "cpu" else "gpu"
+    for record in records:
+        same = (record["device"], record["mode"], *(int(record[name]) for name in "LDKP")) == (device, row.mode, row.L, row.D, row.K, row.P)
+        if same:
+            return float(record["seconds"]) / float(record["jacobians"])
+    return None
+
+
+def ways(rows: Sequence[Row]) -> dict[str, tuple[Row, Row]]:
+    """Return forward and reverse of one problem, way by way: the notebook's own method, ours, and the best library of each mode."""
+    chosen: dict[str, Callable[[Row], bool]] = {
+        "the notebook's method": lambda row: row.implementation == "notebook",
+        "the same without recording": lambda row: row.implementation == "notebook-no-grad",
+        "diagonal matrices from an identity": lambda row: row.implementation == "dense",
+        "hand-written, in torch": lambda row: row.implementation == "eager",
+        "hand-written, kernels": lambda row: is_ours(row) and row.implementation != "eager",
+        "best library": is_baseline,
+    }
+    found: dict[str, tuple[Row, Row]] = {}
+    for name, wanted in chosen.items():
+        forward, reverse = (fastest(row for row in rows if row.mode == mode and wanted(row)) for mode in ("forward", "reverse"))
+        if forward and reverse:
+            found[name] = (forward, reverse)
+    return found
+
+
+def published_ratios(records: Sequence[dict[str, str]], device: str) -> dict[int, float]:
+    """Return how many times as long the published forward takes as the reverse, depth by depth."""
+    seconds = {(record["mode"], int(record["L"])): float(record["seconds"]) for record in records if record["device"] == device}
+    return {L: value / seconds["reverse", L] for (mode, L), value in seconds.items() if mode == "forward"}
+
+
+def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None:
+    """Set forward / reverse over depth, way by way, beside the published ratio and that of the operations."""
+    every = families(rows, "L")
+    if not every or not published.exists():
+        return None
+    family, *others = every
+    depths = sorted({row.L for row in family})
+    device = "cpu" if family[0].device == "cpu" else "gpu"
+    sizes = (family[0].D, family[0].K, family[0].P)
+    records = [record for record in _read(published) if tuple(int(record[name]) for name in "DKP") == sizes]
+    found = {f"published, {device}": published_ratios(records, device), **_over_depth(family)}
+    lines = {name: values for name, values in found.items() if depths[0] in values}
+    ends = {name: values[max(values)] / values[depths[0]] for name, values in lines.items()}
+    counted = {L: (L - 1) / L / ((depths[0] - 1) / depths[0]) for L in depths}
+
+    def panel(title: str, lines: dict[str, dict[int, float]], *more: Series, logarithmic: bool = True) -> Panel:
+        series = (Series(name, tuple(map(float, values)), tuple(values.values())) for name, values in lines.items())
+        return Panel(title, "hidden layers L", "", (*series, *more), logarithmic)
+
+    operations = "operations"
+    grey = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
+    relative = {name: {L: value / values[depths[0]] for L, value in values.items()} for name, values in lines.items()}
+    told = [f"{name} {ends[name]:.2f}" for name in lines if name.startswith(("published", "the notebook", "diagonal"))]
+    unsynchronised = "The published GPU was read without synchronising, so its ratio says little." if device == "gpu" else ""
+    panels = [
+        panel("forward / reverse", lines),
+        panel(f"the same, relative to L = {depths[0]}", relative, *grey, logarithmic=False),
+        *(panel(f"D = {other[0].D}, K = {other[0].K}, P = {other[0].P}", _over_depth(other), logarithmic=False) for other in others),
+    ]
+    return PanelsChart(
+        stem=stem,
+        title=f"Forward / reverse from L = {depths[0]} to {depths[-1]}, times: {', '.join(told)}; operations {counted[depths[-1]]:.2f}",
+        topic="Time of forward mode over that of reverse mode, by depth",
+        subtitle=subtitle_of(family, "L"),
+        caption=brief(
+            "Dotted: operations, as (L - 1) / L where forward mode starts from W_1, flat where it starts from an identity.", unsynchronised
+        ),
+        panels=tuple(panels),
+        shared=True,
+    )
+
+
+def _over_depth(family: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Return the ratios of forward to reverse, way by way and depth by depth."""
+    found: dict[str, dict[int, float]] = {}
+    for L in sorted({row.L for row in family}):
+        for name, pair in ways([row for row in family if row.L == L]).items():
+            found.setdefault(name, {})[L] = ratio(*pair).value
+    return found
 
 
 def _read(path: Path) -> list[dict[str, str]]:

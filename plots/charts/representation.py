@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study
@@ -14,14 +16,23 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     rows = tables["representation"]
     panels = []
     for row in rows:
-        own = [point for point in tables["representation-curves"] if point["function"] == row["function"]]
+        own, points = (
+            [point for point in tables[f"representation-{part}"] if point["function"] == row["function"]] for part in ("curves", "points")
+        )
         x = tuple(column(own, "x"))
-        lines = (Series("network", x, tuple(column(own, "y"))), Series("its J", x, tuple(column(own, "slope"))))
-        panels.append(Panel(f"{row['function']}: {float(row['units']):g} units, {float(row['kinks']):g} kinks", "x", "", lines))
+        lines = [Series("network", x, tuple(column(own, "y"))), Series("its J", x, tuple(column(own, "slope")))]
+        if points:
+            at = tuple(column(points, "x"))
+            lines.append(Series("published weights", at, tuple(column(points, "published_network"))))
+            lines.append(Series("points", at, (math.nan,) * len(at), tuple(column(points, "y"))))
+        panels.append(Panel(f"{row['function']}: {float(row['units']):g} units, {float(row['kinks']):g} kinks", "x", "", tuple(lines)))
     worst = max(float(row["value_error"]) for row in rows)
+    values = f"Values within {worst:.1e} of the functions'" if worst else "Values are the functions'"
+    fitted = [row for row in rows if float(row["points"])]
+    met, points = (sum(float(row[name]) for row in fitted) for name in ("published_met", "points"))
     return PanelsChart(
         stem="representation",
-        title=f"Values within {worst:.1e} of the functions, and J is their slope",
+        title=f"{values}, and J is their slope; the published weights meet {met:g} of {points:g} points",
         topic="Piecewise linear functions as ReLU networks with the fewest units",
         subtitle="",
         caption=brief(find_study("representation").conclude(tables)),

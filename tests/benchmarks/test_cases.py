@@ -31,8 +31,14 @@ def test_keys_and_ids_are_unique_and_methods_of_a_problem_are_neighbours(name):
 
 
 def test_notebook_shapes():
-    shapes = {(c.problem.L, c.problem.D, c.problem.K, c.problem.P, c.init) for c in expand(load_sweeps()["notebook"], ["cpu"])}
-    assert shapes == {(3, 1000, 1000, 1, "normal"), (5, 1000, 1000, 1, "normal"), (10, 1000, 1000, 1, "normal"), (10, 2, 30, 10, "normal")}
+    cases = expand(load_sweeps()["notebook"], ["cpu"])
+    assert {c.init for c in cases} == {"xavier"}
+    assert {(c.problem.L, c.problem.D, c.problem.K, c.problem.P, c.problem.N) for c in cases} == {
+        *((L, *sizes, 1) for L in (3, 5, 10) for sizes in ((1000, 1000, 1), (2, 30, 10))),
+        (10, 2, 30, 10, 1000),
+    }
+    modes = ("forward", "reverse")
+    assert {c.method for c in cases} >= {f"{mode}:notebook{end}" for mode in modes for end in ("", "-no-grad")}
 
 
 def test_a_key_is_stable():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.workloads.cases import Sweep
-from plots import figures, style
+from plots import figures, growth, style
 from plots.chart import ResultFile, exhibits
 from plots.charts import devices, dots, lines, memory, mixed_gain, published, quantities, regret, roofline, saturation, speedups, winners
 from plots.families import crossings
@@ -84,6 +84,22 @@ class TestLines:
         assert half > 0.05
         assert exact - half < 2 < exact + half
         assert lines.exponent([1, 2], [1, 2]) is None
+
+    def test_the_tail_of_square_layers_and_what_is_between_neighbours(self):
+        powers = {"forward:native": 3, "reverse:native": 2}
+        rows = [
+            row(m, L=3, D=M, K=M, P=1, median=1e-9 * M**e, spread=0.0, flops=M**e) for M in (64, 256, 512, 2048) for m, e in powers.items()
+        ]
+        forward, reverse = growth.tails(rows)
+        assert [r.D for r in forward.rows] == [256, 512, 2048], "below, a call is mostly overhead"
+        for tail, power in ((forward, 3), (reverse, 2)):
+            assert (tail.fitted, tail.of_minima, tail.counted) == pytest.approx((power, power, power))
+            assert tail.local == pytest.approx((power, power))
+        said = growth.sentence(rows)
+        assert "forward as M^3.00 (±0.00; fastest rounds M^3.00), reverse as M^2.00" in said
+        assert "by the operations forward M^3.00, reverse M^2.00" in said
+        assert "(M = 256, 512, 2048; fastest rounds): forward 3.0, 3.0; reverse 2.0, 2.0" in said
+        assert growth.sentence(rows[:4]) == ""
 
     def test_input_and_layers_that_grow_together(self):
         sizes = (32, 64, 128, 256, 512)
@@ -173,6 +189,44 @@ class TestOthers:
         found = {trace.label: trace for trace in chart.traces}
         assert found["forward, published, cpu"].y == pytest.approx((0.0211333, 0.0412067, 0.0913489), rel=1e-4)
         assert len(chart.traces) == 5, "each has a bar of its own"
+
+    def test_the_published_forward_and_the_notebooks_method_are_told(self):
+        def rows(name, **times):
+            return [row(f"{mode}:{name}", L=L, D=1000, K=1000, P=1, median=t) for L in (3, 5, 10) for mode, t in times.items()]
+
+        ours = rows("native", forward=0.2, reverse=1e-3)
+        chart = published.chart_of([*ours, *rows("notebook", forward=0.4, reverse=3e-3)], "s", published.PUBLISHED)
+        assert chart.title == "Hand-written modes are 2 to 3 times as fast as the notebook's method on the same machine"
+        assert "The published forward on the CPU is faster than every forward here" in chart.caption
+        chart = published.chart_of(
+            [*rows("native", forward=0.01, reverse=1e-3), *rows("dense", forward=0.04, reverse=3e-3)], "s", published.PUBLISHED
+        )
+        assert "as fast as diagonal matrices multiplied from an identity" in chart.title
+        assert "is faster than every forward" not in chart.caption
+
+    def test_depth_sets_the_ratios_beside_those_of_the_operations(self):
+        found = []
+        for L in (3, 5, 10):
+            times = {
+                "forward:notebook": 1e-2 * (L - 1),
+                "reverse:notebook": 1e-3 * L,
+                "forward:native": 5e-3 * L,
+                "reverse:native": 1e-3 * L,
+            }
+            found += [row(m, L=L, D=1000, K=1000, P=1, median=t) for m, t in times.items()]
+            found += [row(f"{mode}:notebook", L=L, D=2, K=30, P=10, median=t) for mode, t in (("forward", 1e-5), ("reverse", 2e-5))]
+        chart = published.depth(found, "s", published.PUBLISHED)
+        ratios, relative, little = ({series.label: series.y for series in panel.series} for panel in chart.panels)
+        assert little == {"the notebook's method": (0.5, 0.5, 0.5)}
+        assert ratios["published, cpu"] == pytest.approx((6.52, 7.13, 8.07), abs=5e-3)
+        assert ratios["the notebook's method"] == pytest.approx((20 / 3, 8.0, 9.0))
+        assert ratios["hand-written, kernels"] == pytest.approx((5.0, 5.0, 5.0))
+        assert relative["the notebook's method"] == pytest.approx((1, 1.2, 1.35))
+        rising, flat = [series.y for series in chart.panels[1].series if series.label.startswith("operations")]
+        assert rising == pytest.approx((1, 1.2, 1.35))
+        assert flat == (1, 1, 1)
+        assert "published, cpu 1.24, the notebook's method 1.35; operations 1.35" in chart.title
+        assert figures.render(chart, "svg")
 
     def test_devices_meet_best_against_best(self):
         there = {"device": "cuda", "device_name": "a card", "machine": "g"}

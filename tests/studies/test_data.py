@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from studies import data
+from studies import data, published
 
 
 def idx(values, *sizes, kind=8):
@@ -120,6 +120,10 @@ def test_all_of_fashion_mnist():
     assert x.shape == (70_000, 784)
     assert target.bincount().tolist() == [7000] * 10
     assert names[9] == "ankle boot"
+    facts = {row["quantity"]: int(row["value"]) for row in published.table("data_set_facts") if row["data_set"] == "fashion-mnist"}
+    assert len(x) == facts["training samples"] + facts["test samples"]
+    assert x.shape[1] == facts["rows of an image"] * facts["columns of an image"]
+    assert target[0] == facts["class of training sample 0"]
     parts = data.split(data.DataSet(x, target, names), seed=3)
     assert (len(parts.train.x), len(parts.validation.x)) == (60_000, 0)
     assert torch.equal(parts.test.x, x[60_000:])

@@ -1,5 +1,6 @@
 """The study of physics-informed networks, and what every study shares: tables on the disk row by row, options, errors."""
 
+import dataclasses
 import math
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 import bench
+import studies
+from plots import chart as charting
 from plots import figures
 from plots.charts import pinn as charts
 from studies import STUDIES, Options, Study, find_study, pinn, read, run, study
@@ -132,6 +135,15 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "a step by autograd takes" in printed.out
     assert "pinn started" in printed.err
     assert "pinn" in command("list", "studies")[1].out
+    given = {}
+    monkeypatch.setattr(studies, "run", lambda study, out, options: given.update({study.name: (options.data, options.data_dir)}) or {})
+    monkeypatch.setattr(charting, "study_charts", lambda name, tables: [])
+    for name, one in STUDIES.items():
+        monkeypatch.setitem(STUDIES, name, dataclasses.replace(one, conclude=lambda tables: ""))
+    assert command("study", "all", "--data", "mnist", "--data-dir", str(tmp_path))[0] == 0
+    assert set(given) == set(STUDIES)
+    for name, options in given.items():
+        assert options == (("mnist", tmp_path) if "mnist" in STUDIES[name].data else (None, None)), name
     status, printed = command("study", "pin")
     assert status == 2
     assert "did you mean 'pinn'" in printed.err

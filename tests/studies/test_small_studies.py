@@ -1,5 +1,6 @@
 """Piecewise linear functions as networks, least squares, and singular values: against what is written out, iterated, and integrated."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,12 +8,12 @@ import torch
 
 import jacobians as jac
 from plots import figures
+from plots.chart import study_charts
 from plots.charts import isometry as isometry_chart
 from plots.charts import least_squares as least_squares_chart
 from plots.charts import representation as representation_chart
-from studies import Options, find_study, isometry, least_squares, run
+from studies import Options, activations, find_study, isometry, least_squares, representation, run
 from studies.piecewise import Piecewise, to_network
-from studies.representation import FUNCTIONS
 
 X = torch.linspace(-20, 20, 10_001, dtype=torch.float64)[:, None]
 
@@ -92,18 +93,61 @@ def test_the_border_of_convergence(tmp_path):
     assert "those up to 0.999 come nearer in the second half of the steps and those from 1.001 on go away" in find_study(
         "least-squares"
     ).conclude(tables)
+    slow, fast = tables["least-squares-absolute"]
+    assert -1e-12 < fast["above"] < 1e-6 < slow["above"] < 0.01
+    assert fast["distance"] < 1e-6
     assert figures.render(least_squares_chart.chart_of(tables), "svg").startswith(b"<?xml")
+
+
+def test_the_linear_program_has_the_optimum_of_least_absolute_deviations():
+    X, y, _ = least_squares.data(1)
+    w, least = least_squares.least_absolute(X, y)
+    assert float((X @ w - y).abs().sum()) == pytest.approx(least, rel=1e-12)
+    met = (X @ w - y).abs() < 1e-10
+    assert int(met.sum()) == X.shape[1], "a vertex goes through as many samples as there are features"
+    # 0 is a subgradient: weights in [-1, 1] of the samples that are met make up for the signs of the others.
+    weights = torch.linalg.solve(X[met].mT, -X[~met].mT @ (X[~met] @ w - y[~met]).sign())
+    assert float(weights.abs().max()) <= 1
 
 
 def test_the_representations_are_exact(tmp_path):
     tables = run(find_study("representation"), tmp_path, Options())
-    assert [row["function"] for row in tables["representation"]] == list(FUNCTIONS)
-    for row in tables["representation"]:
+    found = {row["function"]: row for row in tables["representation"]}
+    assert {name: row["units"] for name, row in found.items()} == {
+        "tent": 2,
+        "soft threshold, s = 0": 2,
+        "soft threshold, s = 0.5": 2,
+        "soft threshold, s = 2": 2,
+        "data set 1": 4,
+        "data set 2": 3,
+    }
+    for row in found.values():
         assert row["value_error"] < 1e-12
         assert row["slope_error"] < 1e-12
+    for name, points in (("data set 1", 13), ("data set 2", 11)):
+        assert (found[name]["points"], found[name]["point_error"], found[name]["published_met"]) == (points, 0, 0)
     assert figures.render(representation_chart.chart_of(tables), "svg").startswith(b"<?xml")
     again = run(find_study("representation"), tmp_path / "again", Options())
     assert again == tables
+
+
+def test_the_tent_is_that_of_the_exercise():
+    """Two units and a ReLU at the output: ReLU(1 - ReLU(2x - 1) - ReLU(1 - 2x)), and 0 outside [0, 1]."""
+    tent = next(representation.shapes()).network()
+    assert (tent.widths, tent.output_activation) == ((1, 2, 1), "relu")
+    torch.testing.assert_close(tent(X), torch.relu(1 - torch.relu(2 * X - 1) - torch.relu(1 - 2 * X)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.3, 1.0, 7.5])
+def test_the_soft_threshold_is_two_units(s):
+    net = to_network(representation.soft_threshold(s))
+    assert net.widths == (1, 2, 1)
+    torch.testing.assert_close(net(X), X.sign() * (X.abs() - s).clamp_min(0), rtol=0, atol=1e-14)
+
+
+def test_a_negative_threshold_is_refused():
+    with pytest.raises(ValueError, match="a threshold must be at least 0, got -1"):
+        representation.soft_threshold(-1)
 
 
 @pytest.mark.parametrize("gain", isometry.GAINS)
@@ -161,3 +205,65 @@ def test_the_study_of_isometry(tmp_path, monkeypatch):
     assert "with orthogonal weights" in sentence
     assert figures.render(isometry_chart.chart_of(tables), "svg").startswith(b"<?xml")
     assert run(find_study("isometry"), tmp_path / "again", Options(epochs=2)) == tables
+
+
+class TestActivations:
+    def test_the_derivatives_are_differences(self):
+        z = torch.tensor([-3.1, -0.7, 0.4, 2.3], dtype=torch.float64)
+        for name in activations.RULES:
+            found = activations.derivatives(name, z)
+            for order in range(3):
+                plus, minus = (activations.derivatives(name, z + h)[order] for h in (1e-5, -1e-5))
+                torch.testing.assert_close((plus - minus) / 2e-5, found[order + 1], rtol=1e-6, atol=1e-7)
+
+    def test_a_wrong_derivative_would_be_seen(self, monkeypatch):
+        assert max(row["worst_difference"] for row in activations._curves()) < 1e-12
+        right = activations.derivatives
+        monkeypatch.setattr(activations, "derivatives", lambda name, z: (*right(name, z)[:3], right(name, z)[3] + 1e-6))
+        assert all(row["worst_difference"] > 1e-7 for row in activations._curves())
+
+    def test_singular_values_and_gradients_are_autograds(self):
+        mlp = jac.MLP.random(widths=[4, 5, 3], activation="gelu", bias=True, seed=1, dtype=torch.float64)
+        x, target = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3
+        J = torch.func.vmap(torch.func.jacrev(mlp))(x)
+        W = mlp.weights[0].clone().requires_grad_()
+        h = torch.nn.functional.gelu(x @ W.mT + mlp.biases[0])
+        torch.nn.functional.cross_entropy(h @ mlp.weights[1].mT + mlp.biases[1], target).backward()
+        expected = (float(torch.linalg.svdvals(J)[:, 0].mean()), float(W.grad.norm()))
+        assert activations.of_network(mlp, x, target) == pytest.approx(expected, rel=1e-9)
+        beyond = jac.MLP([torch.full((3, 4), 1e5, dtype=torch.float64), torch.eye(3, dtype=torch.float64)], activation="exp")
+        assert activations.of_network(beyond, x.abs(), target) == (math.inf, math.inf)
+
+    def test_what_a_gradient_does_with_depth(self):
+        def fate(*norms):
+            rows = [{"activation": "relu", "weights": "He", "depth": d, "gradient_norm": n} for d, n in enumerate(norms, 1)]
+            return activations.survival(rows, "relu", "He")
+
+        assert fate(2.0, 1.0, 1e-3) == ("vanishes", 3)
+        assert fate(2.0, 1.0, 2.1e-3) == ("kept", 3)
+        assert fate(2.0, 3e3, 0.0) == ("explodes", 2)
+        assert fate(2.0, math.inf) == ("explodes", 2)
+
+    def test_the_study(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(activations, "SHAPES", ((2, 4, 4, 3), (3, 5, 2)))
+        monkeypatch.setattr(activations, "DEPTHS", (1, 3, 12))
+        tables = run(find_study("activations"), tmp_path, Options(epochs=2))
+        names = list(activations.RULES)
+        assert list(dict.fromkeys(row["activation"] for row in tables["activations"])) == names
+        assert [row["activation"] for row in tables["activations-times"]] == ["torch.exp", *names] * 2
+        assert activations.survival(tables["activations-depth"], "sigmoid", "Xavier") == ("vanishes", 12)
+        assert activations.survival(tables["activations-depth"], "relu", "He") == ("kept", 12)
+        rows = {row["depth"]: row for row in tables["activations-depth"] if (row["activation"], row["weights"]) == ("identity", "Xavier")}
+        assert 0.1 < rows[12]["gradient_norm"] / rows[1]["gradient_norm"] < 10
+        assert "sigmoid 12" in find_study("activations").conclude(tables)
+        for chart in study_charts("activations", tables):
+            assert figures.render(chart, "svg").startswith(b"<?xml")
+        again = run(find_study("activations"), tmp_path / "again", Options(epochs=2))
+        assert {name: again[name] for name in ("activations", "activations-depth")} == {
+            name: tables[name] for name in ("activations", "activations-depth")
+        }
+
+    def test_the_number_of_threads_is_put_back(self):
+        threads = torch.get_num_threads()
+        list(activations._timed((2, 3, 2), 1, 0))
+        assert torch.get_num_threads() == threads

@@ -1,19 +1,24 @@
 """Studies that train: on small data of their own, against autograd, and with what goes wrong."""
 
+import copy
 import dataclasses
+import itertools
 import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import bench
 import jacobians as jac
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
 from plots import figures
 from plots.chart import study_charts
+from plots.charts import probabilities as probabilities_chart
 from studies import (
     STUDIES,
     Options,
@@ -23,6 +28,8 @@ from studies import (
     image_ascent,
     initialisation,
     layers,
+    probabilities,
+    published,
     read,
     regression,
     run,
@@ -58,13 +65,16 @@ def give(monkeypatch):
 
     put(classes(60))
     monkeypatch.setattr(initialisation, "HIDDEN", (6,) * 8)
-    monkeypatch.setattr(initialisation, "STEPS", 12)
+    monkeypatch.setattr(initialisation, "EPOCHS", 2)
+    monkeypatch.setattr(initialisation, "UPDATES", 6)
+    monkeypatch.setattr(regression, "EPOCHS", 3)
+    monkeypatch.setattr(regression, "SEEDS", 2)
     monkeypatch.setattr(layers, "TRAINED_WIDTH", 5)
     monkeypatch.setattr(layers, "EPOCHS", 2)
     monkeypatch.setattr(image_ascent, "HIDDEN", (6, 5))
     monkeypatch.setattr(image_ascent, "EPOCHS", 2)
     monkeypatch.setattr(image_ascent, "STEPS", 10)
-    small = tuple(dataclasses.replace(recipe, hidden=(5, 4), epochs=2) for recipe in from_scratch.RECIPES)
+    small = tuple(dataclasses.replace(recipe, hidden=(5, 4), epochs=2, updates=50) for recipe in from_scratch.RECIPES)
     monkeypatch.setattr(from_scratch, "RECIPES", small)
     return put
 
@@ -181,28 +191,92 @@ def test_layers_of_a_network():
         assert 0.8 * bound < float(W.abs().max()) <= bound
 
 
+class TestInitialisation:
+    def test_an_epoch_is_that_of_autograd_and_counts_before_each_update(self):
+        part, mlp = classes(30), initialisation.network("Xavier uniform", (16, 6, 3), seed=0)
+        net, losses, right = mlp.to_torch(), [], []
+        optimizer = torch.optim.SGD(net.parameters(), lr=initialisation.RATE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(initialisation, "BATCH", 8)
+            patch.setattr(initialisation, "UPDATES", 5)
+            assert len(initialisation.whole_batches(part).x) == 24
+            rows = list(initialisation.train(mlp, initialisation.whole_batches(part), 2))
+        for step in range(10):
+            at = slice(8 * (step % 3), 8 * (step % 3) + 8)  # in the order of the samples, without the smaller last batch
+            optimizer.zero_grad()
+            y = net(part.x[at])
+            loss = nn.functional.cross_entropy(y, part.target[at])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            right.append((y.argmax(1) == part.target[at]).double().mean().item())
+        assert [row["updates"] for row in rows] == [5, 10]
+        for row, steps in zip(rows, (slice(5), slice(5, 10)), strict=True):
+            assert row["train_loss"] == pytest.approx(sum(losses[steps]) / 5, rel=1e-5)
+            assert row["train_accuracy"] == pytest.approx(sum(right[steps]) / 5)
+
+
 class TestRegression:
     def test_data_without_spread(self, tmp_path, give):
         one = numbers(60)
         give(data.DataSet(torch.ones(60, 4), torch.full((60, 1), 7.0), one.names))
-        (row,) = studied("regression", tmp_path, epochs=2)["regression"]
-        assert row["test"] < 1e-1
-        assert row["test_of_the_median"] == 0
+        rows = studied("regression", tmp_path, data="california-housing", epochs=1)["regression"]
+        assert {row["test_mse_of_the_mean"] for row in rows} == {0}
 
-    def test_it_learns_and_is_autograds(self, tmp_path, give):
-        give(numbers(200))
+    def test_it_learns_and_the_first_layer_stays(self, tmp_path, give):
+        give(numbers(200)._replace(target=numbers(200).x[:, :1].tanh()))
         tables = studied("regression", tmp_path, data="california-housing")
-        (row,) = tables["regression"]
-        assert row["worst_difference"] < 1e-6
-        assert row["test"] < 0.5 * row["test_of_the_median"]
-        assert row["published"] == 0.507
-        assert len(tables["regression-curves"]) == 42
+        for layer in regression.LAYERS:
+            assert regression.spread(tables["regression"], layer)[2] < 0.7 * tables["regression"][0]["test_mse_of_the_mean"]
+        assert len(tables["regression-curves"]) == 2 * 2 * 3
+        assert max(row["difference_norm"] for row in tables["regression-gradient"] if row["dtype"] == "float32") < 1e-6
+        assert max(row["difference_norm"] for row in tables["regression-gradient"] if row["dtype"] == "float64") < 1e-14
+        start = regression.network((4, regression.HIDDEN, 1), 0)
+        for layer, stays in (("fixed", True), ("trained", False)):
+            ((mlp, _),) = regression.train(layer, numbers(40), 1, 0, [numbers(40)])
+            assert torch.equal(mlp.weights[0], start.weights[0]) == stays
+            assert not torch.equal(mlp.weights[1], start.weights[1])
+
+    @pytest.mark.parametrize("layer", regression.LAYERS)
+    def test_training_is_torchs(self, layer, monkeypatch):
+        monkeypatch.setattr(regression, "UPDATES", 7)
+        part = numbers(100)
+        rows = [row for _, row in regression.train(layer, part, 2, 3, [part])]
+        net = regression.network((4, regression.HIDDEN, 1), 3).to_torch()
+        parameters = list(net.parameters())
+        adam = torch.optim.Adam(parameters[layer == "fixed" :], lr=1e-3)
+        generator, losses = torch.Generator().manual_seed(3), []
+        order = [at for _ in range(7) for at in training.batches(100, 64, generator)]
+        for at in order:
+            adam.zero_grad()
+            loss = nn.functional.mse_loss(net(part.x[at]), part.target[at])
+            loss.backward()
+            adam.step()
+            losses.append(loss.item())
+        assert rows[0]["train_mse"] == pytest.approx(sum(losses[:7]) / 7, rel=1e-5)
+        assert rows[1]["train_mse"] == pytest.approx(sum(losses[7:14]) / 7, rel=1e-5)
+        with torch.no_grad():
+            whole = (net(part.x) - part.target).square()
+        assert rows[1]["validation_mse"] == pytest.approx(float((whole[:64].mean() + whole[64:].mean()) / 2), rel=1e-4)
+
+    def test_halves_are_those_of_scikit_learn(self):
+        from sklearn.model_selection import train_test_split
+
+        for count in (60, 61):
+            train, test = train_test_split(range(count), test_size=0.5, random_state=42)
+            assert [half.tolist() for half in regression.halves(count)] == [train, test]
 
     def test_a_wrong_gradient_would_be_seen(self, monkeypatch):
-        mlp, part = jac.MLP.random(widths=[4, 8, 1], bias=True), numbers(20)
-        assert regression.difference_to_autograd(mlp, part.x, part.target) < 1e-12
-        monkeypatch.setattr(regression, "LOSS", jac.Loss("l1", scale=1.001))
-        assert regression.difference_to_autograd(mlp, part.x, part.target) > 1e-6
+        assert all(norm < 1e-14 for _, norm in regression.differences("l1", torch.float64, 0))
+        right = jac.gradient
+        monkeypatch.setattr(jac, "gradient", lambda *arguments: right(*arguments[:3], jac.Loss(arguments[3], scale=1.001)))
+        assert all(norm > 1e-6 for name, norm in regression.differences("l1", torch.float64, 0) if name != "b2")
+
+    def test_a_loss_that_is_not_finite_is_told(self):
+        part = numbers(20)
+        part.x[3] = math.inf
+        with pytest.raises(ArithmeticError, match="the loss at step 1 is nan: its input is not finite"):
+            list(regression.train("trained", part, 1, 0, [part]))
 
 
 class TestFromScratch:
@@ -215,14 +289,83 @@ class TestFromScratch:
         assert ("one sample", "torch", 1) in ways
         assert ("one sample", "torch", 2) not in ways, "torch trains one epoch beside ours"
         assert ("batches of 64", "torch", 2) in ways
-        published = [row for row in tables["from-scratch"] if row["epoch"] == 0 and row["written"] == "jac"]
-        assert published[0]["published_test_accuracy"] == 0.088
+        assert {(row["network"], row["data"]) for row in tables["from-scratch"]} == {
+            ("one sample", "mnist"),
+            ("one sample, clothes", "fashion-mnist"),
+            ("batches of 64", "fashion-mnist"),
+        }
+        assert {row["updates"] for row in tables["from-scratch"]} == {0, 50, 100}
+
+    def test_a_named_set_is_that_of_every_network_and_a_directory_that_of_mnist(self, tmp_path, monkeypatch):
+        def there(name):
+            return lambda directory: classes(30)._replace(names=(name, str(directory)))
+
+        for name in data.SETS:
+            monkeypatch.setitem(data.SETS, name, there(name))
+        found = [(recipe.name, one.names) for recipe, _, one in from_scratch.sets_of(Options(data="digits", data_dir=tmp_path))]
+        assert found == [("one sample", ("digits", str(tmp_path))), ("batches of 64", ("digits", str(tmp_path)))]
+        found = [one.names for _, _, one in from_scratch.sets_of(Options(data_dir=tmp_path))]
+        assert found == [("mnist", str(tmp_path)), ("fashion-mnist", "None"), ("fashion-mnist", "None")]
+
+        def missing(directory):
+            raise FileNotFoundError("no clothes")
+
+        monkeypatch.setitem(data.SETS, "fashion-mnist", missing)
+        assert [(recipe.name, name) for recipe, name, _ in from_scratch.sets_of(Options())] == [
+            ("one sample", "mnist"),
+            ("batches of 64", "mnist"),
+        ]
+
+    def test_the_first_weights_are_the_printed_ones(self):
+        mlp = from_scratch.by_numpy((784, 32, 32, 10), 0)
+        rows = published.table("numpy_network_initial_weights")
+        assert len(rows) == 392
+        for row in rows:
+            W = mlp.weights[int(row["layer"]) - 1]
+            assert float(W[int(row["output"]), int(row["input"])]) == pytest.approx(float(row["weight"]), abs=5.01e-9)
+
+    @pytest.mark.parametrize(("right", "loss", "passed"), [(0.088, 2.3712, True), (0.0881, 2.3712, False), (0.088, 2.3788, False)])
+    def test_the_start_on_the_whole_of_mnist_is_the_printed_one(self, right, loss, passed):
+        row = {"network": "one sample", "data": "mnist", "test_accuracy": right, "test_loss": loss}
+        checks = find_study("from-scratch").checks
+        tables = {"from-scratch": [row], "from-scratch-agreement": [{"network": "one sample", "training_samples": 60_000.0}]}
+        assert [one for _, one in checks(tables)] == [passed]
+        assert checks({**tables, "from-scratch-agreement": [{"network": "one sample", "training_samples": 4000.0}]}) == []
+
+    def test_pixels_are_whole_numbers(self):
+        bytes_ = torch.arange(256.0)[None]
+        part = from_scratch.ONE_SAMPLE.prepared(data.DataSet(bytes_ / 255, torch.zeros(1, dtype=torch.int64), ()), torch.float64)
+        assert torch.equal(part.x, bytes_.double())
+
+    def test_single_samples_are_those_of_plain_numpy(self):
+        """Forward, backward and update as the formulas stand, sample by sample in their order."""
+        part = classes(20)
+        recipe = from_scratch.ONE_SAMPLE
+        mlp = recipe.network((16, 5, 4, 3), 0)
+        W, b = [w.numpy().copy() for w in mlp.weights], [c.numpy().copy() for c in mlp.biases]
+        part = part._replace(x=part.x.double())
+        order = list(itertools.islice(recipe.order(20, 0), 30))
+        losses = training.epoch(jac.SGD(mlp, recipe.rate), part, "cross_entropy", order)
+        for step, loss in enumerate(losses.tolist()):
+            h = [part.x[step % 20].numpy()]
+            for w, c in zip(W[:-1], b[:-1], strict=True):
+                h.append(1 / (1 + np.exp(-(w @ h[-1] + c))))
+            z = W[-1] @ h[-1] + b[-1]
+            p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+            target = int(part.target[step % 20])
+            assert loss == pytest.approx(-math.log(p[target]), rel=1e-10)
+            delta = p - np.eye(3)[target]
+            for layer in (2, 1, 0):
+                below = (W[layer].T @ delta) * h[layer] * (1 - h[layer])
+                W[layer] -= recipe.rate * np.outer(delta, h[layer])
+                b[layer] -= recipe.rate * delta
+                delta = below
 
     def test_a_wrong_step_would_be_seen(self, give):
-        recipe = from_scratch.RECIPES[1]
+        recipe = from_scratch.BATCHED
         right, part = from_scratch.Torch.epoch, classes(60)
         steps, difference = from_scratch.agreement(recipe, part, (16, 5, 4, 3), 0)
-        assert (steps, difference < 1e-12) == (1, True)
+        assert (steps, difference < 1e-12) == (from_scratch.COMPARED, True)
         more = part._replace(x=part.x.repeat(3, 1), target=part.target.repeat(3))
 
         def wrong(self, part, order):
@@ -242,25 +385,110 @@ class TestFromScratch:
         assert from_scratch.times(rows, "a") == (2.0, 3.0)
 
 
+class TestProbabilities:
+    def test_they_are_the_networks_of_the_first_and_the_last_epoch(self, tmp_path, give):
+        tables = studied("from-scratch", tmp_path)
+        rows, samples = tables["from-scratch-probabilities"], tables["from-scratch-samples"]
+        for recipe in from_scratch.RECIPES:
+            own = [row for row in rows if row["network"] == recipe.name]
+            assert {row["epoch"] for row in own} == {0, 2}
+            for sample in {row["sample"] for row in own}:
+                for epoch in (0, 2):
+                    assert sum(row["probability"] for row in own if (row["sample"], row["epoch"]) == (sample, epoch)) == pytest.approx(1)
+        assert {len(row["pixels"]) for row in samples} == {2 * 16}
+        chart = probabilities_chart.chart_of(tables, from_scratch.RECIPES[-1].name, "s")
+        assert all(sum(sample.after) == pytest.approx(1) for sample in chart.samples)
+        assert {sample.published for sample in chart.samples} == {()}, "another set than the published one"
+
+    def test_answers_and_pictures(self):
+        part, mlp = classes(50), jac.MLP.random(widths=[16, 5, 3], seed=3)
+        (found,) = {tuple(row["probability"] for _, row in probabilities.answers("n", "s", 1, mlp, part) if row["sample"] == 25)}
+        assert found == pytest.approx(torch.softmax(mlp(part.x[25]), 0).tolist(), rel=1e-5)
+        (row,) = [row for _, row in probabilities.pictures("n", "s", part) if row["sample"] == 25]
+        assert row["class"] == part.names[int(part.target[25])]
+        torch.testing.assert_close(torch.tensor(list(bytes.fromhex(row["pixels"]))) / 255, part.x[25], rtol=0, atol=0.5 / 255 + 1e-6)
+
+    def test_published_probabilities_stand_beside_the_same_samples_of_the_same_set(self):
+        assert probabilities_chart._published("fashion-mnist", 3638)[4] == 0.89233
+        assert probabilities_chart._published("fashion-mnist", 9269) == ()
+        assert probabilities_chart._published("mnist", 3638) == ()
+
+
 class TestLayers:
     def test_every_value_is_torchs(self, tmp_path, give):
-        rows = studied("layers", tmp_path)["layers"]
-        assert max(row["difference"] for row in rows) < 1e-12
+        tables = studied("layers", tmp_path)
+        rows, parts = tables["layers"], {row["component"]: row for row in tables["layers-components"]}
+        assert max(map(layers.difference, rows)) < 1e-12
         assert {(row["hidden"], row["batch_norm"]) for row in rows} == {(0, "without")} | {(h, m) for h in (1, 4) for m in layers.MODES}
+        assert set(parts) == {
+            *("Linear", "BatchNorm1d", "Sigmoid", "Tanh", "ReLU", "MSELoss", "CrossEntropyLoss", "SGD", "SGD with momentum"),
+            *("MLP0", "MLP1", "MLP4", layers.LIBRARY),
+        }
+        assert all(row["passed"] == 1 and row["values"] == row["right"] > 0 for row in parts.values())
+        assert [passed for _, passed in find_study("layers").checks(tables)] == [True] * len(parts)
         values = {row["value"] for row in rows if row["hidden"] == 4 and row["batch_norm"] == "training"}
         assert {
-            "output of layer 1 (BatchNorm1d)",
-            "∂L/∂input of layer 12",
-            "∂L/∂1.weight",
-            "1.running_var after two steps",
-            "loss",
-        } <= values
+            *("M", "V", "NZ", "BZ", "dLdNZ", "dLdV", "dLdM", "dLdBW", "dLdBb", "dLdZ", "running_M", "running_V", "running_var"),
+            *("dAdZ of layer 2", "dLdW of layer 12", "A of layer 13", "1.weight after two steps", "loss", "∂L/∂x"),
+        } <= {name.removesuffix(" of layer 1") for name in values}
         assert {row["index"] for row in rows if row["value"] == "loss"} == {""}
 
-    def test_a_wrong_value_would_be_seen(self, monkeypatch, tmp_path, give):
-        monkeypatch.setattr(layers, "loss_of", lambda name: jac.Loss("mse", "mean", 0.501) if name == "mse" else jac.Loss(name))
-        rows = studied("layers", tmp_path)["layers"]
-        assert max(row["difference"] for row in rows if row["value"].startswith("∂")) > 1e-4
+    def test_the_division_by_n(self):
+        """Finite differences of the loss, which know of no convention; MyTorch's names hold multiples of them."""
+        x, _, Y = layers.example(0)
+        module = layers._module(1, "training", 0)
+        for loss, target in (("mse", torch.randn(4, 2, dtype=torch.float64)), ("cross_entropy", Y)):
+            for convention, of_linear, of_norm in (("torch", 1, 1), ("MyTorch", *((1 / 4, 1) if loss == "mse" else (1, 4)))):
+                found = {str(item): value for item, value in layers.by_hand(copy.deepcopy(module), x, target, loss, convention)}
+                for name, parameter, times in (("dLdW of layer 0", "0.weight", of_linear), ("dLdBW of layer 1", "1.weight", of_norm)):
+                    beside = []
+                    for step in (1e-6, -1e-6):
+                        moved = copy.deepcopy(module)
+                        with torch.no_grad():
+                            moved.get_parameter(parameter).view(-1)[1] += step
+                        y = moved(x)
+                        beside.append(0.5 * nn.functional.mse_loss(y, target) if loss == "mse" else nn.functional.cross_entropy(y, target))
+                    exact = float((beside[0] - beside[1]).detach()) / 2e-6
+                    assert float(found[name].view(-1)[1]) == pytest.approx(times * exact, rel=1e-6), (loss, convention, name)
+
+    def test_the_running_variances_differ_by_the_factor_of_the_biased_one(self):
+        rows = list(layers._running(0))
+        excess = [(row["running_V"] - 0.9 ** row["step"]) / (row["running_var"] - 0.9 ** row["step"]) for row in rows]
+        assert excess == pytest.approx([3 / 4] * len(rows), rel=1e-9)
+
+    @pytest.mark.parametrize("component", ["Linear", "BatchNorm1d", "Sigmoid", "CrossEntropyLoss", "SGD with momentum", layers.LIBRARY])
+    def test_a_wrong_value_is_told_of_its_component(self, component, monkeypatch):
+        right = layers.by_hand
+
+        def wrong(*arguments):
+            for item, value in right(*arguments):
+                yield item, value * (1 + 1e-9) if item.component == component else value
+
+        monkeypatch.setattr(layers, "by_hand", wrong)
+        rows = list(layers._worked_examples(0))
+        failed = {row["component"] for row in layers.components(rows) if not row["passed"]}
+        assert failed - {"MLP0", "MLP1", "MLP4"} == {component}
+
+    def test_a_value_that_is_none_fails(self):
+        row = {"component": "Linear", "hidden": 0, "by_hand": 1.0, "by_torch": 1.0, "mytorch": math.nan, "mytorch_by_torch": 1.0}
+        assert [part["passed"] for part in layers.components([row])] == [0, 0]
+
+    def test_a_failed_component_is_exit_status_1(self, monkeypatch, capsys, tmp_path, give):
+        right = layers.by_torch
+
+        def wrong(*arguments):
+            yield from ((item, value + 1e-3 if item.name == "dLdM" else value) for item, value in right(*arguments))
+
+        arguments = ["bench.py", "study", "layers", "--epochs", "1", "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert bench.main() == 0
+        assert "passed  BatchNorm1d: " in capsys.readouterr().out
+        monkeypatch.setattr(layers, "by_torch", wrong)
+        assert bench.main() == 1
+        told = capsys.readouterr().out
+        assert "FAILED  BatchNorm1d: " in told
+        assert "passed  Linear: " in told
+        assert "not BatchNorm1d, MLP1, MLP4" in told
 
     def test_momentum_is_torchs(self):
         module = layers.network(1, True, (3, 4, 2), 0)
