@@ -9,7 +9,8 @@ Four techniques, chosen by shape:
 - *products*: one sample with more. The chain is a list of matrix products, in the order of forward, reverse or mixed mode; slopes
   are multiplied in while a tile of the product is still in registers. Bound by arithmetic.
 - *blocks*: a batch, 16 to 64 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
-  next block, so that only weights, x and J pass through memory.
+  next block, so that only weights, x and J pass through memory. Where weights leave the second cache, several tangents or cotangents
+  go side by side, and weights that many passes read are copied together once a call.
 - *sample by sample*: a batch whose per-sample products are large enough to fill the registers by themselves.
 """
 
@@ -35,6 +36,9 @@ _SPARE_ROWS = 24
 # One thread below this work: waking another costs about as much as it saves.
 FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
 WIDE_BYTES = 2**18
+ROWS_AT_ONCE = 48  # of a packed weight
+FEWEST_PASSES = 8  # through the weights, from which on they are packed
+PASS_LANES = 12  # what a pass through weights beyond the cache takes, in lanes of arithmetic
 
 
 class Step(ctypes.Structure):
@@ -60,7 +64,7 @@ class Program(ctypes.Structure):
         ("widths", ctypes.POINTER(ctypes.c_int64)),
         ("columns", ctypes.c_int64),
         ("activation", ctypes.POINTER(Setting)),
-        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block")),
+        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block", "group", "packed")),
         *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
         ("step", ctypes.POINTER(Step)),
     ]
@@ -244,6 +248,23 @@ def leaves_cache(problem: Problem) -> bool:
     return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= WIDE_BYTES
 
 
+def _blocks(problem: Problem, seeds: int, threads: int) -> tuple[int, int]:
+    """Return the samples of a block, and the tangents or cotangents that it takes at once, so that weights are read for up to 64 lanes."""
+    panel = getattr(library(), f"panel_width_{problem.dtype}")()
+    sizes = (panel // 4, panel // 2, panel)
+    if not leaves_cache(problem):  # a short batch is cut so that each thread gets a block
+        return next((size for size in sizes if problem.N <= size * threads), panel), 1
+
+    def time(size: int) -> int:
+        group = MOST_SIDE // size
+        passes = 1 + -(-seeds // group)
+        return -(-problem.N // (size * threads)) * (size * (1 + seeds) + PASS_LANES * passes)
+
+    lanes = getattr(library(), f"vector_width_{problem.dtype}")()
+    size = min((size for size in (*range(MOST_SIDE, panel, -panel), *sizes[::-1]) if size >= lanes), key=time)
+    return size, min(seeds, MOST_SIDE // size)
+
+
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
     weights = sum(i * o for i, o in pairwise(problem.widths))
     if kind in (TANGENTS, COTANGENTS) or mode == EVALUATION:
@@ -278,12 +299,11 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     own = {TANGENTS: 0, COTANGENTS: 12 * widest, PRODUCTS: private}.get(kind, 0)  # of each thread
     shared = padded + 8 * widest + products.buffers
     if kind >= FORWARD_BLOCKS:
-        panel = getattr(library(), f"panel_width_{problem.dtype}")()
-        most = MOST_SIDE if leaves_cache(problem) else panel
-        # A short batch is cut so that each thread gets a block.
-        sizes = (panel // 4, panel // 2, *range(panel, most, panel))
-        program.block = next((size for size in sizes if problem.N <= size * threads), most)
-        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
+        program.block, program.group = _blocks(problem, problem.D if kind == FORWARD_BLOCKS else problem.P, threads)
+        passes = -(-problem.N // program.block) * -(-problem.P // program.group)
+        if kind == REVERSE_BLOCKS and leaves_cache(problem) and passes >= FEWEST_PASSES:
+            program.packed = sum(-(-i // ROWS_AT_ONCE) * ROWS_AT_ONCE * o for i, o in pairwise(widths[:-1]))
+        program.work, program.work_of_thread = program.packed, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
     elif problem.batch is not None:
         program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
     else:

@@ -76,6 +76,7 @@ static void NAME(one_tile)(const NAME(Tiles) * t, int64_t i, int64_t i0, int64_t
         for (int64_t a = 0; a < P; a++)
             for (int64_t b = g->trace ? a : 0; b < (g->trace ? a + 1 : P); b++) {
                 NAME(Scale) by = {.each = inner, .stride = side, .add = l > 0 || (g->trace && a > 0) ? ADD_SCALED : REPLACE};
+                for (int v = 0; v < WIDEST; v++) by.lane[v] = v * LANES;
                 NAME(panel)(vectors, rows, width[l + 1], C1 + a * hidden * PANEL + cotangents * side1 + i0, 1, side1,
                             C2 + b * hidden * PANEL + cotangents * side2 + skip, side2, g->trace ? total : total + (a * P + b) * area, side, &by, 0, 0);
             }
