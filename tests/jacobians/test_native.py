@@ -14,6 +14,7 @@ import torch
 import jacobians as jac
 from jacobians.kernels.native import compiler, program, runner
 from jacobians.network.activations import activation
+from jacobians.planning.inputs import problem_of
 from tests import oracles
 from tests.cases import ACTIVATIONS, DEADLOCK_S, TOLERANCE, in_threads, network
 
@@ -48,6 +49,23 @@ def test_sizes_that_are_no_multiple_of_a_block(widths, batch, dtype, threads):
             torch.testing.assert_close(y.double(), exact_y, rtol=1e-4, atol=1e-5)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("widths", "batch"), [((9, 300, 310, 15), 20), ((3, 512, 512, 7), 21)], ids=str)
+def test_several_cotangents_at_once_of_weights_that_are_copied_together(widths, batch, dtype, monkeypatch):
+    lanes = getattr(compiler.library(), f"vector_width_{str(dtype).removeprefix('torch.')}")()
+    monkeypatch.setattr(program, "_blocks", lambda problem, seeds, threads: (lanes, min(seeds, program.MOST_SIDE // lanes)))
+    monkeypatch.setattr(program, "FEWEST_PASSES", 1)
+    mlp, x = network(widths, batch=batch, dtype=dtype, bias=True, output_activation="sigmoid")
+    layout = program.assemble("reverse", problem_of(mlp, x)).program
+    assert layout.group > 1
+    assert layout.packed > 0
+    exact = jac.jacobian(mlp.to(dtype=torch.float64), x.double(), method="reverse:eager")
+    for mode in ("forward", "reverse"):
+        assert oracles.relative_error(jac.jacobian(mlp, x, method=f"{mode}:native"), exact) < TOLERANCE[dtype]
+        some = jac.jacobian(mlp, x, method=f"{mode}:native", wrt=slice(1, 3))
+        assert oracles.relative_error(some, exact[..., 1:3]) < TOLERANCE[dtype]
 
 
 def elementary(name, z):
