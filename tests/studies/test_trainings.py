@@ -233,7 +233,7 @@ class TestRegression:
         assert max(row["difference_norm"] for row in tables["regression-gradient"] if row["dtype"] == "float64") < 1e-14
         start = regression.network((4, regression.HIDDEN, 1), 0)
         for layer, stays in (("fixed", True), ("trained", False)):
-            ((mlp, _),) = regression.train(layer, numbers(40), 1, 0, [numbers(40)])
+            ((mlp, _),) = regression.train(layer, numbers(40), 1, 0, [numbers(40)] * 2)
             assert torch.equal(mlp.weights[0], start.weights[0]) == stays
             assert not torch.equal(mlp.weights[1], start.weights[1])
 
@@ -241,7 +241,7 @@ class TestRegression:
     def test_training_is_torchs(self, layer, monkeypatch):
         monkeypatch.setattr(regression, "UPDATES", 7)
         part = numbers(100)
-        rows = [row for _, row in regression.train(layer, part, 2, 3, [part])]
+        rows = [row for _, row in regression.train(layer, part, 2, 3, [part] * 2)]
         net = regression.network((4, regression.HIDDEN, 1), 3).to_torch()
         parameters = list(net.parameters())
         adam = torch.optim.Adam(parameters[layer == "fixed" :], lr=1e-3)
