@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +127,6 @@ def _number(text: str) -> Value:
         return text
 
 
-def column(rows: Sequence[Row], name: str) -> list[float]:
+def column(rows: Sequence[Mapping[str, Value]], name: str) -> list[float]:
     """Return the numbers of a column."""
     return [float(row[name]) for row in rows]

@@ -271,11 +271,11 @@ def _of_training() -> Iterator[Exercise]:
     right = sum(row["predicted_class"] == row["true_class"] for row in last)
     epochs = max(float(row["epoch"]) for row in ours if row["network"] == batched)
     printed = {int(row["test_index"]): row for row in theirs if row["class"] == row["true_class"]}
-    own = {int(float(row["sample"])): row for row in tables["from-scratch-samples"] if row["network"] == batched}
+    labels = {row["sample"]: row["class"] for row in tables["from-scratch-samples"] if row["network"] == batched}
     shares = {
         int(float(row["sample"])): float(row["probability"])
         for row in ours
-        if (row["network"], row["epoch"]) == (batched, epochs) and row["class"] == own[int(float(row["sample"]))]["class"]
+        if (row["network"], row["epoch"]) == (batched, epochs) and row["class"] == labels[row["sample"]]
     }
     yield Exercise(
         f"{NYU}: three test samples",

@@ -57,6 +57,6 @@ def chart_of(tables: StudyTables) -> PanelsChart:
                 (*both("train_loss"), printed(BATCHES, "updates_after_train", "train_loss_mean")),
             ),
             Panel(f"{batched}: test loss", "updates", "", (*both("test_loss"), printed(BATCHES, "updates_before_test", "test_loss_mean"))),
-            Panel(f"{batched}: seconds of an epoch", "epoch", "", tuple(times)),
+            Panel(f"{batched}: seconds of an epoch", "epoch", "", tuple(times), logarithmic=True),
         ),
     )

@@ -139,7 +139,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(studies, "run", lambda study, out, options: given.update({study.name: (options.data, options.data_dir)}) or {})
     monkeypatch.setattr(charting, "study_charts", lambda name, tables: [])
     for name, one in STUDIES.items():
-        monkeypatch.setitem(STUDIES, name, dataclasses.replace(one, conclude=lambda tables: ""))
+        monkeypatch.setitem(STUDIES, name, dataclasses.replace(one, conclude=lambda tables: "", checks=lambda tables: []))
     assert command("study", "all", "--data", "mnist", "--data-dir", str(tmp_path))[0] == 0
     assert set(given) == set(STUDIES)
     for name, options in given.items():
