@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from benchmarks.errors import BadInput
-from benchmarks.records.rows import Row, describe
+from benchmarks.records.rows import SCHEMA, Row
 
 Blocks = tuple[tuple[float, ...], ...]
 
@@ -77,7 +77,7 @@ def record_of(line: bytes) -> dict[str, Any] | None:
 
 
 def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
-    """Read the finished entries of a journal, the last one of each case, and count the lines that are not whole."""
+    """Read the finished entries of a journal, the last one of each case, and count the lines that are not whole or hold no row."""
     if not path.exists():
         return {}, 0
     entries: dict[str, Entry] = {}
@@ -85,13 +85,14 @@ def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
     damaged = int(lines.pop() != b"")
     for number, line in enumerate(lines, start=1):
         record = record_of(line)
-        if record is None:
+        try:
+            row = Row.model_validate(record and record["row"])
+        except ValidationError:
+            if record and isinstance(version := record["row"].get("schema"), int) and version > SCHEMA:
+                raise BadInput(f"{path}, line {number}: schema {version} is newer than {SCHEMA}, which this version reads") from None
             damaged += 1
             continue
-        try:
-            row = Row.model_validate(record["row"])
-        except ValidationError as error:
-            raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away and run again") from None
+        assert record
         entries[row.case] = Entry(row, tuple(tuple(block) for block in record["samples"]))
     return entries, damaged
 

@@ -51,7 +51,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_version: int = Field(SCHEMA, alias="schema", description="version of these columns")
+    schema_version: int = Field(SCHEMA, alias="schema", ge=1, le=SCHEMA, description="version of these columns")
     sweep: str = Field(description="name of the sweep in benchmarks/sweeps.toml")
     case: str = Field(
         description="key of the case, unique within the sweep: sizes, batch, activation, bias, init, seed, dtype, loss or what is asked, "

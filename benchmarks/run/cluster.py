@@ -373,7 +373,7 @@ def _check_mergeable(plans: Sequence[tuple[Path, Plan]]) -> None:
 def _read_origin(path: Path) -> Provenance:
     try:
         return Provenance.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path}: not an environment file ({type(error).__name__}); restore it") from None
 
 

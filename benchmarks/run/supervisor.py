@@ -74,7 +74,7 @@ def run(
         cases = [case for case in everything if settings.only is None or case.group in settings.only]
         journal, csv = out / f"{sweep.name}.journal.jsonl", out / f"{sweep.name}.csv"
         if settings.resume:
-            _check_alike(csv, settings)
+            _check_alike(csv, settings, sweep)
         else:
             for path, before in ((journal, journal.with_suffix(".previous.jsonl")), (csv, csv.with_suffix(".previous.csv"))):
                 if path.exists():
@@ -237,7 +237,7 @@ class _Stage:
             ) from None
 
 
-def _check_alike(csv: Path, settings: Settings) -> None:
+def _check_alike(csv: Path, settings: Settings, sweep: Sweep) -> None:
     """Refuse to go on with a result that was measured otherwise."""
     if not csv.with_suffix(".environment.json").exists():
         return
@@ -248,6 +248,8 @@ def _check_alike(csv: Path, settings: Settings) -> None:
             words = "the sweep's own" if was is None else f"{was:g}"
             remedy = f"leave out --{name}" if was is None else f"give --{name} {was:g}"
             raise BadInput(f"{csv} was measured with --{name} {words}, not {now}; {remedy}, or start anew without --resume")
+    if settings.seconds is None and (was := before.sweep.seconds) != sweep.seconds:
+        raise BadInput(f"{csv} was measured with seconds = {was:g}, and the sweep has {sweep.seconds:g} now; start anew without --resume")
 
 
 def _alike(entry: Entry, settings: Settings) -> bool:

@@ -285,10 +285,14 @@ class TestJournal:
             assert not entries
             assert damaged
 
-    def test_a_row_of_another_version_is_named(self, tmp_path):
+    def test_a_row_that_is_none_is_counted_and_one_of_a_newer_version_is_named(self, tmp_path):
         path = tmp_path / "j"
-        path.write_text(line_of({"row": {"schema": 1}, "samples": []}))
-        with pytest.raises(BadInput, match=r"line 1.*move the journal away"):
+        good = {"row": row().model_dump(by_alias=True), "samples": []}
+        bad = {"row": {**good["row"], "D": 4}, "samples": []}
+        path.write_text(line_of(bad) + line_of(good))
+        assert (len(read_journal(path)[0]), read_journal(path)[1]) == (1, 1)
+        path.write_text(line_of(good) + line_of({"row": {"schema": SCHEMA + 1}, "samples": []}))
+        with pytest.raises(BadInput, match=rf"j, line 2: schema {SCHEMA + 1} is newer than {SCHEMA}"):
             read_journal(path)
 
     def test_each_line_is_on_disk_when_append_returns(self, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from benchmarks.records.journal import Journal
 from benchmarks.run import environment, supervisor
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import describe_run, read_provenance
+from benchmarks.run.sources import sources_of
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import load_sweeps
 
@@ -67,6 +68,42 @@ def test_the_recorded_command_names_no_place(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.py", "run", "tiny", "--out", "/some/where/out\udcff", "--seed", "1"])
     command = "python bench.py run tiny --out '.../out\\udcff' --seed 1"  # a name that is not UTF-8
     assert json.loads(describe_run(load_sweeps()["quick"], Settings(devices=())).model_dump_json())["command"] == command
+
+
+def test_resume_is_held_to_what_a_killed_first_run_was_asked(sweeps_file, tmp_path, monkeypatch):
+    def run(text=TOML, **changes):
+        sweeps_file.write_text(text)
+        settings = Settings(devices=("cpu",), methods=("reverse:eager",), sweeps_file=sweeps_file, **changes)
+        return supervisor.run(load_sweeps(sweeps_file)["tiny"], tmp_path / "out", settings)
+
+    def killed(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(supervisor._Stage, "run_device", killed)
+    with pytest.raises(SystemExit):
+        run(precision=0.1)
+    assert not (tmp_path / "out" / "tiny.csv").exists()
+    monkeypatch.setattr(supervisor._Stage, "run_device", lambda *_: None)
+    for changes, message in (
+        ({}, "was measured with --precision 0.1, not 0.01; give --precision 0.1"),
+        ({"precision": 0.1, "seconds": 9.0}, "the sweep's own, not 9.0; leave out --seconds"),
+        ({"precision": 0.1, "seed": 1}, "--seed 0, not 1"),
+        ({"precision": 0.1, "text": TOML.replace("0.05", "0.5")}, "with seconds = 0.05, and the sweep has 0.5 now"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            run(resume=True, **changes)
+    run(resume=True, precision=0.1)
+
+
+def test_resume_runs_what_has_changed_again_and_says_so(sweeps_file, tmp_path, monkeypatch, command):
+    """Of two methods one has another hash than when its row was written."""
+    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+    arguments = ["run", "tiny", "--sweeps", sweeps_file, "--out", tmp_path, "--device", absent, "--method", "forward,reverse"]
+    command(*arguments, status=1)
+    monkeypatch.setattr(supervisor, "sources_of", lambda method: "new" if method.mode == "reverse" else sources_of(method))
+    printed = command(*arguments, "--resume", status=1).err
+    assert "1 finished cases ran again: their method or its oracle has changed since" in printed
+    assert (tmp_path / "tiny.journal.jsonl").read_text().count("\n") == 3
 
 
 def test_a_case_that_left_no_row_has_one(sweeps_file, tmp_path, monkeypatch):
