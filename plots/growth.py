@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.stats import linregress, t
 
-from benchmarks.records.problems import best_by_mode, disturbed
+from benchmarks.records.problems import best_by_mode, certainties
 from benchmarks.records.rows import Row
 
 TAIL = 256  # least M of a fit: below, a call is mostly overhead
@@ -94,5 +94,5 @@ def sentence(rows: Sequence[Row]) -> str:
     return (
         f"With inputs and layers M wide and one output (L = {first.L}), time grows, from M = {widths[0]} to {widths[-1]}: {grown}; by the "
         f"operations {counted}. Exponents between neighbours (M = {', '.join(map(str, widths))}; fastest rounds): {local}. Of these times, "
-        f"{disturbed([row for tail in found for row in tail.rows])}."
+        f"{certainties([row for tail in found for row in tail.rows])}."
     )
