@@ -25,7 +25,7 @@ LINE = 64  # bytes: each input begins a line of the cache, as a tensor of its ow
 OFFSETS = 4096  # from one of which the numbers of a round are read
 JUDGED, JUDGED_BYTES = 8, 2**23  # results of a block that are judged, one at least
 ORACLE_S = 0.05  # an oracle that takes longer judges the first and the last block alone
-LOOK_AGAIN = (3.0, 20e-6)  # a first look at a result takes this many times a second one, and so much more
+LOOK_AGAIN = (3.0, 50e-6, 0.01)  # a first look at a result takes this many times a second one, and so much more, and of a call
 SPINS_S = 0.3  # after a method's last call, its library's threads may go on for so long
 BUSY = 0.5  # of a core: a thread that computes, or waits without sleeping
 
@@ -202,7 +202,7 @@ class Trial:
         sample = inputs, tuple(t.clone() for t in _tuple(self._restore(result[1])))
         self._samples[place : place + 1] = [sample]
 
-    def end_block(self, first_or_last: bool = True) -> str | None:
+    def end_block(self, call_s: float, first_or_last: bool = True) -> str | None:
         """Judge the results that were drawn: one against the whole oracle in the first and the last block, the others along a direction."""
         self._last_call = time.perf_counter()
         now = threads_of_process()
@@ -229,7 +229,7 @@ class Trial:
         if wrong is not None:
             return f"a timed result is wrong: {wrong}"
         first, second = (median(seconds or [0.0]) for seconds in self._looks)
-        if first > LOOK_AGAIN[0] * second + LOOK_AGAIN[1]:
+        if first > LOOK_AGAIN[0] * second + LOOK_AGAIN[1] + LOOK_AGAIN[2] * call_s:
             return f"results are computed when they are looked at: a first look takes {first * 1e6:.3g} µs, a second {second * 1e6:.3g} µs"
         return None
 

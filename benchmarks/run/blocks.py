@@ -6,6 +6,7 @@ The tests that the workers of `python bench.py run SWEEP` run; `benchmarks/bench
 from __future__ import annotations
 
 from functools import partial
+from statistics import median
 from typing import NoReturn
 
 import pytest
@@ -124,7 +125,7 @@ def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
         noticed += conditions.notices_of_gpu(str(torch.cuda.get_device_properties(device).uuid))
     measurement.notices += set(noticed)
     last = measurement.stop is not None
-    reason = trial.end_block(first_or_last=last or len(measurement.blocks) == 1)
+    reason = trial.end_block(median(measurement.blocks[-1]), first_or_last=last or len(measurement.blocks) == 1)
     if last and reason is None:
         peak_bytes = memory.peak_bytes(trial.call(), device)
         reason = trial.check_last(oracle.twin_of(case))

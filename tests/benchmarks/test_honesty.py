@@ -40,7 +40,7 @@ def trial_of(ref, run, clock=None, **others):
     return Trial(Computation(run, **others), ref, clock or still_clock())
 
 
-def measured(trial, blocks=6, rounds=12, calls=4, twin=None):
+def measured(trial, blocks=6, rounds=12, calls=4, twin=None, call_s=0.0):
     """What the session does: blocks of rounds of calls, and a verdict over each; or what was found out on the way."""
     try:
         for block in range(1, blocks + 1):
@@ -54,7 +54,7 @@ def measured(trial, blocks=6, rounds=12, calls=4, twin=None):
                 a_round()
                 trial.computed = liars.computed[0] - before
             trial.after()
-            reason = trial.end_block(block in (1, blocks))
+            reason = trial.end_block(call_s, block in (1, blocks))
             if reason is not None:
                 return reason
         return trial.check_last(twin)
@@ -163,6 +163,8 @@ def test_what_arrives_when_it_is_looked_at_is_found_out(monkeypatch):
     monkeypatch.setattr(honesty, "_look_at", look)
     trial = Trial(Computation(honest(ref)), ref, lambda: now[0])
     assert measured(trial) == "results are computed when they are looked at: a first look takes 1e+03 µs, a second 10 µs"
+    seen.clear()
+    assert measured(Trial(Computation(honest(ref)), ref, lambda: now[0]), call_s=0.2) is None, "a hundredth of a call is no gain"
 
 
 def test_each_round_has_numbers_that_no_other_had_and_all_methods_the_same(ref):
