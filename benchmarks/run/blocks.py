@@ -126,8 +126,8 @@ def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
     measurement.notices += set(noticed)
     last = measurement.stop is not None
     reason = trial.end_block(median(measurement.blocks[-1]), first_or_last=last or len(measurement.blocks) == 1)
+    peak_bytes = memory.peak_bytes(trial.call(), device) if last and reason is None else None
     if last and reason is None:
-        peak_bytes = memory.peak_bytes(trial.call(), device)
         reason = trial.check_last(oracle.twin_of(case))
     if reason is not None:
         raise Dishonest(reason)

@@ -416,7 +416,7 @@ def jacobian(
         return frame.rows(_bounded(mlp, frame.x, method, create_graph, max_bytes), 1)
     if wrt is not None:
         return _columns(mlp, x, method, False, create_graph, wrt)
-    return _compute(mlp, x, method, False, create_graph)
+    return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[False, bool(create_graph)])
 
 
 @transforms.in_own_precision
@@ -436,7 +436,7 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: in
         return _bounded_graph(mlp, x, problem, compiled, max_bytes)
     for mode in compiled if not transforms.active() else ():
         if program.working_bytes(mode, problem) <= max_bytes:
-            return _compute(mlp, x, f"{mode}:native", False, False)
+            return compute_cached(mlp, JACOBIAN, (x,), f"{mode}:native", Request())
     for mode in compiled if not transforms.active() else ():
         if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= max_bytes:
             with suppress(NotPlain):  # then by the readable modes
@@ -493,11 +493,7 @@ def value_and_jacobian(
     """
     if wrt is not None:
         return _columns(mlp, x, method, True, create_graph, wrt)
-    return _compute(mlp, x, method, True, create_graph)
-
-
-def _compute(mlp: MLP | nn.Module | Stack, x: Any, method: str, value: bool, create_graph: bool) -> Any:
-    return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[bool(value), bool(create_graph)])
+    return compute_cached(mlp, JACOBIAN, (x,), method, _REQUESTS[True, bool(create_graph)])
 
 
 _REQUESTS = {(value, graph): Request(value, graph) for value in (False, True) for graph in (False, True)}
@@ -516,7 +512,7 @@ def compute_cached(
 ) -> Any:
     """Compute a quantity by a plan that is kept with the network."""
     if type(mlp) is not MLP:
-        if isinstance(mlp, Stack):
+        if type(mlp) is Stack:
             return mlp.each(lambda net: compute_cached(net, quantity, inputs, method, request, loss, raw, asked))
         mlp = network_of(mlp)
     transformed = transforms.active()
