@@ -289,7 +289,7 @@ def hvp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], v: Tensor, u: Tensor
     reason = bends(problem)
     if reason is not None:
         raise ValueError(f"hvp {reason}")
-    warn_of_straight(problem, 2)
+    warn_of_straight(mlp, problem, 2)
     with torch.set_grad_enabled(create_graph or transforms.active()):
         seeds = None if u is None else u.reshape(-1, 1, mlp.P)
         H = forward_over_reverse(mlp, x.reshape(-1, mlp.D), v.reshape(-1, 1, mlp.D), seeds)[:, :, 0]

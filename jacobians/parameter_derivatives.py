@@ -73,7 +73,7 @@ def gradient(
         raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
     request = Request(inputs=inputs, create_graph=create_graph)
     if max_bytes is not None:
-        mlp = network_of(mlp)
+        _kept, mlp = mlp, network_of(mlp)
         frame = frame_of(mlp, x)
         found = _bounded(mlp, frame.x, frame.flat(target), loss_of(loss), method, request, max_bytes)
         return Gradient(frame.last(found) if inputs else found, inputs)
@@ -262,7 +262,7 @@ def ggn_product(
     Source:
         Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
     """
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)
     vector = v if isinstance(v, Tensor) else _flat(mlp, v)
     return compute_cached(mlp, "ggn", (x, target, vector), method, Request(), loss)
 

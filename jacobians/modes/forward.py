@@ -39,7 +39,7 @@ def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Co
     Source:
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.1.
     """
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)
     if mlp.graph is not None:
         return steps.forward(mlp.graph, x, value, columns)
     T: Tensor | None = None

@@ -43,7 +43,7 @@ def mixed(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Colu
     Source:
         Naumann, Optimal Jacobian accumulation and Jacobian chaining, arXiv 2406.11862.
     """
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)
     if mlp.graph is not None:
         return steps.cheapest(mlp.graph, x, value, columns)
     widths = mlp.widths if columns is ALL else (len(range(mlp.D)[columns]) if isinstance(columns, slice) else len(columns), *mlp.widths[1:])

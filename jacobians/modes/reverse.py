@@ -37,7 +37,7 @@ def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Co
     Source:
         Griewank & Walther, Evaluating Derivatives (2nd ed., 2008), section 3.2.
     """
-    mlp = network_of(mlp)
+    _kept, mlp = mlp, network_of(mlp)
     if mlp.graph is not None:
         return steps.reverse(mlp.graph, x, value, columns)
     tape = list(mlp.layers(x, value=value))

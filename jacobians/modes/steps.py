@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jacobians.modes.scaling import ALL, Columns
+from jacobians.modes.taylor import Stream, order_of, weighted
 
 if TYPE_CHECKING:
     from jacobians.network.graph import Graph
@@ -135,6 +137,30 @@ def along(graph: Graph, x: Tensor, tangents: Tensor | None = None, seeds: Tensor
     q = x.new_zeros(1, len(first), graph.P) if q is None else q
     found = q if seeds is None else q @ seeds.mT  # (N, pairs, P or Q)
     return tape.finished(found.mT[..., place])
+
+
+def named(graph: Graph, x: Tensor, wanted: Sequence[Stream]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Compute y and derivatives of first and second order, or sums of them: tangents of the columns that they name, and a bend for each."""
+    tape = Tape(graph, x)
+    columns = sorted({d for stream in wanted for index, _ in stream for d in index})
+    place = {d: number for number, d in enumerate(columns)}
+    sums = [stream for stream in wanted if order_of(stream) == 2]
+    terms = [(row, place[index[0]], place[index[1]], weight) for row, stream in enumerate(sums) for index, weight in stream]
+    tangents = tape.push(tape.eye(graph.D)[:, columns])
+    q: Tensor | None = None
+    if sums:
+        rows, first, second, weights = map(list, zip(*terms, strict=True))
+        M = x.new_zeros(len(sums), len(terms))
+        M[rows, list(range(len(terms)))] = x.new_tensor(weights)
+        q = tape.bend(tangents, lambda A, B: M @ ((A[:, first] * B[:, second] + A[:, second] * B[:, first]) / 2))
+    q = x.new_zeros(1, len(sums), graph.P) if q is None else q
+
+    def found(stream: Stream) -> Tensor:
+        if order_of(stream) == 2:
+            return tape.finished(q[:, sums.index(stream)])
+        return tape.finished(weighted([(weight, tangents[-1][:, place[index[0]]]) for index, weight in stream]))
+
+    return tape.y, tuple(map(found, wanted))
 
 
 def pushforward(graph: Graph, x: Tensor, v: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ _LAZY = (nn.LazyLinear, nn.LazyBatchNorm1d)
 FUNCTIONS = {name: name for name in RULES} | {"sin": "sine", "logsigmoid": "log_sigmoid"}
 _CALLS = ("call_function", "call_method")
 _JOINS = ("cat", "concat", "concatenate", "hstack", "stack")
+_OTHERS = tuple(getattr(nn, name) for name in ("MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer", "Embedding"))
+_OTHERS += (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)  # pyright: ignore[reportPrivateUsage]
+_ELSEWHERE = "take torch.func.vmap(torch.func.jacrev(lambda x: net(x[None])[0]))(x) for such a net"
 _WRAP_AGAIN = "wrap the module again with MLP.from_torch"
 
 
@@ -57,6 +60,10 @@ class Scaled(nn.Module):
 
 class Changed(ValueError):
     """A module computes something else than when it was wrapped."""
+
+
+class Branches(TypeError):
+    """A forward is no chain, for a step takes something else than what the last one gave."""
 
 
 @dataclass
@@ -288,7 +295,7 @@ class Chain:
         for node in nodes:
             inputs = list(node.all_input_nodes)
             if last is None or inputs != [last] or len(last.users) != 1:
-                raise TypeError(
+                raise Branches(
                     f"'{node}' in the forward of {type(module).__name__} is no step of a chain; each layer must take the last one's output"
                 )
             if node.op == "output":
@@ -427,9 +434,15 @@ def read(module: nn.Module, weak: bool = False) -> Chain | Graph:
         if not isinstance(module, nn.Module):
             raise
         try:
-            return Graph(module, str(no_chain), weak)
-        except (TypeError, ValueError, LookupError, RuntimeError, AttributeError):  # a step that is not known, or does not fit
-            raise no_chain from None
+            return Graph(module, str(no_chain).partition(";")[0], weak)
+        except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as no_step:  # one that is not known, or does not fit
+            for where, layer in module.named_modules():
+                if isinstance(layer, _OTHERS):
+                    raise TypeError(f"layer {where or '(whole)'} is a {type(layer).__name__}, which is not taken; {_ELSEWHERE}") from None
+            if not isinstance(no_chain, Branches) or type(no_step) not in (TypeError, ValueError):
+                raise no_chain from None
+            remedy = f"; {_ELSEWHERE}" if isinstance(no_step, TypeError) else ""
+            raise type(no_step)(f"the forward of {type(module).__name__} is not taken: {no_step}{remedy}") from None
 
 
 class _OfModule(MLP):
@@ -655,5 +668,5 @@ def _supported() -> str:
     kinds = ", ".join(rule.module.__name__ for rule in RULES.values())
     return (
         f"supported are Linear, Sequential, Flatten first, Dropout and BatchNorm1d in eval mode, the activations {kinds}, "
-        "and Softmax or LogSoftmax last"
+        f"and Softmax or LogSoftmax last, and the steps of docs/networks.md; {_ELSEWHERE}"
     )

@@ -126,6 +126,26 @@ class Graph:
         """Return what makes it this network."""
         return [self.inputs, *(step.description() for step in self.steps)]
 
+    def text(self) -> list[str]:
+        """Write the steps down, without the addresses of `description`."""
+
+        def of(step: Step) -> str:
+            kind, inputs, slots, *rest = step.description()
+            names = [slot and slot[1:] for slot in slots]  # pyright: ignore[reportGeneralTypeIssues]
+            return f"{kind.__name__} {inputs} {names} {['cos' if r is COSINE else str(r) for r in rest]}"  # pyright: ignore[reportAttributeAccessIssue]
+
+        return list(map(of, self.steps))
+
+    def kinks(self) -> list[str]:
+        """Name the activations of a network that is piecewise linear; none where it is not."""
+        rules = [s.rule for s in self.steps if isinstance(s, Elementwise)]
+        if any(isinstance(s, Product | Norm | Coupled) for s in self.steps) or not all(
+            getattr(r, "piecewise_linear", False) for r in rules
+        ):
+            return []
+        prelu = ["prelu"] if any(isinstance(s, Kink) for s in self.steps) else []
+        return [*dict.fromkeys(r.name for r in rules if isinstance(r, Activation)), *prelu]
+
     def _size(self, module: nn.Module) -> None:
         """Find the widths."""
         like_x = {0}

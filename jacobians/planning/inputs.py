@@ -67,13 +67,16 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
     for name, t in zip(what.takes, others, strict=False):
         dense(name, t)
     what.fits(mlp, problem, inputs)
-    warn_of_straight(problem, what.order(problem))
+    warn_of_straight(mlp, problem, what.order(problem))
 
 
-def warn_of_straight(problem: Problem, order: int) -> None:
+def warn_of_straight(mlp: MLP, problem: Problem, order: int) -> None:
     """Say that second derivatives of a piecewise linear network are zero: people wait for 2, and get 0."""
-    kinds = dict.fromkeys(rule.name for rule in problem.activations if rule.piecewise_linear and rule.name != "identity")
-    if order > 1 and kinds and all(rule.piecewise_linear for rule in problem.activations):
+    if order < 2:
+        return
+    rules = problem.activations
+    kinds = dict.fromkeys(rule.name for rule in rules if rule.name != "identity") if all(rule.piecewise_linear for rule in rules) else {}
+    if kinds := mlp.graph.kinks() if mlp.graph else kinds:
         warnings.warn(
             f"the network is piecewise linear ({', '.join(kinds)}): its second and higher derivatives are zero wherever they exist; "
             f"take a smooth activation, e.g. tanh, softplus or gelu",

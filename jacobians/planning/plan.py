@@ -398,7 +398,7 @@ def jacobian(
             raise ValueError("factors are those of all columns of J; leave out one of factored and wrt")
         if method not in {"auto", "mixed", "mixed:eager"}:
             raise ValueError(f"factored=True is computed by mixed mode, got method={method!r}; use method='auto' or 'mixed'")
-        mlp = network_of(mlp)
+        _kept, mlp = mlp, network_of(mlp)
         frame = frame_of(mlp, x)
         if mlp.graph is not None:
             raise ValueError(f"factors are those of a chain of layers, and this network is none: {mlp.graph.reason}; leave out factored")
@@ -411,7 +411,7 @@ def jacobian(
     if max_bytes is not None:
         if wrt is not None:
             raise ValueError("max_bytes bounds the memory of all columns of J, not of some; leave out one of max_bytes and wrt")
-        mlp = network_of(mlp)
+        _kept, mlp = mlp, network_of(mlp)
         frame = frame_of(mlp, x)
         return frame.rows(_bounded(mlp, frame.x, method, create_graph, max_bytes), 1)
     if wrt is not None:

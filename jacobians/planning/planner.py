@@ -165,13 +165,14 @@ def decide(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Cho
 
 
 def key_of(problem: Problem, request: Request) -> str:
-    """Name what times depend on: shape, activations, dtype, and whether y is wanted."""
+    """Name what times depend on: shape, activations or steps, dtype, and what is wanted."""
     sizes = f"{'-'.join(map(str, problem.widths))} N{problem.batch}"
     wanted = f"value{int(request.value)} graph{int(request.create_graph)}{f' wrt{len(request.wrt)}' * bool(request.wrt)}"
     if problem.quantity != JACOBIAN:
         of = problem.loss or problem.asked
         wanted = f"{problem.quantity} {of} inputs{int(request.inputs)} trace{int(request.trace)} graph{int(request.create_graph)}"
-    return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}"
+    of_steps = f" of steps, for {problem.structure}" if problem.structure else ""
+    return f"{sizes} {problem.activation} {problem.output_activation} bias{int(problem.bias)} {problem.dtype} {wanted}{of_steps}"
 
 
 def measure(

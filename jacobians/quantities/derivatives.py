@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacobians.modes import steps
 from jacobians.modes.taylor import HIGHEST, Stream, carried, one, order_of, taylor, weighted
 from jacobians.names import unknown
-from jacobians.network.activations import FOURTH
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
@@ -206,8 +206,12 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
 
 def why_not(problem: Problem) -> str | None:
     """Say why Taylor mode does not serve a problem."""
-    missing = [a.name for a in problem.activations if not a.coupled and not a.piecewise_linear and a.name not in FOURTH]
-    return bends(problem) or (f"has no fourth derivative of {missing[0]}" if missing and order(problem) > 3 else None)
+    if problem.structure and order(problem) > 2:
+        return (
+            f"computes third and fourth derivatives of chains of layers alone, and this network is none ({problem.structure}); "
+            "ask for second ones with create_graph=True, and differentiate them by torch.autograd.grad"
+        )
+    return bends(problem)
 
 
 register_quantity(
@@ -237,6 +241,7 @@ register_quantity(
     hand_written=True,
     differentiable=True,
     supports=why_not,
+    options=("steps",),
     summary="Taylor mode in several variables, in torch",
 )
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
@@ -244,7 +249,8 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     wanted = tuple(dict.fromkeys(stream for _, stream in asked if order_of(stream)))
 
     def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
-        y, found = taylor(mlp, x.reshape(-1, problem.D), wanted)
+        at = x.reshape(-1, problem.D)
+        y, found = taylor(mlp, at, wanted) if mlp.graph is None else steps.named(mlp.graph, at, wanted)
         columns = {stream: t.unbind(-1) for stream, t in zip((one(()), *wanted), (y, *found), strict=True)}
         each = (columns[s][p] if s in columns else weighted([(w, columns[one(m)][p]) for m, w in s]) for p, s in asked)
         return None, tuple(t.reshape(x.shape[:-1]) for t in each)

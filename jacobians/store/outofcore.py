@@ -207,7 +207,7 @@ def compute_to_disk(
     if part is not None and not (len(part) == 2 and all(map(is_integer, part)) and 0 <= part[0] < part[1]):
         raise ValueError(f"part must be (k, n) with 0 ≤ k < n, got {part!r}")
     work, path = _work(mlp, x, quantity, samples_per_chunk, target, loss, method), Path(out)
-    if mlp.device.type == "cpu":
+    if work.mlp.device.type == "cpu":
         runner.available()  # waits for the compiler: all chunks by one method
     with _locked(path, part):
         with _making(path):
@@ -367,6 +367,7 @@ class _Work:
             found
             | ({"loss": str(self.loss)} if self.target is not None else {})
             | ({"method": self.method} if self.method != "auto" else {})
+            | ({"steps": self.mlp.graph.text()} if self.mlp.graph else {})
         )
 
 

@@ -68,6 +68,32 @@ def test_every_function_takes_a_module(name, make):
     torch.testing.assert_close(CALLS[name](net), CALLS[name](jac.MLP.from_torch(net)))
 
 
+MADE_IN_THE_CALL = [
+    lambda: jac.jacobian(small(), X),
+    lambda: jac.jacobian(small(), X, wrt=0),
+    lambda: jac.jacobian(small(), X, factored=True),
+    lambda: jac.jacobian(small(), X, max_bytes=2**24),
+    lambda: jac.laplacian(small(), X),
+    lambda: jac.hessian_diagonal(small(), X),
+    lambda: jac.hvp(small(), X, X),
+    lambda: jac.jacobian_loss(small(), X),
+    lambda: jac.derivatives(small(), X, ["y0_x0"]),
+    lambda: jac.gradient(small(), X, T, max_bytes=2**24),
+    lambda: jac.per_sample_gradients(small(), X, T),
+    lambda: jac.ggn_product(small(), X, T, "mse", torch.ones(26).double()),
+    lambda: jac.ntk(small(), X),
+    lambda: jac.plan(small(), X)(X),
+    lambda: jac.forward(small(), X),
+    lambda: jac.reverse(small(), X),
+    lambda: jac.mixed(small(), X),
+]
+
+
+@pytest.mark.parametrize("call", MADE_IN_THE_CALL)
+def test_a_module_that_nothing_else_holds_lives_as_long_as_the_call(call):
+    call()
+
+
 def test_sgd_takes_a_module_and_trains_it():
     net, other = small(), small()
     jac.SGD(net, lr=0.1).minimize(X, T)

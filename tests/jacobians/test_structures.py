@@ -1,8 +1,8 @@
 """Networks that are no plain chain, each against torch.autograd in float64, reverse over reverse."""
 
 import copy
-import itertools
 import pickle
+import re
 import weakref
 
 import pytest
@@ -12,215 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import jacobians as jac
+from benchmarks.run.environment import ROOT
 from jacobians.kernels.native.runner import available
-from jacobians.network.activations import LogCosh
 from jacobians.network.from_torch import network_of
-
-
-def module(forward, **parts):
-    """A module of some parts with a forward."""
-
-    class Made(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name in list(parts):
-                part = parts.pop(name)  # the class lives until it is collected
-                if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
-                    self.register_buffer(name, part)
-                else:
-                    setattr(self, name, part)
-
-    Made.forward = forward
-    return Made()
-
-
-def layers(*sizes):
-    return [nn.Linear(i, o) for i, o in itertools.pairwise(sizes)]
-
-
-def draw(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-
-
-def residual():
-    a, f, g, b = layers(3, 6, 6, 6, 2)
-    return module(lambda self, x: self.b(torch.tanh(self.a(x)) + self.g(torch.sin(self.f(torch.tanh(self.a(x)))))), a=a, f=f, g=g, b=b)
-
-
-class Block(nn.Module):
-    def __init__(self, into, out):
-        super().__init__()
-        self.f, self.skip, self.act = nn.Linear(into, out), nn.Identity() if into == out else nn.Linear(into, out, bias=False), nn.SiLU()
-
-    def forward(self, h):
-        return self.act(self.f(h) + self.skip(h))
-
-
-def dense():
-    a, b, c = nn.Linear(3, 4), nn.Linear(7, 5), nn.Linear(12, 2)
-
-    def forward(self, x):
-        h = torch.tanh(self.a(x))
-        g = torch.tanh(self.b(torch.cat([x, h], -1)))
-        return self.c(torch.cat((x, h, g), dim=1))
-
-    return module(forward, a=a, b=b, c=c)
-
-
-def gated():
-    u, v, a, b = nn.Linear(3, 5), nn.Linear(3, 5), nn.Linear(3, 5), nn.Linear(5, 2)
-
-    def forward(self, x):  # the improved MLP of Wang, Teng & Perdikaris
-        U, V, H = torch.tanh(self.u(x)), torch.tanh(self.v(x)), torch.tanh(self.a(x))
-        return self.b((1 - H) * U + H * V)
-
-    return module(forward, u=u, v=v, a=a, b=b)
-
-
-def convex():
-    x0, x1, x2, z1 = nn.Linear(3, 5), nn.Linear(3, 5), nn.Linear(3, 1), nn.Linear(5, 5, bias=False)
-
-    def forward(self, x):
-        z = F.softplus(self.x0(x))
-        z = F.softplus(self.z1(z) + self.x1(x))
-        return F.linear(z, self.last) + self.x2(x)
-
-    return module(forward, x0=x0, x1=x1, x2=x2, z1=z1, last=nn.Parameter(draw(1, 5).abs()))
-
-
-def fourier():
-    net = nn.Sequential(*[layer for a in layers(8, 6, 2) for layer in (a, nn.Tanh())][:-1])
-
-    def forward(self, x):
-        z = 2 * torch.pi * x @ self.B
-        return self.net(torch.cat([torch.sin(z), torch.cos(z)], dim=-1))
-
-    return module(forward, net=net, B=draw(3, 4))
-
-
-def normed(norm):
-    return lambda: nn.Sequential(nn.Linear(3, 6), norm(6), nn.Tanh(), nn.Linear(6, 5), nn.SiLU(), norm(5), nn.Linear(5, 2))
-
-
-def scaled_norm():
-    net = normed(nn.LayerNorm)()
-    with torch.no_grad():
-        for layer in net:
-            if isinstance(layer, nn.LayerNorm):
-                layer.weight.copy_(draw(len(layer.weight)))
-                layer.bias.copy_(draw(len(layer.bias)))
-    return net
-
-
-def batch_norm_last():
-    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.BatchNorm1d(5)).double()
-    for _ in range(3):
-        net(draw(9, 3) * 2 + 1)
-    return net.eval()
-
-
-def centred():
-    net = nn.Sequential(*layers(3, 5), nn.Tanh(), nn.Linear(5, 2))
-    return module(
-        lambda self, x: self.net((x - self.mean) / self.std) * self.factor + 0.5,
-        net=net,
-        mean=draw(3),
-        std=draw(3).abs() + 1,
-        factor=draw(2),
-    )
-
-
-def tanh_twice():
-    net = nn.Sequential(*layers(3, 5), nn.Tanh(), nn.Linear(5, 2))
-    return module(lambda self, x: -torch.square(self.net(2 * (x - 0.5))) - x[:, :2] * 3.0, net=net)
-
-
-STEPS = {
-    "a residual": residual,
-    "residual blocks": lambda: nn.Sequential(Block(3, 5), Block(5, 5), nn.Linear(5, 2)),
-    "dense skips": dense,
-    "gates": gated,
-    "an input-convex network": convex,
-    "Fourier features": fourier,
-    "LayerNorm": normed(nn.LayerNorm),
-    "LayerNorm with its parameters": scaled_norm,
-    "LayerNorm without them": normed(lambda n: nn.LayerNorm(n, elementwise_affine=False)),
-    "RMSNorm": normed(nn.RMSNorm),
-    "PReLU": lambda: nn.Sequential(nn.Linear(3, 5), nn.PReLU(), nn.Linear(5, 4), nn.PReLU(4, init=-0.3), nn.Linear(4, 2)),
-    "a batch norm last": batch_norm_last,
-    "an affine end and buffers": centred,
-    "squares, signs and a slice": tanh_twice,
-    "a factor before tanh": lambda: module(lambda self, x: self.b(torch.tanh(3 * self.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 2)),
-    "log cosh in a skip": lambda: module(lambda self, x: x + self.b(self.a(x).cosh().log()), a=nn.Linear(3, 4), b=nn.Linear(4, 3)),
-    "activations one behind the other": lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Softplus(), nn.Linear(4, 2)),
-}
-
-CHAINS = {
-    "SIREN": lambda: module(lambda self, x: self.b(torch.sin(30 * self.a(x))), a=nn.Linear(3, 4), b=nn.Linear(4, 2)),
-    "factors behind activations": lambda: module(
-        lambda self, x: self.b(torch.tanh(self.a(x)) * 3 / 2) * -0.5, a=nn.Linear(3, 4), b=nn.Linear(4, 2)
-    ),
-    "a factor between layers": lambda: module(lambda self, x: self.b(-self.a(x).mul(2.0)), a=nn.Linear(3, 4), b=nn.Linear(4, 2)),
-    "a slice of the outputs": lambda: module(lambda self, x: self.b(torch.tanh(self.a(x)))[:, 1:3], a=nn.Linear(3, 4), b=nn.Linear(4, 4)),
-    "one output": lambda: module(lambda self, x: torch.tanh(self.b(self.a(x).sigmoid()))[..., -1], a=nn.Linear(3, 4), b=nn.Linear(4, 4)),
-    "a squeezed output": lambda: module(lambda self, x: self.b(torch.tanh(self.a(x))).squeeze(-1), a=nn.Linear(3, 4), b=nn.Linear(4, 1)),
-    "a reshaped output": lambda: module(lambda self, x: self.b(torch.tanh(self.a(x))).view(-1, 2, 3), a=nn.Linear(3, 4), b=nn.Linear(4, 6)),
-    "functions of the table": lambda: module(
-        lambda self, x: F.hardswish(self.b(F.logsigmoid(self.a(F.mish(self.b(F.selu(self.a(x)))))))), a=nn.Linear(3, 4), b=nn.Linear(4, 3)
-    ),
-    "log cosh as functions": lambda: module(lambda self, x: self.b(torch.log(torch.cosh(self.a(x)))), a=nn.Linear(3, 4), b=nn.Linear(4, 2)),
-    "modules of the table": lambda: nn.Sequential(
-        *[
-            layer
-            for act in (nn.Mish(), nn.SELU(), nn.CELU(0.7), LogCosh(), nn.LogSigmoid(), nn.Hardswish())
-            for layer in (nn.Linear(3, 3), act)
-        ]
-    ),
-    "a weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 5)), nn.Tanh(), nn.Linear(5, 2)),
-    "an orthogonal weight": lambda: nn.Sequential(
-        nn.Linear(3, 5), nn.Tanh(), parametrizations.orthogonal(nn.Linear(5, 5)), nn.Tanh(), nn.Linear(5, 2)
-    ),
-    "a spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(3, 2)).eval(),
-}
-
-
-def built(make, dtype=torch.float64):
-    torch.manual_seed(0)
-    return make().to(dtype)
-
-
-class Plain(nn.Module):
-    """What torch itself differentiates wrongly (LayerNorm, three times) or in single precision (CELU, Hardswish), in plain operations."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, h):
-        if isinstance(self.layer, nn.Hardswish):
-            return h * (h + 3).clamp(0, 6) / 6
-        if isinstance(self.layer, nn.CELU):
-            return torch.where(h > 0, h, self.layer.alpha * torch.expm1(h.clamp_max(0) / self.layer.alpha))
-        c = h - h.mean(-1, keepdim=True)
-        n = c * torch.rsqrt(c.square().mean(-1, keepdim=True) + self.layer.eps)
-        return n if self.layer.weight is None else n * self.layer.weight + self.layer.bias
-
-
-def truth(net, x):
-    """x, y, J with a graph, and H, of a batch in float64, by reverse over reverse."""
-    x = x.detach().double().requires_grad_()
-    if isinstance(net, nn.Sequential):
-        net = nn.Sequential(*[Plain(layer) if isinstance(layer, nn.LayerNorm | nn.CELU | nn.Hardswish) else layer for layer in net])
-    y = net(x).reshape(len(x), -1)
-    J = torch.stack([torch.autograd.grad(y[:, p].sum(), x, create_graph=True)[0] for p in range(y.shape[1])], 1)
-
-    def second(g):
-        if not g.requires_grad:
-            return torch.zeros_like(x)
-        return torch.autograd.grad(g, x, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-
-    H = torch.stack([torch.stack([second(J[:, p, d].sum()) for d in range(J.shape[2])], 1) for p in range(J.shape[1])], 1)
-    return x, y, J, H
+from tests.networks import CHAINS, STEPS, batch_norm_last, built, draw, layers, module, normed, residual, scaled_norm, truth
 
 
 def close(found, exact, dtype=torch.float64):
@@ -251,6 +46,13 @@ def test_every_quantity(name, dtype):
         close(jac.hessian(net, x, method), H, dtype)
     close(jac.hessian(net, x[1]), H[1], dtype)
     close(jac.hessian_diagonal(net, x), H.diagonal(dim1=-2, dim2=-1), dtype)
+    first, second = [(0, 0), (0, 2)], [(0, 0, 0), (0, 1, 2), (0, 2, 2), (J.shape[1] - 1, 0, 1)]
+    names = ["0", *(f"{p}_x{d}" for p, d in first), *(f"{p}_{{x{d},x{e}}}" for p, d, e in second), "0_x0 + 2*0_x1"]
+    values = [y[:, 0], *(J[:, p, d] for p, d in first), *(H[:, p, d, e] for p, d, e in second), J[:, 0, 0] + 2 * J[:, 0, 1]]
+    for method in ("auto", "taylor"):
+        for found, value in zip(jac.derivatives(net, x, names, method).values(), values, strict=True):
+            close(found, value, dtype)
+    close(jac.derivatives(net, x[1], ["laplacian(0)"])["laplacian(0)"], H[1, 0].trace(), dtype)
     v, u = draw(5, 3), draw(5, J.shape[1])
     close(jac.jvp(net, x, v.to(dtype)), (J @ v[..., None])[..., 0], dtype)
     close(jac.vjp(net, x, u.to(dtype)), (u[:, None] @ J)[:, 0], dtype)
@@ -285,6 +87,13 @@ def test_laplacians_go_back(name):
     torch.testing.assert_close(
         torch.autograd.grad(lap.sum(), parameters, **options), torch.autograd.grad(sum(second), parameters, **options)
     )
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_higher_derivatives_by_name_are_refused_with_a_remedy(name):
+    net, x = built(STEPS[name]), draw(5, 3)
+    with pytest.raises(ValueError, match="third and fourth derivatives of chains of layers alone"):
+        jac.derivatives(net, x, ["0_{x0,x0,x0}"])
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -435,6 +244,38 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.Flatten()),
+            "layer 3 is a Conv1d",
+        ),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)), "layer 0 is a Conv2d"),
+        (
+            lambda: module(lambda self, x: self.a(x[:, 0], x[:, 0], x[:, 0])[0].flatten(1), a=nn.MultiheadAttention(4, 2)),
+            "layer a is a Multi",
+        ),
+        (
+            lambda: module(
+                lambda self, x: F.scaled_dot_product_attention(self.q(x), self.k(x), x).flatten(1), q=nn.Linear(4, 4), k=nn.Linear(4, 4)
+            ),
+            r"'scaled_dot_product_attention' \(scaled_dot_product_attention\) is no step that is known",
+        ),
+    ],
+)
+def test_convolutions_and_attention_are_refused_with_the_call_that_computes_them(make, message):
+    torch.manual_seed(0)
+    net, x = make().eval(), draw(2, 1, 3, 4).float()
+    with pytest.raises(TypeError, match=message) as refused:
+        jac.jacobian(net, x)
+    (call,) = re.findall(r"take (torch\.func\.vmap\(.*\)\(x\))", str(refused.value))
+    J = eval(call, {"torch": torch, "net": net, "x": x})
+    at = x[1:].clone().requires_grad_()
+    (row,) = torch.autograd.grad(net(at).reshape(-1)[1], at)
+    torch.testing.assert_close(J[1].reshape(-1, 12)[1], row.reshape(12), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_computed_right_is_refused(name):
     with pytest.raises((TypeError, ValueError)):
@@ -482,3 +323,114 @@ class TestStacks:
             jac.MLP.stack([3])
         with pytest.raises(TypeError, match="got Stack"):
             jac.jvp(jac.MLP.stack(self.nets()), draw(5, 3), draw(5, 3))
+
+
+class TestPiecewiseLinear:
+    """Second derivatives that are zero by construction are not returned without a word."""
+
+    kinked = staticmethod(
+        lambda: module(lambda self, x: self.b(x + self.p(self.a(x).relu())), a=nn.Linear(3, 3), p=nn.PReLU(), b=nn.Linear(3, 2))
+    )
+
+    @pytest.mark.parametrize(
+        "call", [jac.laplacian, jac.hessian, lambda net, x: jac.hvp(net, x, x), lambda net, x: jac.derivatives(net, x, ["0_{x0,x0}"])]
+    )
+    def test_a_network_of_steps_warns(self, call):
+        with pytest.warns(UserWarning, match=r"the network is piecewise linear \(relu, prelu\): .* take a smooth activation"):
+            call(built(self.kinked), draw(5, 3))
+
+    def test_first_derivatives_and_smooth_networks_do_not(self, recwarn):
+        jac.jacobian(built(self.kinked), draw(5, 3))
+        for name in ("LayerNorm", "gates", "a batch norm last"):
+            jac.hessian(built(STEPS[name]), draw(5, 3))
+        assert not [w for w in recwarn if "piecewise" in str(w.message)]
+
+
+DOCUMENTED = {
+    "chain of layers; factors behind layers, `sin(30 * z)`; views at the end": [
+        "SIREN",
+        "factors behind activations",
+        "a factor between layers",
+        "a squeezed output",
+        "a reshaped output",
+        "functions of the table",
+        "log cosh as functions",
+        "modules of the table",
+    ],
+    "parametrizations, outputs left out, batch norm beside a linear layer": [
+        "a slice of the outputs",
+        "one output",
+        "a weight norm",
+        "an orthogonal weight",
+        "a spectral norm",
+        "a batch norm behind a linear layer",
+    ],
+    "affine ends and constants, `2 * (x - 0.5)`, buffers, `tanh(3 * z)`": [
+        "an affine end and buffers",
+        "squares, signs and a slice",
+        "a factor before tanh",
+        "activations one behind the other",
+    ],
+    "skips, projected or dense": ["a residual", "residual blocks", "dense skips", "log cosh in a skip"],
+    "gates; input-convex networks": ["gates", "an input-convex network"],
+    "LayerNorm, RMSNorm, a batch norm elsewhere": [
+        "LayerNorm",
+        "LayerNorm with its parameters",
+        "LayerNorm without them",
+        "RMSNorm",
+        "a batch norm last",
+    ],
+    "PReLU": ["PReLU"],
+    "fixed Fourier features, random features": ["Fourier features"],
+}
+QUANTITIES = {
+    "y, J": [("value", (), None), ("jacobian", (), None)],
+    "Laplacian": [("laplacian", (torch.ones(1, 3).double(),), None)],
+    "Hessian": [("hessian", (), None)],
+    "by name, order 1, 2": [("derivatives", (), "{0}_x0"), ("derivatives", (), "{0} {0}_x1 {0}_{{x0,x2}}")],
+    "order 3, 4": [("derivatives", (), "{0}_{{x0,x0,x1}}"), ("derivatives", (), "{0}_{{x0,x0,x1,x2}}")],
+    "by the parameters": [("gradient", None, None), ("gradient_norms", None, None), ("jacobian_gradient", (), None)],
+}
+
+
+def computed(net, quantity, others, asked):
+    """Say what computes a quantity of a network: C, torch, or nothing."""
+    mlp, x = jac.MLP.from_torch(net), draw(5, 3)
+    others = (torch.zeros(5, mlp.P).double(),) if others is None else others
+    asked = asked and asked.format("y0" if mlp.P > 1 else "y")
+    for implementation, word in (("native", "C"), ("eager", "torch")):
+        for method in jac.methods(f"*:{implementation}", quantity=quantity):
+            try:
+                jac.plan(mlp, x, method.name, quantity=quantity, others=others, asked=asked)
+            except ValueError:
+                continue
+            return word
+    return "no"
+
+
+@pytest.mark.needs_compiler
+@pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")
+def test_the_documentation_says_what_has_kernels():
+    cases = {**STEPS, **CHAINS}
+    assert sorted(name for names in DOCUMENTED.values() for name in names) == sorted(cases)
+    lines = [f"| structure | {' | '.join(QUANTITIES)} |", "|:---" + "|:---:" * len(QUANTITIES) + "|"]
+    for structure, names in DOCUMENTED.items():
+        nets = [built(cases[name]) for name in names]
+        found = [{computed(net, *asked) for net in nets for asked in quantities} for quantities in QUANTITIES.values()]
+        assert all(len(words) == 1 for words in found), (structure, found)
+        lines.append(f"| {structure} | {' | '.join(words.pop() for words in found)} |")
+    assert "\n".join(lines) in (ROOT / "docs" / "networks.md").read_text(encoding="utf-8"), "\n".join(lines)
+
+
+def test_a_stored_jacobian_goes_on_with_the_same_steps_alone(tmp_path):
+    pytest.importorskip("zarr")
+
+    def made(phi):
+        return built(lambda: module(lambda self, x: self.b(x + phi(self.a(x))), a=nn.Linear(3, 3), b=nn.Linear(3, 2)))
+
+    net, x = made(torch.tanh), draw(6, 3)
+    jac.compute_to_disk(net, x, tmp_path / "J", samples_per_chunk=4)
+    torch.testing.assert_close(torch.from_numpy(jac.open_stored(tmp_path / "J").array[:]), jac.jacobian(net, x))
+    jac.compute_to_disk(made(torch.tanh), x, tmp_path / "J", samples_per_chunk=4)
+    with pytest.raises(ValueError, match="steps"):
+        jac.compute_to_disk(made(torch.sin), x, tmp_path / "J", samples_per_chunk=4)
