@@ -11,10 +11,15 @@ from jacobians.kernels.native import compiler
 EXTRAS = ("jax", "zarr", "sklearn", "mlxtend", "backpack", "opacus", "curvlinops", "folx", "pdoc")
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
 COMPILING = (":jax", ":folx", ":torch.compile")  # libraries whose compiler runs again for each shape and type
+TWICE = ("float32", "every_activation[forward")  # of these libraries: each row that is measured is judged in its own type
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Leave what a library's compiler makes slow to `make test-long`; without a C compiler, skip what is about the kernels."""
+    twice = [item for item in items if any(name in item.name for name in COMPILING) and any(part in item.name for part in TWICE)]
+    config.hook.pytest_deselected(items=twice)
+    left_out = set(map(id, twice))
+    items[:] = [item for item in items if id(item) not in left_out]
     bare = compiler.compiler() is None
     for item in items:
         wanted = item.get_closest_marker("needs")

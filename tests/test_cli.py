@@ -282,6 +282,7 @@ def test_outputs_are_new_or_regular_files_and_no_inputs(command, tmp_path):
         write_atomically(Path("/dev/null"), "text")
 
 
+@pytest.mark.long
 def test_streams_that_are_closed_or_ascii_and_names_that_are_no_text(tmp_path):
     """Of a real process: whatever the terminal is, it is answered, in full and without a traceback."""
     from benchmarks.run import environment

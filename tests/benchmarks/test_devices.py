@@ -7,7 +7,6 @@ import pytest
 from benchmarks.analysis import devices
 from benchmarks.errors import BadInput
 from tests.benchmarks.rows import row, write_result
-from tests.test_cli import bench
 
 CARD = {"device": "cuda", "device_name": "Some card", "machine": "g"}
 
@@ -46,14 +45,12 @@ def test_one_device_alone_is_said():
         devices.compared([row()])
 
 
-def test_the_command_prints_a_table_and_draws_one_figure(tmp_path):
+def test_the_command_prints_a_table_and_draws_one_figure(tmp_path, command):
     for name, where in (("a", {}), ("b", CARD)):
         (tmp_path / name).mkdir()
         write_result([at(K, (1 + (name == "b")) * 1e-5, sweep="width", **where) for K in (8, 16, 32)], tmp_path / name / "width.csv")
     files = [tmp_path / name / "width.csv" for name in "ab"]
-    done = bench("devices", *files, "--out", tmp_path / "out")
-    assert "Some cpu (cpu, 2 threads)" in done.stdout
+    assert "Some cpu (cpu, 2 threads)" in command("devices", *files, "--out", tmp_path / "out").out
     assert (tmp_path / "out" / "devices.svg").is_file()
-    done = bench("devices", *files, "--json", "--out", tmp_path / "out")
-    assert len(json.loads(done.stdout)) == 3
-    assert "no problem was measured on two devices" in bench("devices", files[0], status=2).stderr
+    assert len(json.loads(command("devices", *files, "--json", "--out", tmp_path / "out").out)) == 3
+    assert "no problem was measured on two devices" in command("devices", files[0], status=2).err

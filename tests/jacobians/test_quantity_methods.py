@@ -111,7 +111,7 @@ def check(name, widths, N, loss, **options):
         assert error <= TOLERANCE[inputs[0].dtype], (name, tuple(one.shape), error)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("method", [method.name for method in OTHERS])
 def test_every_method_and_loss(method, loss, dtype):

@@ -244,6 +244,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention under vmap
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -85,6 +85,7 @@ def test_the_closed_form_is_the_iteration():
     assert torch.equal(least_squares.closed_form(flat, y[:4], start[:2], 0.1, 7), start[:2])
 
 
+@pytest.mark.long
 def test_the_border_of_convergence(tmp_path):
     tables = run(find_study("least-squares"), tmp_path, Options())
     for row in tables["least-squares"]:
@@ -244,6 +245,7 @@ class TestActivations:
         assert fate(2.0, 3e3, 0.0) == ("explodes", 2)
         assert fate(2.0, math.inf) == ("explodes", 2)
 
+    @pytest.mark.long
     def test_the_study(self, tmp_path, monkeypatch):
         monkeypatch.setattr(activations, "SHAPES", ((2, 4, 4, 3), (3, 5, 2)))
         monkeypatch.setattr(activations, "DEPTHS", (1, 3, 12))
