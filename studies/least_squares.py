@@ -108,9 +108,11 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     )
     below = [float(row["share"]) for row in rows if float(row["converges"])]
     above = [float(row["share"]) for row in rows if not float(row["converges"])]
+    nearer = [f"those up to {max(below):g} come nearer in the second half of the steps"] if below else []
+    away = [f"those from {min(above):g} on go away"] if above else []
     return (
         f"The iterates are those of the closed form within {max(column(rows, 'worst_difference')):.1e}. Of the step sizes tried, in shares "
-        f"of 2/λ_max, those up to {max(below):g} come nearer in the second half of the steps and those from {min(above):g} on go away. "
+        f"of 2/λ_max, {' and '.join(nearer + away)}. "
         f"{float(tables['least-squares-absolute'][0]['steps']):g} subgradients of least absolute deviations come near the optimum of the "
         f"linear program, {absolute}."
     )

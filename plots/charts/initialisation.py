@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series, lines_of
-from studies import find_study, initialisation, published
+from studies import initialisation, published
 from studies.study import column
 
 LEAST = 1e-12  # of a logarithmic axis
@@ -34,7 +34,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"{best['init']} learns ({float(best['test_accuracy']):.0%} of the tests right); no fixed range gets beyond {others:.0%}",
         topic="First weights of a deep tanh network",
         subtitle="",
-        caption=find_study("initialisation").conclude(tables),
+        caption="Share of right answers by initialisation: on the tests, and before each update of an epoch; the published lines beside.",
         panels=(
             Panel("norm of ∂L/∂W, untrained", "layer", "", by_layer("gradient_norm"), logarithmic=True),
             Panel("share of saturated units, |h| > 0.99, untrained", "layer", "", by_layer("saturated", 0.0)),

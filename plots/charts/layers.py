@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
 from plots.panels import Panel, PanelsChart, Series, lines_of
-from studies import Row, find_study, layers
+from studies import Row, layers
 from studies.study import column
 
 
@@ -26,7 +26,8 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         title=f"{passed} of {len(parts)} components passed: {len(rows)} values of training steps, torch's within {worst:.0e}",
         topic="Layers by hand, batch norm too",
         subtitle="",
-        caption=find_study("layers").conclude(tables),
+        caption="Training by layers of one's own: loss and share of right answers on the tests by epoch, with and without batch norm; "
+        "running variance of both conventions.",
         panels=(
             Panel("training loss", "epoch", "", lines_of(curves, label, "epoch", "train_loss"), logarithmic=True),
             Panel("share of right tests", "epoch", "", lines_of(curves, label, "epoch", "test_accuracy")),

@@ -134,7 +134,7 @@ def test_the_timer_and_options_reach_pytest_benchmark(sweeps_file, tmp_path):
         "call = B.pedantic\n"
         "def spy(self, *args, **options):\n"
         "    seen = [self._timer.__name__, self.group, self._disable_gc, options]\n"
-        "    __import__('pathlib').Path(os.environ['PROBE']).write_text(json.dumps(seen))\n"
+        "    __import__('pathlib').Path(os.environ['PROBE']).write_text(json.dumps(seen, default=repr))\n"
         "    return call(self, *args, **options)\n"
         "B.pedantic = spy\n"
     )

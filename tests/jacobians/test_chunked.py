@@ -56,11 +56,13 @@ PEAKS = """
 import json, torch
 import jacobians as jac
 from benchmarks.measure.memory import peak_bytes
+from jacobians.kernels.native import compiler
 from tests.cases import network
 
 SHAPES = [((4, 2000, 2000, 4), 64), ((2, 512, 512, 512, 512, 512, 512, 3), 3000), ((1000, 50, 1000), 300), ((1000, 1000, 1000, 1000), None),
           ((400, 500, 500, 20), 64), ((20, 500, 500, 400), 64)]
 found = []
+compiler.library()  # the code of the kernels is mapped from its file, and no memory that a call asks for
 for widths, batch in SHAPES:
     mlp, x = network(widths, batch=batch, dtype=torch.float32)
     output = 4 * (batch or 1) * widths[0] * widths[-1]

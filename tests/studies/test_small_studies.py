@@ -100,6 +100,15 @@ def test_the_border_of_convergence(tmp_path):
     assert figures.render(least_squares_chart.chart_of(tables), "svg").startswith(b"<?xml")
 
 
+def test_a_short_run_in_which_every_step_size_converges_is_told():
+    tables = {
+        "least-squares": [{"share": 0.5, "converges": 1, "worst_difference": 1e-15}],
+        "least-squares-absolute": [{"above": 1e-3, "rule": "0.02", "steps": 4}],
+    }
+    sentence = find_study("least-squares").conclude(tables)
+    assert "those up to 0.5 come nearer in the second half of the steps. 4 subgradients" in sentence
+
+
 def test_the_linear_program_has_the_optimum_of_least_absolute_deviations():
     X, y, _ = least_squares.data(1)
     w, least = least_squares.least_absolute(X, y)
