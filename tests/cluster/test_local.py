@@ -194,7 +194,7 @@ def test_a_task_here_is_cancelled_by_the_command_that_is_named(tmp_path):
     while not (tmp_path / "started").exists():
         assert jobs.states() == {"one": "running"}
         threading.Event().wait(0.02)
-    subprocess.run(scheduling.cancel_command(jobs).split(), check=True)
+    subprocess.run(scheduling.cancel_command(jobs), shell=True, check=True)  # where kill is no program, it is one of the shell
     while jobs.states() == {"one": "running"}:
         threading.Event().wait(0.02)
     assert (tmp_path / "interrupted").exists()
