@@ -83,7 +83,7 @@ def test_tricks(name, monkeypatch):
     ref = oracle.reference(SINGLE, "xavier", 0).own()
     try:
         trial = Trial(prepare(ref.mlp, SINGLE), ref, still_clock())
-        reason = oracle.judge(trial.check_first(), ref).reason or measured(trial, rounds=40)
+        reason = oracle.judge(trial.check_first(), ref).reason or measured(trial, blocks=10, rounds=40)
     except Dishonest as error:
         reason = str(error)
     finally:
