@@ -65,7 +65,7 @@ test: $(READY)
 	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
 
 test-long: $(READY)
-	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist worksteal -m long
+	$(FOR_TESTS) $(BIN)/python -m pytest -n 2 --dist loadfile -m long $(OPTIONS)
 
 test-all: test test-long
 
