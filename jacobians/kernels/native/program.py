@@ -10,7 +10,7 @@ Four techniques, chosen by shape:
   are multiplied in while a tile of the product is still in registers. Bound by arithmetic.
 - *blocks*: a batch, 16 to 64 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
   next block, so that only weights, x and J pass through memory. Where weights leave the second cache, several tangents or cotangents
-  go side by side, and weights that many passes read are copied together once a call.
+  go side by side.
 - *sample by sample*: a batch whose per-sample products are large enough to fill the registers by themselves.
 """
 
@@ -36,9 +36,7 @@ _SPARE_ROWS = 24
 # One thread below this work: waking another costs about as much as it saves.
 FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
 WIDE_BYTES = 2**18
-ROWS_AT_ONCE = 48  # of a packed weight
-FEWEST_PASSES = 8  # through the weights, from which on they are packed
-PASS_LANES = 12  # what a pass through weights beyond the cache takes, in lanes of arithmetic
+PASS_LANES = 32  # what a pass through weights beyond the cache takes, in lanes of arithmetic
 
 
 class Step(ctypes.Structure):
@@ -64,7 +62,7 @@ class Program(ctypes.Structure):
         ("widths", ctypes.POINTER(ctypes.c_int64)),
         ("columns", ctypes.c_int64),
         ("activation", ctypes.POINTER(Setting)),
-        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block", "group", "packed")),
+        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block", "group")),
         *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
         ("step", ctypes.POINTER(Step)),
     ]
@@ -248,20 +246,23 @@ def leaves_cache(problem: Problem) -> bool:
     return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= WIDE_BYTES
 
 
-def _blocks(problem: Problem, seeds: int, threads: int) -> tuple[int, int]:
+def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[int, int]:
     """Return the samples of a block, and the tangents or cotangents that it takes at once, so that weights are read for up to 64 lanes."""
-    panel = getattr(library(), f"panel_width_{problem.dtype}")()
+    panel, lanes = (getattr(library(), f"{what}_width_{problem.dtype}")() for what in ("panel", "vector"))
     sizes = (panel // 4, panel // 2, panel)
     if not leaves_cache(problem):  # a short batch is cut so that each thread gets a block
         return next((size for size in sizes if problem.N <= size * threads), panel), 1
+    # Reverse mode ends in rows of J: it reads W_1 for each cotangent by itself, but where those rows share few sets.
+    few_sets = problem.D * problem.itemsize % 2048 == 0 and problem.widths[1] >= 256  # as in csrc/products.h
+    alone = not forward and problem.D >= lanes and not few_sets
+    share = problem.D * problem.widths[1] / sum(i * o for i, o in pairwise(problem.widths)) if alone else 0.0
 
-    def time(size: int) -> int:
-        group = MOST_SIDE // size
-        passes = 1 + -(-seeds // group)
+    def time(size: int) -> float:
+        groups = -(-seeds // (MOST_SIDE // size))
+        passes = 1 + (1 - share) * groups + share * seeds
         return -(-problem.N // (size * threads)) * (size * (1 + seeds) + PASS_LANES * passes)
 
-    lanes = getattr(library(), f"vector_width_{problem.dtype}")()
-    size = min((size for size in (*range(MOST_SIDE, panel, -panel), *sizes[::-1]) if size >= lanes), key=time)
+    size = min((size for size in (*range(MOST_SIDE, panel, -lanes), *sizes[::-1]) if size >= lanes), key=time)
     return size, min(seeds, MOST_SIDE // size)
 
 
@@ -299,11 +300,9 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     own = {TANGENTS: 0, COTANGENTS: 12 * widest, PRODUCTS: private}.get(kind, 0)  # of each thread
     shared = padded + 8 * widest + products.buffers
     if kind >= FORWARD_BLOCKS:
-        program.block, program.group = _blocks(problem, problem.D if kind == FORWARD_BLOCKS else problem.P, threads)
-        passes = -(-problem.N // program.block) * -(-problem.P // program.group)
-        if kind == REVERSE_BLOCKS and leaves_cache(problem) and passes >= FEWEST_PASSES:
-            program.packed = sum(-(-i // ROWS_AT_ONCE) * ROWS_AT_ONCE * o for i, o in pairwise(widths[:-1]))
-        program.work, program.work_of_thread = program.packed, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
+        forward = kind == FORWARD_BLOCKS
+        program.block, program.group = _blocks(problem, problem.D if forward else problem.P, threads, forward)
+        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
     elif problem.batch is not None:
         program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
     else:

@@ -7,7 +7,6 @@ typedef struct {
     const REAL *x;
     REAL *J, *y; /* y may be null */
     REAL *work;
-    REAL *packed; /* W_n-1 … W_1 in groups of rows, for reverse mode by blocks; or null */
     atomic_long next; /* the next block or sample of a batch */
 } NAME(Call);
 
@@ -194,9 +193,6 @@ static void NAME(sample_by_sample)(void *argument, int thread, int threads) {
         NAME(one)(call, call->x + n * D, call->J + n * P * p->columns, call->y ? call->y + n * P : NULL, work, 0, 1);
 }
 
-/* Whether the last product of reverse mode is one in lanes that is turned after it. */
-INLINE int NAME(turned)(int64_t D, int64_t inner) { return D < LANES || NAME(few_sets)(D, inner); }
-
 /* A block of samples: numbers of one neuron lie side by side, one sample a lane. All layers and all tangents or cotangents of the
  * block are done before the next block, so that what is carried stays in the cache. */
 static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *work) {
@@ -266,7 +262,6 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
     for (int64_t r = 0, some; r < P; r += some) {
         int64_t at = p->slopes - P - width[n - 1];
         REAL *g = carried[(n - 1) % 2];
-        const REAL *packed = call->packed;
         some = P - r < p->group ? P - r : p->group;
         int64_t lanes = some * side;
         for (int64_t k = 0; k < width[n - 1]; k++)
@@ -279,20 +274,17 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
         for (int64_t l = n - 2; l > 0; l--) {
             at -= width[l];
             NAME(Scale) by = {.each = slope + at * side, .stride = side};
-            if (packed) NAME(packed_times)(lanes, width[l], width[l + 1], packed, g, carried[l % 2], &by);
-            else NAME(times)(lanes, 0, width[l], width[l + 1], W[l], 1, width[l], g, carried[l % 2], &by);
-            if (packed) packed += NAME(packed_size)(width[l], width[l + 1]);
+            NAME(times)(lanes, 0, width[l], width[l + 1], W[l], 1, width[l], g, carried[l % 2], &by);
             g = carried[l % 2];
         }
-        if (!NAME(turned)(columns, width[1])) { /* the last product in the layout of J: a row per sample */
+        if (columns >= LANES && !NAME(few_sets)(columns, width[1])) { /* the last product in the layout of J: a row per sample */
             for (int64_t j = 0; j < columns; j += PANEL)
                 for (int64_t e = 0; e < some; e++)
                     NAME(product_panel)(count, columns, width[1], g + e * side, 1, lanes, seed, columns, J + (r + e) * columns, P * columns,
                                         none, 0, j, spare, spare + widest * PANEL);
         } else {
             REAL *out = carried[0] == g ? carried[1] : carried[0];
-            if (packed) NAME(packed_times)(lanes, columns, width[1], packed, g, out, &none);
-            else NAME(times)(lanes, 0, columns, width[1], seed, 1, columns, g, out, &none);
+            NAME(times)(lanes, 0, columns, width[1], seed, 1, columns, g, out, &none);
             for (int64_t d0 = 0; d0 < columns; d0 += LANES)
                 for (int64_t s = 0; s < count; s++)
                     for (int64_t e = 0; e < some; e++)
@@ -312,20 +304,6 @@ static void NAME(block_by_block)(void *argument, int thread, int threads) {
     }
 }
 
-/* Copy the weights between the first and the last for the way back, the last one first: each thread some rows of each. */
-static void NAME(pack_share)(void *argument, int thread, int threads) {
-    NAME(Call) *call = argument;
-    const Program *p = call->program;
-    const int64_t *width = p->widths;
-    REAL *packed = call->packed;
-    for (int64_t l = p->layers - 2, from, to; l >= !NAME(turned)(p->columns, width[1]); l--) {
-        int64_t in = l > 0 ? width[l] : p->columns;
-        NAME(share)(width[l + 1], thread, threads, &from, &to);
-        NAME(pack)(from, to, in, width[l + 1], call->weight[l > 0 ? l : p->layers], packed);
-        packed += NAME(packed_size)(in, width[l + 1]);
-    }
-}
-
 /* Compute J, and y where it is not null. Return 0, -1 where there is no memory, or -2 where an activation is unknown. */
 int NAME(jacobian)(const Program *program, const REAL *const *weights, const REAL *const *biases, const REAL *x, REAL *J, REAL *y, int threads) {
     for (int64_t l = 0; l < program->layers; l++)
@@ -333,8 +311,7 @@ int NAME(jacobian)(const Program *program, const REAL *const *weights, const REA
     int shared = program->samples < 0;
     REAL *work = workspace((program->work + program->work_of_thread * threads) * sizeof(REAL));
     if (!work) return -1;
-    NAME(Call) call = {program, weights, biases, x, J, y, work, program->packed ? work + program->work_of_thread * threads : NULL, 0};
-    if (call.packed) run_on(threads, NAME(pack_share), &call);
+    NAME(Call) call = {program, weights, biases, x, J, y, work, 0};
     Task task = shared ? NAME(one_on_all) : program->kind >= FORWARD_BLOCKS ? NAME(block_by_block) : NAME(sample_by_sample);
     run_on(threads, task, &call);
     return 0;

@@ -52,7 +52,7 @@ typedef struct {
     const Activation *activation;   /* of each layer */
     int64_t widest, scaled_output;  /* widest layer; whether slopes scale the rows of J */
     int64_t kind, samples;          /* samples: -1 for one sample on all threads */
-    int64_t block, group, packed;   /* samples a block; tangents or cotangents at once; numbers of weights that are copied together */
+    int64_t block, group;           /* samples a block; tangents or cotangents at once */
     int64_t slopes, buffers, private; /* numbers: slopes of a sample, buffers of the steps, what a thread needs for products */
     int64_t work, work_of_thread;     /* numbers of memory: shared, and for each thread */
     int64_t steps;

@@ -84,19 +84,8 @@ INLINE int64_t NAME(lanes_for)(int64_t count) {
 /* Whether numbers a step apart share so few sets of the cache that blocks of them are to be copied together. */
 INLINE int NAME(few_sets)(int64_t step, int64_t inner) { return step * sizeof(REAL) % 2048 == 0 && inner >= 2 * FAR_INNER; }
 
-/* Some rows of C (+)= A B for all lanes of a block, of the inner dimension `some` from k on. Of the scales only `each`, whose rows repeat. */
-INLINE void NAME(rows_times)(int64_t side, int64_t i, int64_t rows, int64_t inner, int64_t k, int64_t some, const REAL *left, int64_t row,
-                             int64_t step, const REAL *B, REAL *c, const NAME(Scale) * scale) {
-    NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
-    if (k + some == inner) here.each = scale->each, here.stride = scale->stride;
-    for (int64_t j = 0; j < side; j += PANEL) {
-        for (int64_t v = 0; v < WIDEST && here.each; v++) here.lane[v] = (j + v * LANES) % here.stride;
-        NAME(panel)(NAME(vectors_for)(side - j), rows, some, left, row, step, B + k * side + j, side, c + i * side + j, side, &here, i, 0);
-    }
-}
-
 /* Rows from … to - 1 of C = A B for all lanes of a block: a group of rows at a time, so that A passes through the cache once; a very long inner
- * dimension is cut, so that the part of B at hand stays in the second cache. */
+ * dimension is cut, so that the part of B at hand stays in the second cache. Of the scales only `each`, whose rows repeat. */
 static void NAME(times)(int64_t side, int64_t from, int64_t to, int64_t inner, const REAL *a, int64_t row, int64_t step, const REAL *B, REAL *c,
                         const NAME(Scale) * scale) {
     int far = step > 1 && NAME(few_sets)(step, inner);
@@ -107,25 +96,14 @@ static void NAME(times)(int64_t side, int64_t from, int64_t to, int64_t inner, c
             int64_t some = inner - k < cut ? inner - k : cut, rows = to - i < ROWS_AT_ONCE ? to - i : ROWS_AT_ONCE;
             const REAL *left = a + i * row + k * step;
             for (int64_t q = 0; q < some && far; q++) memcpy(together + q * ROWS_AT_ONCE, left + q * step, rows * sizeof(REAL));
-            NAME(rows_times)(side, i, rows, inner, k, some, far ? together : left, far ? 1 : row, far ? ROWS_AT_ONCE : step, B, c, scale);
+            NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
+            if (k + some == inner) here.each = scale->each, here.stride = scale->stride;
+            for (int64_t j = 0; j < side; j += PANEL) {
+                for (int64_t v = 0; v < WIDEST && here.each; v++) here.lane[v] = (j + v * LANES) % here.stride;
+                NAME(panel)(NAME(vectors_for)(side - j), rows, some, far ? together : left, row, far ? ROWS_AT_ONCE : step, B + k * side + j, side,
+                            c + i * side + j, side, &here, i, 0);
+            }
         }
-}
-
-/* C = Wᵀ B for all lanes, of a weight that was copied into groups of rows: W is (inner, rows). */
-static void NAME(packed_times)(int64_t side, int64_t rows, int64_t inner, const REAL *packed, const REAL *B, REAL *c, const NAME(Scale) * scale) {
-    for (int64_t i = 0; i < rows; i += ROWS_AT_ONCE)
-        for (int64_t k = 0; k < inner; k += FAR_INNER)
-            NAME(rows_times)(side, i, rows - i < ROWS_AT_ONCE ? rows - i : ROWS_AT_ONCE, inner, k, inner - k < FAR_INNER ? inner - k : FAR_INNER,
-                             packed + i * inner + k * ROWS_AT_ONCE, 1, ROWS_AT_ONCE, B, c, scale);
-}
-
-INLINE int64_t NAME(packed_size)(int64_t rows, int64_t inner) { return (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE * inner; }
-
-/* Copy rows from … to - 1 of W (inner, rows) so: group after group of ROWS_AT_ONCE columns. */
-static void NAME(pack)(int64_t from, int64_t to, int64_t rows, int64_t inner, const REAL *W, REAL *packed) {
-    for (int64_t i = 0; i < rows; i += ROWS_AT_ONCE)
-        for (int64_t k = from; k < to; k++)
-            memcpy(packed + i * inner + k * ROWS_AT_ONCE, W + k * rows + i, (rows - i < ROWS_AT_ONCE ? rows - i : ROWS_AT_ONCE) * sizeof(REAL));
 }
 
 /* Columns j0 … of C = A B, at most one panel; B is row-major. `packed` holds inner x panel numbers, `spare` rows x panel. Panels are
