@@ -106,6 +106,13 @@ def held_by(module: nn.Module, weak: bool) -> Callable[[], nn.Module | None]:
     return weakref.ref(module) if weak else lambda: module
 
 
+def still_there(module: nn.Module | None) -> nn.Module:
+    """Refuse to go on for a module that is gone."""
+    if module is None:
+        raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
+    return module
+
+
 def trace(module: nn.Module, buffers: bool = False) -> Any:
     """Trace the forward of a module by `torch.fx`; with its buffers as nodes, or as what they are now."""
     from torch import fx
@@ -227,9 +234,7 @@ class Chain:
 
     def _adopt_change(self) -> None:
         """Go on where the module still is this network after a change, e.g. of its training flag; refuse it otherwise."""
-        module = self.module()
-        if module is None:
-            raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
+        module = still_there(self.module())
         refuse_all_extras(module)
         if (kind := self._fingerprint.changed_children()) is not None:
             raise Changed(f"the layers of the {kind} have changed since it was wrapped; {_WRAP_AGAIN}")

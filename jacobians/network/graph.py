@@ -22,6 +22,7 @@ from jacobians.network.from_torch import (
     opens_log_cosh,
     refuse_all_extras,
     refuse_training,
+    still_there,
     trace,
 )
 from jacobians.network.mlp import MLP
@@ -109,9 +110,7 @@ class Graph:
         return pair
 
     def _adopt_change(self) -> None:
-        module = self.module()
-        if module is None:
-            raise ValueError("the module of this network has been deleted; keep it, or wrap it with MLP.from_torch, which does")
+        module = still_there(self.module())
         try:
             now = MLP.from_torch(module)._chain  # pyright: ignore[reportPrivateUsage]  # compared with the module as well
         except (TypeError, ValueError, LookupError, RuntimeError) as error:
