@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from benchmarks.workloads.cases import expand, load_sweeps
 from jacobians.kernels.native import compiler
 from jacobians.store import scheduling
 from tests.benchmarks.rows import row
+from tests.cases import DEADLOCK_S
 
 pytest.importorskip("submitit")
 
@@ -176,10 +178,10 @@ class TestScheduler:
 
 
 def hold(directory):
-    """Wait at a pipe that nobody writes to, and say when that is over."""
+    """Wait at a pipe that nobody writes to, not for ever, and say when that is interrupted."""
     try:
         Path(directory, "started").touch()
-        os.read(os.pipe()[0], 1)
+        select.select([os.pipe()[0]], [], [], DEADLOCK_S)
     except KeyboardInterrupt:
         Path(directory, "interrupted").touch()
 
