@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from plots import style
@@ -108,7 +110,7 @@ def _(chart: PanelsChart) -> Figure:
             sizes_axis(axes, sorted({x for series in panel.series for x in series.x}), panel.x_label)
             time_axis(axes.yaxis, panel.y_label, axes.set_ylabel)
         if len(panel.series) > 1 and not chart.shared:
-            axes.legend(loc="best", frameon=True, facecolor=style.PAPER, edgecolor="none", framealpha=0.8)
+            _make_room(axes, axes.legend(loc="best", frameon=True, facecolor=style.PAPER, edgecolor="none", framealpha=0.8), drawing)
     free = list(grid.flat)[len(chart.panels) :]
     for axes in free:
         axes.set_axis_off()
@@ -119,6 +121,19 @@ def _(chart: PanelsChart) -> Figure:
         else:
             _legend_above(drawing, found)
     return drawing
+
+
+def _make_room(axes: Axes, legend: Legend, drawing: Figure) -> None:
+    """Where the best place for a legend is not free, add a strip above the lines and put it there."""
+    drawing.draw_without_rendering()
+    box = legend.get_window_extent()
+    if not any(line.get_path().transformed(line.get_transform()).intersects_bbox(box, filled=False) for line in axes.lines):
+        return
+    strip = (box.height + 6.0) / axes.get_window_extent().height
+    low, high = axes.get_ylim()
+    grown = strip / (1 - strip)
+    axes.set_ylim(low, high * (high / low) ** grown if axes.get_yscale() == "log" else high + (high - low) * grown)
+    legend.set_loc("upper right")
 
 
 def _legend_above(drawing: Figure, found: dict[str, Artist]) -> None:
