@@ -87,9 +87,9 @@ def test_tricks(name, monkeypatch):
     except Dishonest as error:
         reason = str(error)
     finally:
-        liars.STOP.set()
+        liars.stop()
         torch.set_num_threads(threads)
-    liars.STOP.clear()
+    assert not any(t.name == "spins" for t in threading.enumerate())
     if expected == liars.TIMED:
         assert (reason, trial.computed) == (None, 4)
     else:

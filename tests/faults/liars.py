@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -250,21 +250,30 @@ def _x_changed(mlp, problem):
     return Computation(run)
 
 
-STOP = threading.Event()
+STOP, MEGABYTE = threading.Event(), bytes(2**20)
+SPINNING = []
+
+
+def stop():
+    """End the thread that spins: a set event that is cleared at once is hardly ever seen by it."""
+    STOP.set()
+    while SPINNING:
+        SPINNING.pop().join()
+    STOP.clear()
 
 
 @liar("still running")
 def _thread_spins_on(mlp, problem):
-    compute, started = honest(mlp), []
+    compute = honest(mlp)
 
     def spin():
         while not STOP.is_set():
-            time.perf_counter()
+            hashlib.sha256(MEGABYTE)  # without the interpreter's lock: each call of the other thread would wait 5 ms for that
 
     def run(x):
-        if not started:
-            started.append(threading.Thread(target=spin, name="spins", daemon=True))
-            started[0].start()
+        if not SPINNING:
+            SPINNING.append(threading.Thread(target=spin, name="spins", daemon=True))
+            SPINNING[0].start()
         return None, compute(x)
 
     return Computation(run)
