@@ -136,6 +136,7 @@ def _parameters(mlp: MLP, count: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
+@torch.compiler.assume_constant_result
 def _columns(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
     """Name the columns of x."""
     if len(names) == sum(counts):
@@ -150,6 +151,7 @@ def _columns(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
+@torch.compiler.assume_constant_result  # it reads text by regular expressions
 def _asked(names: tuple[str, ...], inputs: tuple[str, ...], outputs: tuple[str, ...] | None, P: int) -> str:
     """Read the names, and write what they ask for as problems hold it."""
     if outputs is not None and len(outputs) != P:

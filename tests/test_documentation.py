@@ -48,6 +48,7 @@ def test_the_first_page_is_one_page():
     assert len(" ".join(lines).split()) <= 900
 
 
+@pytest.mark.long
 def test_the_names_that_are_suggested_are_those_that_there_are():
     script = "from tools import docs; from benchmarks.workloads import names; assert names.KNOWN.read_text() == docs.known_names()"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)  # apart from what other tests register

@@ -85,12 +85,17 @@ def _file(module: str, own: bool = False, installed: bool = False) -> Path | Non
 
 @functools.lru_cache(maxsize=512)
 def _parsed(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
-    """Return the syntax of a file without its docstrings, and the modules that it may import."""
-    tree = ast.parse(_text(path))
+    return _syntax(_text(path), module, path.name == "__init__.py")
+
+
+@functools.lru_cache(maxsize=512)
+def _syntax(text: str, module: str, package: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the syntax of a module without its docstrings, and the modules that it may import."""
+    tree = ast.parse(text)
     imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            above = module.split(".")[: len(module.split(".")) - node.level + (path.name == "__init__.py")] if node.level else []
+            above = module.split(".")[: len(module.split(".")) - node.level + package] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             imported |= {base, *(f"{base}.{one.name}" for one in node.names)}
         elif isinstance(node, ast.Import):

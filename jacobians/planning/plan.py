@@ -26,7 +26,7 @@ from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
 from jacobians.network.stack import Stack
-from jacobians.planning import planner, transforms
+from jacobians.planning import operators, planner, transforms
 from jacobians.planning.arrange import frame_of, ordinary, select
 from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
@@ -569,7 +569,10 @@ def _columns(mlp: MLP | nn.Module | Stack, x: Any, method: str, value: bool, cre
 def _traced(
     mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None, asked: str | None
 ) -> Any:
-    """Compute by a readable method, where a graph is recorded in which sizes are no plain integers: nothing can be planned."""
+    """Compute where a graph is recorded in which sizes are no plain integers: by an operator, or in readable torch."""
+    found = operators.take(mlp, quantity, inputs, method, request, loss_text(quantity, loss), asked)
+    if found is not None:
+        return found
     if quantity == JACOBIAN:
         mode = find_method("mixed" if method == "auto" else method).mode
         y, J = _READABLE[mode](mlp, inputs[0], value=request.value, columns=index_of(request.wrt))

@@ -51,14 +51,14 @@ def test_every_fault_is_a_row_and_the_sweep_goes_on(run, tmp_path, faulty, time_
     for name, (status, reason) in FAULTS.items():
         assert (rows[name].status, rows[name].median_s) == (status, None), rows[name]
         assert reason in rows[name].reason
+        assert rows[name].reason.isprintable()
 
 
-@pytest.mark.parametrize("name", ["bytes", "escapes", "scribble", "signal"])
-def test_what_a_worker_writes_is_not_trusted(run, tmp_path, faulty, name):
-    result = run(tmp_path, f"reverse:faulty-{name}", "reverse:eager")
+def test_what_a_worker_writes_is_not_trusted(run, tmp_path, faulty):
+    result = run(tmp_path, "reverse:faulty-scribble", "reverse:eager")
     wrong, right = sorted((entry.row for entry in result.entries), key=lambda row: row.status)
     assert (wrong.status, right.status) == ("crashed", "ok")
-    assert FAULTS[name][1] in wrong.reason
+    assert FAULTS["scribble"][1] in wrong.reason
     assert wrong.reason.isprintable()
     assert {row.method for row in read_csv(result.csv)} == {wrong.method, right.method}
 

@@ -108,6 +108,7 @@ def test_a_process_that_ends_first_leaves_a_compiler_that_finishes(session, tmp_
     assert [kind for kind in files(tmp_path) if kind != "directory"] == [".lock", ".sha256", ".so"]
 
 
+@pytest.mark.long
 def test_a_private_directory_goes_with_the_process(session, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     temporary = tmp_path / "tmp"
@@ -134,6 +135,7 @@ def test_a_compiler_that_fails_is_said_and_torch_goes_on(session, tmp_path):
     assert files(tmp_path) == [".lock"]
 
 
+@pytest.mark.long
 def test_a_forked_process_starts_over(session, tmp_path):
     said = session("""
         import os

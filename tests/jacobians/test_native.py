@@ -52,10 +52,11 @@ def test_sizes_that_are_no_multiple_of_a_block(widths, batch, dtype, threads):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("parts", [1, 2, 4])
 @pytest.mark.parametrize(("widths", "batch"), [((9, 300, 512, 310, 15), 20), ((3, 512, 512, 7), 21)], ids=str)
-def test_several_cotangents_at_once(widths, batch, dtype, monkeypatch):
+def test_several_cotangents_at_once_and_shared_out(widths, batch, parts, dtype, monkeypatch):
     lanes = getattr(compiler.library(), f"vector_width_{str(dtype).removeprefix('torch.')}")()
-    monkeypatch.setattr(program, "_blocks", lambda problem, seeds, *others: (lanes, min(seeds, program.MOST_SIDE // lanes)))
+    monkeypatch.setattr(program, "_blocks", lambda problem, seeds, *others: (lanes, min(seeds, program.MOST_SIDE // lanes), parts))
     mlp, x = network(widths, batch=batch, dtype=dtype, bias=True, output_activation="sigmoid")
     assert program.assemble("reverse", problem_of(mlp, x)).program.group > 1
     exact = jac.jacobian(mlp.to(dtype=torch.float64), x.double(), method="reverse:eager")

@@ -295,6 +295,7 @@ class TestFromScratch:
             ("batches of 64", "fashion-mnist"),
         }
         assert {row["updates"] for row in tables["from-scratch"]} == {0, 50, 100}
+        TestProbabilities.assert_first_and_last_epoch(tables)
 
     def test_a_named_set_is_that_of_every_network_and_a_directory_that_of_mnist(self, tmp_path, monkeypatch):
         def there(name):
@@ -386,8 +387,8 @@ class TestFromScratch:
 
 
 class TestProbabilities:
-    def test_they_are_the_networks_of_the_first_and_the_last_epoch(self, tmp_path, give):
-        tables = studied("from-scratch", tmp_path)
+    @staticmethod
+    def assert_first_and_last_epoch(tables):
         rows, samples = tables["from-scratch-probabilities"], tables["from-scratch-samples"]
         for recipe in from_scratch.RECIPES:
             own = [row for row in rows if row["network"] == recipe.name]
@@ -456,18 +457,12 @@ class TestLayers:
         excess = [(row["running_V"] - 0.9 ** row["step"]) / (row["running_var"] - 0.9 ** row["step"]) for row in rows]
         assert excess == pytest.approx([3 / 4] * len(rows), rel=1e-9)
 
-    @pytest.mark.parametrize("component", ["Linear", "BatchNorm1d", "Sigmoid", "CrossEntropyLoss", "SGD with momentum", layers.LIBRARY])
-    def test_a_wrong_value_is_told_of_its_component(self, component, monkeypatch):
-        right = layers.by_hand
-
-        def wrong(*arguments):
-            for item, value in right(*arguments):
-                yield item, value * (1 + 1e-9) if item.component == component else value
-
-        monkeypatch.setattr(layers, "by_hand", wrong)
+    def test_a_wrong_value_is_told_of_its_component(self):
         rows = list(layers._worked_examples(0))
-        failed = {row["component"] for row in layers.components(rows) if not row["passed"]}
-        assert failed - {"MLP0", "MLP1", "MLP4"} == {component}
+        for component in ("Linear", "BatchNorm1d", "Sigmoid", "CrossEntropyLoss", "SGD with momentum", layers.LIBRARY):
+            spoilt = [{**row, "by_hand": row["by_hand"] * (1 + 1e-9)} if row["component"] == component else row for row in rows]
+            failed = {row["component"] for row in layers.components(spoilt) if not row["passed"]}
+            assert failed - {"MLP0", "MLP1", "MLP4"} == {component}
 
     def test_a_value_that_is_none_fails(self):
         row = {"component": "Linear", "hidden": 0, "by_hand": 1.0, "by_torch": 1.0, "mytorch": math.nan, "mytorch_by_torch": 1.0}
@@ -479,10 +474,7 @@ class TestLayers:
         def wrong(*arguments):
             yield from ((item, value + 1e-3 if item.name == "dLdM" else value) for item, value in right(*arguments))
 
-        arguments = ["bench.py", "study", "layers", "--epochs", "1", "--out", str(tmp_path)]
-        monkeypatch.setattr(sys, "argv", arguments)
-        assert bench.main() == 0
-        assert "passed  BatchNorm1d: " in capsys.readouterr().out
+        monkeypatch.setattr(sys, "argv", ["bench.py", "study", "layers", "--epochs", "1", "--out", str(tmp_path)])
         monkeypatch.setattr(layers, "by_torch", wrong)
         assert bench.main() == 1
         told = capsys.readouterr().out

@@ -71,24 +71,33 @@ def _of_laplacians(mlp: MLP, problem: Problem, request: Request) -> Callable[[Te
     return lambda x: run((x, directions))[1]
 
 
+def _places(problem: Problem) -> list[tuple[int, list[tuple[float, int]]]]:
+    """Say where each derivative stands: among y, J or the Laplacians, and at which of their columns, with weights."""
+    sums, wide = sums_of(problem), problem.D + len(mixed_of(problem))
+
+    def place(output: int, stream: Stream) -> tuple[int, list[tuple[float, int]]]:
+        level = order_of(stream)
+        if level == 2:
+            return level, [(1.0, output * len(sums) + sums.index(stream))]
+        return level, [(weight, output * wide + index[0] if level else output) for index, weight in stream]
+
+    return [place(*one) for one in asked_of(problem)]
+
+
+def arithmetic(problem: Problem) -> tuple[list[list[float]], list[tuple[int, ...]], list[tuple[int, list[tuple[float, int]]]]]:
+    """Return the directions of the Laplacians, the pairs of columns that are mixed, and where each derivative stands."""
+    return _weights(problem), mixed_of(problem), _places(problem)
+
+
 def _in(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        asked, D, sums = asked_of(problem), problem.D, sums_of(problem)
-        wide = D + len(mixed_of(problem))
-        if sums:
+        if sums_of(problem):
             compute = _of_laplacians(mlp, problem, request)
         else:
             inner, wanted = problem.with_(quantity=JACOBIAN, asked=None), request._replace(value=True)
             compute = find_method(f"{mode}:native").prepare(mlp, inner, wanted).run
 
-        def places(output: int, stream: Stream) -> tuple[int, list[tuple[float, int]]]:
-            """Say where it stands: among y, J or the Laplacians, and at which of their columns, with weights."""
-            level = order_of(stream)
-            if level == 2:
-                return level, [(1.0, output * len(sums) + sums.index(stream))]
-            return level, [(weight, output * wide + index[0] if level else output) for index, weight in stream]
-
-        found = [places(*one) for one in asked]
+        found = _places(problem)
 
         def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
             parts = [t.flatten(x.ndim - 1).unbind(-1) for t in compute(x)]

@@ -106,9 +106,11 @@ class Derivative:
         threads = torch.get_num_threads() if self._threaded else 1
         return self.like[0].element_size() * (self._chain.work + threads * self._chain.work_of_thread)
 
-    def __call__(self, x: Tensor, target: Tensor, v: Tensor | None = None) -> Parts | Tensor:
-        """Compute."""
-        weights, biases, alive = self._addresses.now()
+    def __call__(
+        self, x: Tensor, target: Tensor, v: Tensor | None = None, *, addresses: tuple[Any, Any, Any] | None = None
+    ) -> Parts | Tensor:
+        """Compute; with the parameters at other addresses where these are given."""
+        weights, biases, alive = addresses or self._addresses.now()
         x, target = plain("x", x), plain("target", target)
         out = x.new_empty(self._result)
         at = out.data_ptr()

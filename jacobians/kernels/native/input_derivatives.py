@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.program import FEWEST_OPERATIONS, MOST_SIDE, Setting, leaves_cache, setting
+from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, leaves_cache, setting
 from jacobians.kernels.native.runner import addresses_of, done
 from jacobians.problem import Problem
 
 PUSH, HESSIAN, BACK_FORWARD, BACK_REVERSE = range(4)
 # A block whose working set is larger is cut to half its samples, so that it stays in the second cache.
 CACHED_BYTES = 2097152
+MOST_SAMPLES = 64  # of a block
 SLOTS, MOST_SLOTS, SUM_BYTES = 16, 64, 2**18
 
 
@@ -64,7 +65,7 @@ class InputDerivatives:
             problem = problem.with_(output_activation="identity")
         widths, layers = problem.widths, problem.L + 1
         lanes, panel = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
-        most = MOST_SIDE if leaves_cache(problem) else panel
+        most = MOST_SAMPLES if leaves_cache(problem) else panel
         sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
         padded = [o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths)]
         at, at_padded = [0, *accumulate(sizes)], [0, *accumulate(padded)]

@@ -8,7 +8,7 @@ Four techniques, chosen by shape:
   the leanest technique, which serves a bound of memory (`lean`) whatever the number of tangents or cotangents.
 - *products*: one sample with more. The chain is a list of matrix products, in the order of forward, reverse or mixed mode; slopes
   are multiplied in while a tile of the product is still in registers. Bound by arithmetic.
-- *blocks*: a batch, 16 to 64 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
+- *blocks*: a batch, 16 to 128 samples at a time, one sample a lane: all layers and all tangents or cotangents of a block before the
   next block, so that only weights, x and J pass through memory. Where weights leave the second cache, several tangents or cotangents
   go side by side.
 - *sample by sample*: a batch whose per-sample products are large enough to fill the registers by themselves.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ from jacobians.problem import Problem
 TANGENTS, COTANGENTS, PRODUCTS, FORWARD_BLOCKS, REVERSE_BLOCKS = range(5)
 EVALUATION = "evaluation"  # y alone
 MOST_TANGENTS, MOST_COTANGENTS = 3, 4
-MOST_SIDE = 64  # samples of a block: the numbers of a panel of the widest registers
+MOST_PANEL = 64  # columns of a panel of the widest registers
+MOST_SIDE = 128  # samples, tangents or cotangents side by side: twice as many leave the second cache
 _SPARE_ROWS = 24
 # One thread below this work: waking another costs about as much as it saves.
 FEWEST_OPERATIONS, FEWEST_BYTES = 1_000_000, 500_000
@@ -62,7 +63,7 @@ class Program(ctypes.Structure):
         ("widths", ctypes.POINTER(ctypes.c_int64)),
         ("columns", ctypes.c_int64),
         ("activation", ctypes.POINTER(Setting)),
-        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block", "group")),
+        *((name, ctypes.c_int64) for name in ("widest", "scaled_output", "kind", "samples", "block", "group", "parts")),
         *((name, ctypes.c_int64) for name in ("slopes", "buffers", "private", "work", "work_of_thread", "steps")),
         ("step", ctypes.POINTER(Step)),
     ]
@@ -246,24 +247,28 @@ def leaves_cache(problem: Problem) -> bool:
     return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= WIDE_BYTES
 
 
-def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[int, int]:
-    """Return the samples of a block, and the tangents or cotangents that it takes at once, so that weights are read for up to 64 lanes."""
+def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[int, int, int]:
+    """Return the samples of a block, the tangents or cotangents that it takes at once, and the tasks that these are shared out in.
+
+    Weights are read for up to 128 lanes at a time, and threads get equal work, which a short batch gives only by its cotangents.
+    """
     panel, lanes = (getattr(library(), f"{what}_width_{problem.dtype}")() for what in ("panel", "vector"))
     sizes = (panel // 4, panel // 2, panel)
     if not leaves_cache(problem):  # a short batch is cut so that each thread gets a block
-        return next((size for size in sizes if problem.N <= size * threads), panel), 1
+        return next((size for size in sizes if problem.N <= size * threads), panel), 1, 1
     # Reverse mode ends in rows of J: it reads W_1 for each cotangent by itself, but where those rows share few sets.
     few_sets = problem.D * problem.itemsize % 2048 == 0 and problem.widths[1] >= 256  # as in csrc/products.h
     alone = not forward and problem.D >= lanes and not few_sets
     share = problem.D * problem.widths[1] / sum(i * o for i, o in pairwise(problem.widths)) if alone else 0.0
 
-    def time(size: int) -> float:
-        groups = -(-seeds // (MOST_SIDE // size))
-        passes = 1 + (1 - share) * groups + share * seeds
-        return -(-problem.N // (size * threads)) * (size * (1 + seeds) + PASS_LANES * passes)
+    def time(size: int, parts: int) -> float:
+        each = -(-seeds // parts)
+        passes = 1 + (1 - share) * -(-each // (MOST_SIDE // size)) + share * each
+        return -(-(-(-problem.N // size) * parts) // threads) * (size * (1 + each) + PASS_LANES * passes)
 
-    size = min((size for size in (*range(MOST_SIDE, panel, -lanes), *sizes[::-1]) if size >= lanes), key=time)
-    return size, min(seeds, MOST_SIDE // size)
+    able = (size for size in (*range(MOST_SIDE, panel, -lanes), *sizes[::-1]) if size >= lanes)
+    size, parts = min(product(able, sorted({1, min(threads, seeds)})), key=lambda given: time(*given))
+    return size, min(-(-seeds // parts), MOST_SIDE // size), parts
 
 
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
@@ -290,7 +295,7 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     if kind == PRODUCTS and mode != EVALUATION:
         products.run(tree)
     inner = max((step.inner for step in products.steps), default=0)
-    private = (inner + _SPARE_ROWS) * MOST_SIDE
+    private = (inner + _SPARE_ROWS) * MOST_PANEL
     settings = (Setting * layers)(*map(setting, problem.activations))
     program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), problem.D, settings, widest, int(scaled_last))
     program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
@@ -301,8 +306,8 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
     shared = padded + 8 * widest + products.buffers
     if kind >= FORWARD_BLOCKS:
         forward = kind == FORWARD_BLOCKS
-        program.block, program.group = _blocks(problem, problem.D if forward else problem.P, threads, forward)
-        program.work, program.work_of_thread = 0, (slopes + 2 * widest + widest + _SPARE_ROWS) * MOST_SIDE
+        program.block, program.group, program.parts = _blocks(problem, problem.D if forward else problem.P, threads, forward)
+        program.work, program.work_of_thread = 0, (slopes + 2 * widest) * MOST_SIDE + (widest + _SPARE_ROWS) * MOST_PANEL
     elif problem.batch is not None:
         program.work, program.work_of_thread = 0, -(-(shared + own) // 16) * 16
     else:

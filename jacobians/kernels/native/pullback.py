@@ -69,6 +69,20 @@ class Pullback:
         wants_parameters: bool,
     ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
         """Pull back."""
+        gx, out = self.vector(x, parameters, directions, kept, cotangents, wants_x, wants_parameters)
+        return gx, [None] * len(parameters) if out is None else unflatten(out, parameters)
+
+    def vector(
+        self,
+        x: Tensor,
+        parameters: Sequence[Tensor],
+        directions: Tensor | None,
+        kept: Tensor | None,
+        cotangents: Sequence[Tensor | None],
+        wants_x: bool,
+        wants_parameters: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Pull back, to one vector of all parameters."""
         weights, biases, alive = self.addresses(parameters)
         if self._columns and cotangents[1] is not None:
             whole = x.new_zeros(self._shape).index_add_(-1, torch.tensor(self._columns), cotangents[1])
@@ -78,15 +92,15 @@ class Pullback:
         gx = torch.empty_like(x) if wants_x else None
         self.call(weights, biases, x, (directions, *three, None), (None, None, None, None, out, gx, kept))
         del alive
-        return gx, [None] * len(parameters) if out is None else unflatten(out, parameters)
+        return gx, out
 
     def addresses(self, parameters: Sequence[Tensor]) -> tuple[Any, Any, object]:
-        """Return where parameters stand in memory."""
+        """Return where parameters stand in memory; behind the weights stands the first one again, the seed of a Jacobian."""
         if [tuple(t.shape) for t in parameters] != self._shapes:  # the C function trusts them
             raise ValueError("a parameter has another shape than in the forward pass; call backward before it is changed")
         rest = iter([plain("a parameter", t) for t in parameters])
         pairs = [(next(rest), next(rest) if b else None) for b in self._biased]
-        return addresses_of([W for W, _ in pairs]), addresses_of([b for _, b in pairs]), pairs
+        return addresses_of([*(W for W, _ in pairs), pairs[0][0]]), addresses_of([b for _, b in pairs]), pairs
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

@@ -98,9 +98,9 @@ class Runner:
         self._differentiates = mode != EVALUATION
         self._shape, self._value_shape = (*problem.jacobian_shape[:-1], len(wrt) or problem.D), (*problem.input_shape[:-1], problem.P)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Compute `(y or None, J)` at x."""
-        weights, biases, alive = self._addresses.now()
+    def __call__(self, x: Tensor, addresses: tuple[Any, Any, Any] | None = None) -> tuple[Tensor | None, Tensor]:
+        """Compute `(y or None, J)` at x; with the parameters at other addresses where these are given."""
+        weights, biases, alive = addresses or self._addresses.now()
         x = plain("x", x)
         if self._columns is not None:
             W = alive[0][0]

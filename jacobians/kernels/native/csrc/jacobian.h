@@ -194,8 +194,8 @@ static void NAME(sample_by_sample)(void *argument, int thread, int threads) {
 }
 
 /* A block of samples: numbers of one neuron lie side by side, one sample a lane. All layers and all tangents or cotangents of the
- * block are done before the next block, so that what is carried stays in the cache. */
-static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *work) {
+ * block, or one of the equal parts of these, are done before the next block, so that what is carried stays in the cache. */
+static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, int64_t part, REAL *work) {
     const Program *p = call->program;
     const int64_t *width = p->widths, n = p->layers, D = width[0], columns = p->columns, P = width[n], widest = p->widest;
     const REAL *const *W = call->weight, *const *bias = call->bias, *seed = W[n];
@@ -229,22 +229,23 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
                 for (int64_t q = 0; q < side; q++) s[i * side + q] += spoiled[q];
         h = z;
     }
-    if (call->y)
+    if (call->y && part == 0)
         for (int64_t s = 0; s < count; s++)
             for (int64_t i = 0; i < P; i++) call->y[(first + s) * P + i] = h[i * side + s];
 
+    int64_t seeds = p->kind == FORWARD_BLOCKS ? columns : P, from = seeds * part / p->parts, to = seeds * (part + 1) / p->parts;
     NAME(Scale) by_last = {0};
     if (p->scaled_output) by_last = (NAME(Scale)){.each = last_slope, .stride = side};
     if (n == 1) {
         for (int64_t s = 0; s < count; s++)
-            for (int64_t i = 0; i < P; i++)
+            for (int64_t i = 0; i < P && part == 0; i++)
                 for (int64_t d = 0; d < columns; d++) J[(s * P + i) * columns + d] = seed[i * columns + d] * last_slope[i * side + s];
         return;
     }
     if (p->kind == FORWARD_BLOCKS) {
-        for (int64_t d = 0, some; d < columns; d += some) {
+        for (int64_t d = from, some; d < to; d += some) {
             REAL *t = carried[0];
-            some = columns - d < p->group ? columns - d : p->group;
+            some = to - d < p->group ? to - d : p->group;
             for (int64_t i = 0; i < width[1]; i++)
                 for (int64_t e = 0; e < some; e++)
                     for (int64_t q = 0; q < side; q++) t[(i * some + e) * side + q] = seed[i * columns + d + e] * slope[i * side + q];
@@ -259,10 +260,10 @@ static void NAME(block)(NAME(Call) * call, int64_t first, int64_t count, REAL *w
         }
         return;
     }
-    for (int64_t r = 0, some; r < P; r += some) {
+    for (int64_t r = from, some; r < to; r += some) {
         int64_t at = p->slopes - P - width[n - 1];
         REAL *g = carried[(n - 1) % 2];
-        some = P - r < p->group ? P - r : p->group;
+        some = to - r < p->group ? to - r : p->group;
         int64_t lanes = some * side;
         for (int64_t k = 0; k < width[n - 1]; k++)
             for (int64_t e = 0; e < some; e++)
@@ -298,9 +299,9 @@ static void NAME(block_by_block)(void *argument, int thread, int threads) {
     const Program *p = call->program;
     int64_t size = p->block;
     REAL *work = call->work + (int64_t)thread * p->work_of_thread;
-    for (long b; (b = atomic_fetch_add(&call->next, 1)) * size < p->samples;) {
-        int64_t left = p->samples - b * size;
-        NAME(block)(call, b * size, left < size ? left : size, work);
+    for (int64_t b; (b = atomic_fetch_add(&call->next, 1)) / p->parts * size < p->samples;) {
+        int64_t first = b / p->parts * size, left = p->samples - first;
+        NAME(block)(call, first, left < size ? left : size, b % p->parts, work);
     }
 }
 

@@ -52,7 +52,7 @@ typedef struct {
     const Activation *activation;   /* of each layer */
     int64_t widest, scaled_output;  /* widest layer; whether slopes scale the rows of J */
     int64_t kind, samples;          /* samples: -1 for one sample on all threads */
-    int64_t block, group;           /* samples a block; tangents or cotangents at once */
+    int64_t block, group, parts;    /* samples a block; tangents or cotangents at once; tasks that those of a block are shared out in */
     int64_t slopes, buffers, private; /* numbers: slopes of a sample, buffers of the steps, what a thread needs for products */
     int64_t work, work_of_thread;     /* numbers of memory: shared, and for each thread */
     int64_t steps;
@@ -120,7 +120,7 @@ typedef struct {
 #define WIDE_TILE 6
 #endif
 enum { MOST_SLOTS = 64, ALONE_NUMBERS = 1 << 18 }; /* sums of slots beyond ALONE_NUMBERS are added up by all threads */
-enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 48, LONGEST_INNER = 1024, FAR_INNER = 128, MOST_SIDE = 64 };
+enum { SPARE_ROWS = 24, MOST_ROWS = 12, ROWS_AT_ONCE = 96, LONGEST_INNER = 1024, FAR_INNER = 128, MOST_SIDE = 128 };
 enum { REPLACE, ADD_SCALED, ADD_THEN_SCALE }; /* what a product does with what is there */
 
 #if !defined(SECOND_PART)

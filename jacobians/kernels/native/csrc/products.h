@@ -95,7 +95,14 @@ static void NAME(times)(int64_t side, int64_t from, int64_t to, int64_t inner, c
         for (int64_t k = 0; k < inner; k += cut) {
             int64_t some = inner - k < cut ? inner - k : cut, rows = to - i < ROWS_AT_ONCE ? to - i : ROWS_AT_ONCE;
             const REAL *left = a + i * row + k * step;
-            for (int64_t q = 0; q < some && far; q++) memcpy(together + q * ROWS_AT_ONCE, left + q * step, rows * sizeof(REAL));
+            for (int64_t q = 0; q < some && far; q++) {
+                const REAL *next = left + (q + 16) * step;
+                for (int64_t v = 0; v < rows; v += 64 / (int64_t)sizeof(REAL)) __builtin_prefetch(next + v);
+                __builtin_prefetch(next + rows - 1);
+                if (rows == ROWS_AT_ONCE)
+                    UNROLL for (int v = 0; v < ROWS_AT_ONCE; v += LANES) NAME(store)(together + q * ROWS_AT_ONCE + v, NAME(load)(left + q * step + v));
+                else memcpy(together + q * ROWS_AT_ONCE, left + q * step, rows * sizeof(REAL));
+            }
             NAME(Scale) here = {.add = k > 0 || scale->add ? ADD_THEN_SCALE : REPLACE};
             if (k + some == inner) here.each = scale->each, here.stride = scale->stride;
             for (int64_t j = 0; j < side; j += PANEL) {
@@ -115,13 +122,15 @@ static void NAME(product_panel)(int64_t rows, int64_t columns, int64_t inner, co
     const REAL *right = b + j0;
     REAL padded_columns[PANEL];
     if (width < full || rows > 64 || (rows > 24 && ldb * sizeof(REAL) % 2048 == 0)) {
-        for (int64_t k = 0; k < inner; k++)
+        for (int64_t k = 0; k < inner; k++) {
+            __builtin_prefetch(right + (k + 16) * ldb);
             for (int64_t v = 0; v < vectors; v++) {
                 int64_t rest = width - v * LANES;
                 NAME(store)(packed + k * full + v * LANES, rest >= LANES ? NAME(load)(right + k * ldb + v * LANES)
                                                            : rest > 0    ? NAME(head)(right + k * ldb + v * LANES, rest)
                                                                          : NAME(all)(0));
             }
+        }
         right = packed;
         ldb = full;
     }
