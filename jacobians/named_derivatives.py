@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
+from jacobians.planning import transforms
 from jacobians.planning.inputs import dense, problem_of
 from jacobians.planning.plan import compute_cached
 from jacobians.planning.registry import Request
@@ -76,14 +77,14 @@ def derivatives(
         x, counts, shape = _joined(mlp, tuple(x))
     else:
         dense("x", x)
-        counts, shape = (x.shape[-1],), x.shape[:-1]
+        counts, shape = (int(mlp.sizes.partition("-")[0]) if torch.compiler.is_compiling() else x.shape[-1],), x.shape[:-1]
     columns = _columns(_tuple("inputs", inputs) or _parameters(mlp, len(counts)), counts)
     if mlp.inputs is not None and len(counts) > 1:  # the module puts its arguments together in an order of its own
         ends = list(accumulate(counts))
         places = [c for i in mlp.inputs.order for c in range(ends[i] - counts[i], ends[i])]
         x, columns = x[..., places], tuple(columns[c] for c in places)
     names = tuple(names)
-    asked = _asked(names, columns, _tuple("outputs", outputs), mlp.P)
+    asked = _asked(names, columns, _tuple("outputs", outputs), mlp.sizes)
     flat = x.reshape(-1, len(columns)) if x.ndim > 2 else x
     found = compute_cached(mlp, "derivatives", (flat,), method, _REQUESTS[bool(create_graph)], asked=asked)
     return {name: t.reshape(shape) for name, t in zip(names, found, strict=True)}
@@ -136,7 +137,7 @@ def _parameters(mlp: MLP, count: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-@torch.compiler.assume_constant_result
+@transforms.constant
 def _columns(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]:
     """Name the columns of x."""
     if len(names) == sum(counts):
@@ -151,9 +152,10 @@ def _columns(names: tuple[str, ...], counts: tuple[int, ...]) -> tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
-@torch.compiler.assume_constant_result  # it reads text by regular expressions
-def _asked(names: tuple[str, ...], inputs: tuple[str, ...], outputs: tuple[str, ...] | None, P: int) -> str:
+@transforms.constant  # it reads text by regular expressions
+def _asked(names: tuple[str, ...], inputs: tuple[str, ...], outputs: tuple[str, ...] | None, sizes: str) -> str:
     """Read the names, and write what they ask for as problems hold it."""
+    P = int(sizes.rpartition("-")[2])
     if outputs is not None and len(outputs) != P:
         outputs = numbered(outputs[0], P) if len(outputs) == 1 else outputs
         if len(outputs) != P:

@@ -45,6 +45,7 @@ class MLP:
         activations: φ_1 … φ_L and ψ.
         activation: The hidden ones as text: one name where all are the same.
         output_activation: ψ as text.
+        sizes: The widths as text.
 
     Raises:
         TypeError: A weight is not a floating-point tensor, or dtypes differ.
@@ -77,6 +78,7 @@ class MLP:
         self.activation = text_of(hidden, otherwise=given if isinstance(given, str) else "tanh")
         self.output_activation = str(self.activations[-1])
         self._widths = self._graph.widths if self._graph else widths_of(self.weights)
+        self.sizes = "-".join(map(str, self._widths))  # the same as text: while torch.compile traces, numbers may be symbols
         self._plans: dict[object, object] = {}  # plans live and die with the network: see plans.py
 
     def parameter_tuples(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:

@@ -19,6 +19,7 @@ from jacobians.network.losses import loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning.planner import candidates
 from jacobians.planning.registry import JACOBIAN, Request, find_method
+from jacobians.planning.transforms import constant
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
 
@@ -31,13 +32,11 @@ MODES = {
 
 
 def take(mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | None, asked: str | None) -> Any:
-    """Compute by an operator while `torch.compile` traces; `None` where there is none for this, and a readable mode is to be traced."""
-    if not torch.compiler.is_compiling() or mlp.graph is not None or request.wrt:
+    """Compute by an operator; `None` where there is none for this, and a readable mode is to be traced."""
+    if mlp.graph is not None or request.wrt:
         return None
     x, looks = inputs[0], (mlp.activation, mlp.output_activation)
-    # Sizes count for derivatives by name alone: with dynamic=True those of the network are no constants.
-    widths = mlp._widths if asked else (1,) * (len(mlp.activations) + 1)  # pyright: ignore[reportPrivateUsage]
-    mode = _mode(quantity, method, x.ndim, widths, looks, str(x.dtype), str(x.device), loss, asked)
+    mode = _mode(quantity, method, x.ndim, mlp.sizes, looks, str(x.dtype), str(x.device), loss, asked)
     if mode is None or (quantity == "gradient" and request.create_graph):
         return None
     weights, biases = mlp.parameter_tuples()
@@ -51,16 +50,16 @@ def take(mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, reque
             return (found[0][-1], *views, *found[1:])
         if quantity == "derivatives":
             assert asked is not None
-            return _named(x, parameters, network, mode, widths, asked)
+            return _named(x, parameters, network, mode, mlp.sizes, asked)
         y, J, laplacians = torch.ops.jacobians.push(x, inputs[1] if quantity == "laplacian" else None, parameters, network, mode)
         if quantity == "laplacian":
             return y, J, laplacians
         return (y, J) if request.value else J
 
 
-def _named(x: Tensor, parameters: list[Tensor], network: str, mode: str, widths: tuple[int, ...], asked: str) -> tuple[Tensor, ...]:
+def _named(x: Tensor, parameters: list[Tensor], network: str, mode: str, sizes: str, asked: str) -> tuple[Tensor, ...]:
     """Compute derivatives by name from y, J and Laplacians, with another input of the network for each pair that is mixed."""
-    directions, pairs, places = _arithmetic(widths, asked)
+    directions, pairs, places = _arithmetic(sizes, asked)
     at, parameters = x, list(parameters)
     if pairs:
         W = parameters[0]
@@ -72,18 +71,18 @@ def _named(x: Tensor, parameters: list[Tensor], network: str, mode: str, widths:
     return tuple(weighted([(weight, parts[level][..., place]) for weight, place in where]) for level, where in places)
 
 
-@torch.compiler.assume_constant_result
-def _arithmetic(widths: tuple[int, ...], asked: str) -> Any:
-    problem = Problem(widths=widths, quantity="derivatives", asked=asked)
+@constant
+def _arithmetic(sizes: str, asked: str) -> Any:
+    problem = Problem(widths=_widths(sizes), quantity="derivatives", asked=asked)
     return derivatives.arithmetic(problem)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _mode(
     quantity: str,
     method: str,
     ndim: int,
-    widths: tuple[int, ...],
+    sizes: str,
     activations: tuple[str, str],
     dtype: str,
     device: str,
@@ -97,7 +96,7 @@ def _mode(
     if any(torch._C._functorch.get_interpreter_stack() or ()):  # pyright: ignore[reportAttributeAccessIssue]  # they record what is inside
         return None
     problem = Problem(
-        widths,
+        _widths(sizes),
         None if ndim == 1 else 1,
         *activations,
         dtype=dtype.removeprefix("torch."),
@@ -110,6 +109,10 @@ def _mode(
     prefix = "" if quantity == JACOBIAN else f"{quantity}/"
     able = [name for name in tried if find_method(f"{prefix}{name}:native").unsupported(problem) is None]
     return None if not able or problem.activations[-1].coupled else mode if mode != "auto" else "auto" if len(able) > 1 else able[0]
+
+
+def _widths(sizes: str) -> tuple[int, ...]:
+    return tuple(map(int, sizes.split("-")))
 
 
 def _sizes(network: str, parameters: list[Tensor]) -> tuple[tuple[int, ...], list[bool]]:

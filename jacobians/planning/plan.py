@@ -26,7 +26,7 @@ from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
 from jacobians.network.stack import Stack
-from jacobians.planning import operators, planner, transforms
+from jacobians.planning import planner, transforms
 from jacobians.planning.arrange import frame_of, ordinary, select
 from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
@@ -570,9 +570,12 @@ def _traced(
     mlp: MLP, quantity: str, inputs: tuple[Tensor, ...], method: str, request: Request, loss: str | Loss | None, asked: str | None
 ) -> Any:
     """Compute where a graph is recorded in which sizes are no plain integers: by an operator, or in readable torch."""
-    found = operators.take(mlp, quantity, inputs, method, request, loss_text(quantity, loss), asked)
-    if found is not None:
-        return found
+    if torch.compiler.is_compiling():
+        from jacobians.planning import operators  # which takes as long to load as torch itself
+
+        found = operators.take(mlp, quantity, inputs, method, request, loss_text(quantity, loss), asked)
+        if found is not None:
+            return found
     if quantity == JACOBIAN:
         mode = find_method("mixed" if method == "auto" else method).mode
         y, J = _READABLE[mode](mlp, inputs[0], value=request.value, columns=index_of(request.wrt))

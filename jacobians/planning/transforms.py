@@ -29,6 +29,12 @@ def _recording() -> bool:
     return torch.compiler.is_compiling() or _tracing() is not None
 
 
+def constant(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Mark what `torch.compile` calls while it traces: `torch.compiler.assume_constant_result`, which loads the compiler to say so."""
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
 def in_own_precision(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Let a function of `(network, x, …)` compute in the dtype of its network, whatever `torch.autocast` asks for."""
 
