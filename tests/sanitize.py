@@ -73,6 +73,7 @@ def _check(names: str, flags: tuple[str, ...]) -> None:
     from tests.jacobians import test_second_order as second
     from tests.jacobians.test_quantity_methods import NATIVE, check
 
+    compiler.library().use_team(None, None, None)  # the pool, not what GNU compiled without the sanitizer
     torch.set_num_threads(4)
     program.FEWEST_OPERATIONS = program.FEWEST_BYTES = 1  # threads at every size
     for widths, batch in SHAPES:

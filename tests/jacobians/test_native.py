@@ -66,6 +66,23 @@ def test_several_cotangents_at_once_and_shared_out(widths, batch, parts, dtype, 
         assert oracles.relative_error(some, exact[..., 1:3]) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("batch", [None, 40])
+def test_on_threads_of_their_own(batch):
+    """Where torch's OpenMP is not GNU's, and after a fork."""
+    library, threads = compiler.library(), torch.get_num_threads()
+    mlp, x = network((300, 301, 299, 5), batch=batch, bias=True)
+    exact = jac.jacobian(mlp, x, method="reverse:eager")
+    torch.set_num_threads(3)
+    try:
+        for use in (lambda: library.use_team(None, None, None), lambda: compiler._on_threads_of_torch(library)):
+            use()
+            for mode in MODES:
+                assert oracles.relative_error(jac.jacobian(mlp, x, method=f"{mode}:native"), exact) < 1e-12
+    finally:
+        compiler._on_threads_of_torch(library)
+        torch.set_num_threads(threads)
+
+
 def elementary(name, z):
     """φ(z) and φ'(z) as the kernels compute them."""
     h, s = z.clone(), torch.empty_like(z)

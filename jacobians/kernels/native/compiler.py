@@ -128,10 +128,22 @@ def _load() -> ctypes.CDLL:
                 with _alone(target):
                     if not _trusted(target):
                         _compile(command, target, FLAGS)
-            _loaded = _checked(ctypes.CDLL(str(target)))
+            _loaded = _on_threads_of_torch(_checked(ctypes.CDLL(str(target))))
         except OSError as error:
             raise CompilerError(f"the compiled library cannot be kept or loaded ({error})") from None
         return _loaded
+
+
+def _on_threads_of_torch(kernels: ctypes.CDLL) -> ctypes.CDLL:
+    """Let the kernels run on the OpenMP threads that torch has loaded, where these are GNU's."""
+    torch = sys.modules.get("torch")
+    for path in Path(getattr(torch, "__file__", None) or "").parent.glob("lib/libgomp*.so*"):
+        with contextlib.suppress(OSError, AttributeError):  # not loaded, or another library of that name
+            openmp = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)
+            names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+            kernels.use_team.argtypes, kernels.use_team.restype = [ctypes.c_void_p] * 3, None
+            kernels.use_team(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
+    return kernels
 
 
 class _Background:

@@ -1,7 +1,9 @@
-/* A small pool of threads: persistent workers that spin briefly for the next call, then sleep.
+/* The threads of a call: torch's own team, or a small pool of persistent workers that spin briefly for the next call, then sleep.
  *
- * Not OpenMP: its threads do not survive a fork (the child hung), and under load its barriers were seen stuck for 72 ms, the time
- * slice of a preempted thread; here who waits long yields. Checked with ThreadSanitizer: `make sanitize`.
+ * Torch's OpenMP threads spin for milliseconds after each operation of theirs, and held the processors of a second team: behind a copy
+ * of x, products on two cores took 1.8 times their time. Its team does not survive a fork (the child hung), so the child has the pool;
+ * and its barriers were seen stuck for 72 ms, the time slice of a preempted thread, so the barriers within a call are ours, where who
+ * waits long yields. The pool is checked with ThreadSanitizer: `make sanitize`.
  *
  * One call uses the pool at a time; a second one, from another Python thread, runs on its own thread alone and is right all
  * the same. After a fork the child starts with an empty pool.
@@ -145,7 +147,37 @@ static void *worker(void *number) {
     return NULL;
 }
 
+/* Torch's team, where its library is loaded: start a region, the number of a thread in it, and how many there are. */
+static void (*start_team)(void (*)(void *), void *, unsigned, unsigned);
+static int (*number_in_team)(void), (*size_of_team)(void);
+
+void use_team(void *start, void *number, void *size) {
+    number_in_team = (int (*)(void))number;
+    size_of_team = (int (*)(void))size;
+    start_team = (void (*)(void (*)(void *), void *, unsigned, unsigned))start;
+}
+
+typedef struct {
+    Task task;
+    void *argument;
+} Shares;
+
+static void take_share(void *shares) {
+    const Shares *s = shares;
+    run_here(s->task, s->argument, number_in_team(), size_of_team());
+}
+
+/* Run a task on torch's threads; returns 0 where that cannot be. */
+static int run_on_team(int threads, Task task, void *argument) {
+    if (threads <= 1 || !start_team || pthread_mutex_trylock(&pool.in_use) != 0) return 0;
+    Shares shares = {task, argument};
+    start_team(take_share, &shares, (unsigned)(threads < MOST_THREADS ? threads : MOST_THREADS), 0);
+    pthread_mutex_unlock(&pool.in_use);
+    return 1;
+}
+
 static void forget_workers(void) {
+    start_team = NULL;
     pthread_mutex_init(&pool.in_use, NULL);
     pthread_mutex_init(&pool.asleep, NULL);
     pthread_cond_init(&pool.wake, NULL);
@@ -205,6 +237,7 @@ static int take_pool(int threads) {
 
 /* Run a task on several threads, this one among them, each with its own share, and wait for all. */
 SHARED void run_on(int threads, Task task, void *argument) {
+    if (run_on_team(threads, task, argument)) return;
     threads = take_pool(threads);
     if (threads == 1) {
         run_here(task, argument, 0, 1);
@@ -225,6 +258,7 @@ SHARED void run_on(int threads, Task task, void *argument) {
 /* Run a task whose threads share out its pieces themselves and never wait for each other: who is held up elsewhere, e.g. by threads of
  * another library that spin on its processor, takes fewer pieces, or comes too late for any, and nobody waits for that. */
 SHARED void run_shared_out(int threads, Task task, void *argument) {
+    if (run_on_team(threads, task, argument)) return;
     threads = take_pool(threads);
     if (threads == 1) {
         run_here(task, argument, 0, 1);
