@@ -92,7 +92,8 @@ def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
     axes.set_xscale("log")
     shown: list[float] = []
     for position in positions:  # of neighbours too close to be read, the first
-        if not shown or position / shown[-1] > (positions[-1] / positions[0]) ** 0.045:
+        letters = len(f"{position:g}")
+        if not shown or position / shown[-1] > (positions[-1] / positions[0]) ** (0.016 * letters):
             shown.append(position)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
