@@ -194,22 +194,13 @@ def pull(
     """Pull cotangents of y, J and Laplacians back to x and a vector of all parameters; an empty tensor for what is not wanted."""
     _, way = _kernels(*_of(network, x, parameters), "forward", 0 if directions is None else len(directions))
     cotangents = (y, J) if directions is None else (y, J, laplacians)
-    gx, out = way.vector(plain("x", x), parameters, directions, None, cotangents, wants_x, wants_parameters)
+    gx, out = way(plain("x", x), parameters, directions, None, cotangents, wants_x, wants_parameters)
     return x.new_empty(0) if gx is None else gx, x.new_empty(0) if out is None else out
 
 
 @pull.register_fake
-def _(
-    x: Tensor,
-    directions: Tensor | None,
-    parameters: list[Tensor],
-    y: Tensor | None,
-    J: Tensor | None,
-    laplacians: Tensor | None,
-    network: str,
-    wants_x: bool,
-    wants_parameters: bool,
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, directions: Tensor | None, parameters: list[Tensor], *others: Any) -> tuple[Tensor, Tensor]:
+    *_, wants_x, wants_parameters = others
     size = sum(prod(p.shape) for p in parameters) if wants_parameters else 0
     return x.new_empty(x.shape if wants_x else (0,)), x.new_empty((size,))
 

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,24 @@ def test_a_forked_process_starts_its_own_threads():
         assert queue.get(timeout=DEADLOCK_S) == expected[:3, :3].tolist()
     finally:
         child.kill()
+
+
+LOADED_AFTER_A_FORK = """
+import os, signal, sys, torch, jacobians as jac
+mlp, x = jac.MLP.random(widths=(300, 301, 299, 5)), torch.ones(40, 300)
+(torch.randn(600, 600) @ torch.randn(600, 600)).tanh()  # torch's threads are there, and stay in the parent
+if os.fork() == 0:
+    signal.alarm(int(sys.argv[1]))
+    jac.jacobian(mlp, x, "reverse:native")
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_kernels_that_are_loaded_after_a_fork_have_threads_of_their_own():
+    command = [sys.executable, "-W", "ignore", "-c", LOADED_AFTER_A_FORK, str(DEADLOCK_S)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n", done.stderr
 
 
 def test_parameters_that_became_others_are_noticed():

@@ -279,6 +279,20 @@ class TestRegression:
             list(regression.train("trained", part, 1, 0, [part]))
 
 
+def assert_probabilities_of_the_first_and_the_last_epoch(tables):
+    rows, samples = tables["from-scratch-probabilities"], tables["from-scratch-samples"]
+    for recipe in from_scratch.RECIPES:
+        own = [row for row in rows if row["network"] == recipe.name]
+        assert {row["epoch"] for row in own} == {0, 2}
+        for sample in {row["sample"] for row in own}:
+            for epoch in (0, 2):
+                assert sum(row["probability"] for row in own if (row["sample"], row["epoch"]) == (sample, epoch)) == pytest.approx(1)
+    assert {len(row["pixels"]) for row in samples} == {2 * 16}
+    chart = probabilities_chart.chart_of(tables, from_scratch.RECIPES[-1].name, "s")
+    assert all(sum(sample.after) == pytest.approx(1) for sample in chart.samples)
+    assert {sample.published for sample in chart.samples} == {()}, "another set than the published one"
+
+
 class TestFromScratch:
     def test_both_ways_are_the_same(self, tmp_path, give):
         tables = studied("from-scratch", tmp_path)
@@ -295,7 +309,7 @@ class TestFromScratch:
             ("batches of 64", "fashion-mnist"),
         }
         assert {row["updates"] for row in tables["from-scratch"]} == {0, 50, 100}
-        TestProbabilities.assert_first_and_last_epoch(tables)
+        assert_probabilities_of_the_first_and_the_last_epoch(tables)
 
     def test_a_named_set_is_that_of_every_network_and_a_directory_that_of_mnist(self, tmp_path, monkeypatch):
         def there(name):
@@ -387,20 +401,6 @@ class TestFromScratch:
 
 
 class TestProbabilities:
-    @staticmethod
-    def assert_first_and_last_epoch(tables):
-        rows, samples = tables["from-scratch-probabilities"], tables["from-scratch-samples"]
-        for recipe in from_scratch.RECIPES:
-            own = [row for row in rows if row["network"] == recipe.name]
-            assert {row["epoch"] for row in own} == {0, 2}
-            for sample in {row["sample"] for row in own}:
-                for epoch in (0, 2):
-                    assert sum(row["probability"] for row in own if (row["sample"], row["epoch"]) == (sample, epoch)) == pytest.approx(1)
-        assert {len(row["pixels"]) for row in samples} == {2 * 16}
-        chart = probabilities_chart.chart_of(tables, from_scratch.RECIPES[-1].name, "s")
-        assert all(sum(sample.after) == pytest.approx(1) for sample in chart.samples)
-        assert {sample.published for sample in chart.samples} == {()}, "another set than the published one"
-
     def test_answers_and_pictures(self):
         part, mlp = classes(50), jac.MLP.random(widths=[16, 5, 3], seed=3)
         (found,) = {tuple(row["probability"] for _, row in probabilities.answers("n", "s", 1, mlp, part) if row["sample"] == 25)}

@@ -39,6 +39,7 @@ PARTS = (32, 64)  # of native.c, compiled at the same time: what is for each typ
 PATIENCE_S = 120.0  # a compiler that has not ended by then is given up; it takes ten on an idle machine with two cores
 
 TAKES = "about ten seconds"
+PF_FORKNOEXEC = 0x40  # of the kernel's sched.h
 
 _log = logging.getLogger("jacobians")
 _lock = threading.RLock()
@@ -137,13 +138,21 @@ def _load() -> ctypes.CDLL:
 def _on_threads_of_torch(kernels: ctypes.CDLL) -> ctypes.CDLL:
     """Let the kernels run on the OpenMP threads that torch has loaded, where these are GNU's."""
     torch = sys.modules.get("torch")
-    for path in Path(getattr(torch, "__file__", None) or "").parent.glob("lib/libgomp*.so*"):
+    libraries = Path(getattr(torch, "__file__", None) or "").parent.glob("lib/libgomp*.so*")
+    for path in () if _forked() else libraries:  # whose threads may have stayed in the parent: the child would wait for ever
         with contextlib.suppress(OSError, AttributeError):  # not loaded, or another library of that name
             openmp = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)
             names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
             kernels.use_team.argtypes, kernels.use_team.restype = [ctypes.c_void_p] * 3, None
             kernels.use_team(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
     return kernels
+
+
+def _forked() -> bool:
+    """Say whether this process is the fork of another, and has started no program since; yes where that is not known."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return bool(int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6]) & PF_FORKNOEXEC)
+    return True
 
 
 class _Background:

@@ -67,20 +67,6 @@ class Pullback:
         cotangents: Sequence[Tensor | None],
         wants_x: bool,
         wants_parameters: bool,
-    ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
-        """Pull back."""
-        gx, out = self.vector(x, parameters, directions, kept, cotangents, wants_x, wants_parameters)
-        return gx, [None] * len(parameters) if out is None else unflatten(out, parameters)
-
-    def vector(
-        self,
-        x: Tensor,
-        parameters: Sequence[Tensor],
-        directions: Tensor | None,
-        kept: Tensor | None,
-        cotangents: Sequence[Tensor | None],
-        wants_x: bool,
-        wants_parameters: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Pull back, to one vector of all parameters."""
         weights, biases, alive = self.addresses(parameters)
@@ -126,7 +112,8 @@ class _Differentiable(Function):
         x, kept, directions, *parameters = ctx.saved_tensors
         wants_x, wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4:]
         with torch.no_grad():
-            gx, found = ctx.pull(plain("x", x), parameters, directions, kept, cotangents, wants_x, any(wanted))
+            gx, out = ctx.pull(plain("x", x), parameters, directions, kept, cotangents, wants_x, any(wanted))
+        found = [None] * len(parameters) if out is None else unflatten(out, parameters)
         gradients = [g if wants else None for g, wants in zip((gx, *found), (wants_x, *wanted), strict=True)]
         return None, None, None, *refusing(gradients, [x, *parameters, *cotangents])
 
