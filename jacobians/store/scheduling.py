@@ -70,9 +70,9 @@ class Jobs:
 
     def states(self) -> dict[str, str]:
         """Ask the scheduler."""
-        for handle in self.handles:
-            handle.done()  # takes notice of the end of a child
         alive = _alive_of_slurm(self.ids.values()) if self.on == "slurm" else _alive_here(self.ids.values())
+        for handle in self.handles:
+            handle.done()  # reaps a child that has ended; after the question, lest one that ended in between is left
         return {task: alive.get(job, "ended") for task, job in self.ids.items()}
 
 

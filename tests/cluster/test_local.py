@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,6 +201,21 @@ def test_a_task_here_is_cancelled_by_the_command_that_is_named(tmp_path):
     while jobs.states() == {"one": "running"}:
         threading.Event().wait(0.02)
     assert (tmp_path / "interrupted").exists()
+
+
+def test_a_child_that_ends_while_its_state_is_asked_for_is_reaped(monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    look = scheduling._alive_here
+
+    def end_first(ids):
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        return look(ids)
+
+    monkeypatch.setattr(scheduling, "_alive_here", end_first)
+    jobs = scheduling.Jobs("local", {"one": str(child.pid)}, [SimpleNamespace(done=child.poll)])
+    assert jobs.states() == {"one": "ended"}
+    assert child.returncode is not None
 
 
 def test_processors_do_not_share_a_library(monkeypatch, tmp_path):
