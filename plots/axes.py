@@ -91,10 +91,12 @@ def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
     """Mark the measured sizes on a logarithmic x axis, and no others."""
     axes.set_xscale("log")
     shown: list[float] = []
-    for position in positions:  # of neighbours too close to be read, the first
-        letters = len(f"{position:g}")
-        if not shown or position / shown[-1] > (positions[-1] / positions[0]) ** (0.016 * letters):
+    for position in positions:  # of neighbours too close to be read, the first, and the last of all
+        letters = len(f"{position:g}{shown[-1] if shown else position:g}")
+        if not shown or position / shown[-1] > (positions[-1] / positions[0]) ** (0.008 * letters):
             shown.append(position)
+        elif position == positions[-1]:
+            shown[-1] = position
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, key_of, ratio
 from benchmarks.records.rows import Row
@@ -49,6 +50,28 @@ def crossings(x: Sequence[float], ratios: Sequence[float]) -> tuple[float, ...]:
         if a == 0 or a * b < 0:
             found.append(math.exp(math.log(x0) + (math.log(x1) - math.log(x0)) * a / (a - b)) if a else float(x0))
     return tuple(round(position, 10) for position in found)
+
+
+def ahead(fast: Row, slow: Row, times: float = 1.0) -> bool:
+    """Say whether a row is faster, by more than both intervals."""
+    return point(0, fast)[3] < point(0, slow)[2] and times * fast.median < slow.median
+
+
+def meetings(forward: Mapping[float, Row], reverse: Mapping[float, Row]) -> Iterator[tuple[str, float, float, float]]:
+    """Find where the modes are equal, between sizes whose intervals are apart: what noise could turn is not marked.
+
+    Yields:
+        The mode that is faster before, the position, and the sizes around it.
+    """
+    both = sorted(x for x in forward.keys() & reverse.keys() if x > 0)
+    equal = crossings(both, [forward[x].median / reverse[x].median for x in both])
+    pairs = (("forward", forward, reverse), ("reverse", reverse, forward))
+    clear = [(x, mode) for x in both for mode, fast, slow in pairs if ahead(fast[x], slow[x])]
+    for (before, first), (after, then) in pairwise(clear):
+        if first != then:
+            here = [math.log(x) for x in equal if before <= x <= after]
+            x = math.exp(sum(here) / len(here))  # several only where noise decides
+            yield first, x, max(a for a in both if a <= x), min(a for a in both if a >= x)
 
 
 def make_trace(method: str, label: str, points: Iterable[Point]) -> Trace:

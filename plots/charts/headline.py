@@ -7,7 +7,6 @@ import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from plots import style
 from plots.axes import WIDTH, clip, error, sizes_axis, time_axis
 from plots.chart import Chart, ResultFile, Trace, draw
 from plots.charts.speedups import LIBRARIES
-from plots.families import VARIABLES, crossings, families, make_trace, point
+from plots.families import VARIABLES, ahead, families, make_trace, meetings, point
 
 SWEEPS = {"L": "depth", "D": "inputs", "K": "width", "P": "outputs"}
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -58,7 +57,7 @@ class HeadlineChart(Chart):
     libraries: dict[str, str]
 
 
-Best = dict[str, dict[int, Row]]  # forward, reverse, library -> size -> the fastest row
+Best = dict[str, dict[float, Row]]  # forward, reverse, library -> size -> the fastest row
 
 
 def headline(files: Sequence[ResultFile]) -> HeadlineChart | None:
@@ -131,23 +130,10 @@ def _best(family: Sequence[Row], variable: str) -> Best:
 
 
 def _crossovers(device: str, best: Best) -> Iterator[Crossover]:
-    """Find where the modes are equal, between sizes whose intervals are apart: what noise could turn is not marked."""
-    forward, reverse = best["forward"], best["reverse"]
-    both = sorted(x for x in forward.keys() & reverse.keys() if x > 0)
-    equal = crossings(both, [forward[x].median / reverse[x].median for x in both])
-    ahead = [(x, mode) for x in both for mode, other in (BOTH, BOTH[::-1]) if _ahead(best[mode][x], best[other][x])]
-    for (before, first), (after, then) in pairwise(ahead):
-        if first != then:
-            here = [math.log(x) for x in equal if before <= x <= after]
-            x = math.exp(sum(here) / len(here))  # several only where noise decides
-            low, high = max(a for a in both if a <= x), min(a for a in both if a >= x)
-            part = math.log(x / low) / math.log(high / low) if high > low else 0.0
-            yield Crossover(device, first, x, forward[low].median ** (1 - part) * forward[high].median ** part)
-
-
-def _ahead(fast: Row, slow: Row, times: float = 1.0) -> bool:
-    """Say whether a row is faster, by more than both intervals."""
-    return point(0, fast)[3] < point(0, slow)[2] and times * fast.median < slow.median
+    forward = best["forward"]
+    for first, x, low, high in meetings(forward, best["reverse"]):
+        part = math.log(x / low) / math.log(high / low) if high > low else 0.0
+        yield Crossover(device, first, x, forward[low].median ** (1 - part) * forward[high].median ** part)
 
 
 def _finding(variable: str, best: dict[str, Best], crossovers: Sequence[Crossover]) -> str:
@@ -156,7 +142,7 @@ def _finding(variable: str, best: dict[str, Best], crossovers: Sequence[Crossove
     for device, found in best.items():
         here = [crossover for crossover in crossovers if crossover.device == device]
         sizes = found["forward"].keys() & found["reverse"].keys()
-        clear = {mode for mode, other in (BOTH, BOTH[::-1]) if any(_ahead(found[mode][x], found[other][x], CLEARLY) for x in sizes)}
+        clear = {mode for mode, other in (BOTH, BOTH[::-1]) if any(ahead(found[mode][x], found[other][x], CLEARLY) for x in sizes)}
         if len(here) == 1:
             parts.append(f"{DEVICES[device]}: {here[0].first} up to {variable} ≈ {float(f'{here[0].x:.2g}'):g}")
         else:
@@ -169,7 +155,7 @@ def _finding(variable: str, best: dict[str, Best], crossovers: Sequence[Crossove
     ]
     cpu, gpu = better
     sizes = sorted(cpu.keys() & gpu.keys())
-    wins = [x for x in sizes if (there := gpu[x]) and (here := cpu[x]) and _ahead(there, here)]
+    wins = [x for x in sizes if (there := gpu[x]) and (here := cpu[x]) and ahead(there, here)]
     if wins and wins == [x for x in sizes if x >= wins[0]]:
         return f"{', '.join(parts)}\nGPU faster from {variable} = {wins[0]:g}"
     return f"{', '.join(parts)}\nGPU faster at {len(wins)} of {len(sizes)} points"

@@ -16,8 +16,8 @@ from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
-from plots.families import VARIABLES, crossings, families, grids, lead, make_trace, numbered, point, subtitle_of
-from plots.growth import exponent, square, tails
+from plots.families import VARIABLES, ahead, families, grids, lead, make_trace, meetings, numbered, point, subtitle_of
+from plots.growth import TAIL, exponent, square, tails
 
 BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
 LEAST_POINTS, WIDEST = 4, 0.5  # of a fit that is told: points, and half-width of the exponent's interval
@@ -56,8 +56,8 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
     layers = square(rows)
     if layers:
         chart = _chart(layers, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)), lambda row: row.D)
-        grown = ", ".join(f"{tail.mode} mode grows as M^{tail.fitted:.2f}" for tail in tails(rows))
-        found.append(replace(chart, title=f"{chart.title}; {grown}" if grown else chart.title))
+        grown = ", ".join(f"{tail.mode} as M^{tail.fitted:.2f}" for tail in tails(rows))
+        found.append(replace(chart, title=f"{chart.title}; from M = {TAIL} on, {grown}" if grown else chart.title))
     return found
 
 
@@ -81,32 +81,37 @@ def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, p
             limit.append((value, least, least, least))
     order = [name for name in (*MODES, "library") if name in points]
     symbol = varying[0] if len(varying) == 1 else "M"
-    both = sorted(points.get("forward", {}).keys() & points.get("reverse", {}).keys())
-    ratio = [points["forward"][x].median / points["reverse"][x].median for x in both]
-    positive = [(x, r) for x, r in zip(both, ratio, strict=True) if x > 0]
-    meet = crossings([x for x, _ in positive], [r for _, r in positive])
+    forward, reverse = points.get("forward", {}), points.get("reverse", {})
+    meet = list(meetings(forward, reverse))
     return LineChart(
         stem=stem,
-        title=_finding(symbol, ratio, meet, points),
+        title=_finding(symbol, meet, points),
         topic=f"Jacobian time against {label}",
         subtitle=subtitle_of(family, *varying),
         caption=brief(lead(family), _fits(symbol, points), _mixed(symbol, points)),
         x_label=label,
         traces=tuple(make_trace(*look_of(name), [point(x, row) for x, row in points[name].items()]) for name in order),
-        crossovers=meet,
+        crossovers=tuple(x for _, x, *_ in meet),
         limit=make_trace("limit", "no faster on this machine", limit) if len(limit) > 1 else None,
     )
 
 
-def _finding(symbol: str, ratio: list[float], meet: tuple[float, ...], points: dict[str, dict[float, Row]]) -> str:
-    if not ratio:
+def _finding(symbol: str, meet: Sequence[tuple[str, float, float, float]], points: dict[str, dict[float, Row]]) -> str:
+    forward, reverse = points.get("forward", {}), points.get("reverse", {})
+    both = forward.keys() & reverse.keys()
+    if not both:
         return f"{' and '.join(name for name in points if name != 'library') or 'No hand-written'} mode was measured".capitalize()
-    first, second = ("forward", "reverse") if ratio[0] < 1 else ("reverse", "forward")
     if len(meet) == 1:
-        return f"{first.capitalize()} mode is faster up to {symbol} ≈ {meet[0]:.3g}, {second} mode beyond"
+        ((first, x, *_),) = meet
+        return f"{first.capitalize()} mode is faster up to {symbol} ≈ {x:.3g}, {'reverse' if first == 'forward' else 'forward'} mode beyond"
     if meet:
-        return f"Forward and reverse mode are equal at {symbol} ≈ {', '.join(f'{x:.3g}' for x in meet)}"
-    return f"{first.capitalize()} mode is the faster of the two at every {symbol} measured"
+        return f"Forward and reverse mode are equal at {symbol} ≈ {', '.join(f'{x:.3g}' for _, x, *_ in meet)}"
+    for mode, fast, slow in (("Forward", forward, reverse), ("Reverse", reverse, forward)):
+        if all(fast[x].median < slow[x].median for x in both):
+            return f"{mode} mode is the faster of the two at every {symbol} measured"
+        if any(ahead(fast[x], slow[x]) for x in both):
+            return f"{mode} mode is the faster of the two wherever noise leaves a difference"
+    return f"Forward and reverse mode differ by no more than noise at any {symbol} measured"
 
 
 def _fits(symbol: str, points: dict[str, dict[float, Row]]) -> str:
