@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,22 @@ def fixed_loop() -> float:
         for _ in range(500):
             pass
         best = min(best, time.perf_counter() - start)
+    return best
+
+
+def fixed_s(shot: Snapshot, device: str, timer: Callable[[], float]) -> float:
+    """Return the time of the fixed loop of a device: on a processor that of the snapshot, on a card that of matrix products."""
+    if device == "cpu":
+        return shot.loop_s
+    with torch.inference_mode():
+        a = torch.full((1024, 1024), 1 / 1024, device=device)  # its square is itself
+        b = torch.empty_like(a)
+        best = float("inf")
+        for _ in range(5):
+            start = timer()
+            for _ in range(5):
+                torch.mm(a, a, out=b)
+            best = min(best, timer() - start)
     return best
 
 

@@ -6,7 +6,7 @@ The tests that the workers of `python bench.py run SWEEP` run; `benchmarks/bench
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
+from statistics import mean, median
 from typing import NoReturn
 
 import pytest
@@ -112,13 +112,14 @@ def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
         trial.new_inputs(1, measurement.iterations)
         trial.call()()
     before = conditions.snapshot()
+    loops = [conditions.fixed_s(before, device, timer)]
     a_round = trial.round(measurement.iterations)
     benchmark.pedantic(a_round, setup=partial(_between, trial, record.cache, device), rounds=measurement.rounds, iterations=1)
     trial.after()
     after = conditions.snapshot()
     record.conditions = record.conditions or after
     measurement.add([seconds / measurement.iterations for seconds in benchmark.stats.stats.data])
-    measurement.loops += [(before.loop_s + after.loop_s) / 2] if device == "cpu" else []
+    measurement.loops.append(mean([*loops, conditions.fixed_s(after, device, timer)]))
     measurement.device_times += clock.device_seconds(trial.call(), device)
     noticed = conditions.notices(before, after, record.conditions, record.threads) + ["load"] * disturbed
     if device == "cuda":

@@ -195,6 +195,13 @@ class TestConditions:
         assert shot.all_s == pytest.approx(sum(times[:8]) - times.idle - times.iowait)
         assert 0 < shot.ours_s <= sum(os.times()[:2])
 
+    def test_the_fixed_loop_of_a_card_is_products_by_its_own_clock(self):
+        """Tried on torch's device of shapes without memory: what counts is the clock that is read, and that the processor's loop is not taken."""
+        ticks = itertools.count()
+        assert conditions.fixed_s(self.after(), "meta", lambda: float(next(ticks))) == 1.0
+        assert next(ticks) == 10
+        assert conditions.fixed_s(self.after(), "cpu", lambda: float(next(ticks))) == self.after().loop_s
+
     def test_a_disturbance_of_a_few_blocks_is_no_flag_of_the_case(self):
         measured = Measurement(StopRule(), notices=["load"] * 2 + ["clock"] * 3)
         for _ in range(8):
