@@ -58,7 +58,8 @@ def candidates(
     known = methods(quantity=problem.quantity)
     if request.wrt:  # the products are those of a network of so many inputs
         problem = problem.with_(widths=(len(request.wrt), *problem.widths[1:]))
-    ours = [method for method in known if method.hand_written and (wait or method.ready(problem))]
+    by_name_alone = "torch.compile"  # which takes seconds
+    ours = [m for m in known if m.hand_written and m.implementation != by_name_alone and (wait or m.ready(problem))]
     able = [method for method in ours if method.unsupported(problem, request) is None]
     rates = ceilings or machine.ceilings(problem.device)
     predicted = {method.name: estimate(problem, method.mode, method.implementation, rates, threads) for method in able}
