@@ -25,12 +25,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
-from benchmarks.records.csv_file import write_atomically
+from benchmarks.records.csv_file import write_atomically, write_csv
 from benchmarks.records.journal import Entry, read_journal
-from benchmarks.records.merge import Journal, Merger, write_rows
+from benchmarks.records.merge import Journal, Merger
 from benchmarks.records.rows import describe
 from benchmarks.run import supervisor
-from benchmarks.run.provenance import Provenance
+from benchmarks.run.provenance import Provenance, file_beside, write_provenance
 from benchmarks.run.worker import Settings
 from benchmarks.workloads.cases import Case, Sweep, expand, load_sweeps
 from jacobians.planning.machine import Ceilings
@@ -237,7 +237,7 @@ def run_task(out: str, name: str) -> bool:
         write_atomically(own / "attempts" / f"{attempt}.environment.json", text)
 
     result = supervisor.run(sweep, own, settings, provenance=keep)
-    keep(result.csv.with_suffix(".environment.json").read_text(encoding="utf-8"))
+    keep(file_beside(result.csv).read_text(encoding="utf-8"))
     if not result.interrupted and len(result.entries) == task.cases:
         write_atomically(own / "done", f"{len(result.entries)}\n")
     return result.interrupted
@@ -343,12 +343,11 @@ def merge(directories: Sequence[Path], out: Path) -> list[Path]:
                 raise BadInput(f"{directories[0]}: rows of {machine} without its environment; the directory is not whole")
             best = _together([origin for _, origin in own])
             csv = out / machine / f"{sweep}.csv"
-            write_rows((supervisor.under(Entry(row), best.rates).row for row in merger.rows(machine, sweep)), csv)
-            write_atomically(csv.with_suffix(".environment.json"), best.model_dump_json(indent=2, by_alias=True) + "\n")
+            write_csv((supervisor.under(Entry(row), best.rates).row for row in merger.rows(machine, sweep)), csv)
+            write_provenance(csv, best)
             nodes = csv.parent / "nodes"
             for path, origin in own:
-                text = origin.model_dump_json(indent=2, by_alias=True) + "\n"
-                write_atomically(nodes / f"{sweep}.{path.parents[1].name}.{path.name}", text)
+                write_atomically(nodes / f"{sweep}.{path.parents[1].name}.{path.name}", origin.as_text())
             written.append(csv)
     if not written:
         raise BadInput(f"{directories[0]}: no rows yet; look with `python bench.py status {directories[0]}`")
