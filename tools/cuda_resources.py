@@ -33,33 +33,16 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
 
 
 class Resources(NamedTuple):
-    """Resources of a block.
+    """Resources of a block."""
 
-    Attributes:
-        registers: Of a thread.
-        stack: Bytes of a thread in local memory: what did not fit the registers.
-        shared: Bytes of shared memory.
-        precisions: Of the products on the matrix units, as the intermediate code has them.
-    """
-
-    registers: int
-    stack: int
-    shared: int
-    precisions: frozenset[str] = frozenset()
+    registers: int  # of a thread
+    stack: int  # bytes of a thread in local memory: what did not fit the registers
+    shared: int  # bytes of shared memory
+    precisions: frozenset[str] = frozenset()  # of the products on the matrix units, as the intermediate code has them
 
 
 def resources(kind: str, problem: Problem, target: int, masked: bool = False) -> Resources:
-    """Compile a kernel for a problem and read its needs off the machine code.
-
-    Args:
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-        problem: The problem.
-        target: Compute capability, times ten.
-        masked: Read weights with masks also where nothing is padded, as where a weight begins anywhere.
-
-    Returns:
-        The needs.
-    """
+    """Compile a kernel for a problem and read its needs off the machine code."""
     from jacobians.kernels.cuda import chains
     from jacobians.kernels.cuda.elementary import CODES
 
@@ -73,16 +56,7 @@ def resources(kind: str, problem: Problem, target: int, masked: bool = False) ->
 
 
 def resources_of_layer(mode: str, rows: int, target: int) -> Resources:
-    """Compile the kernel of one layer of a wide network, of tanh between hidden neurons, and read its needs off the machine code.
-
-    Args:
-        mode: `"forward"` or `"reverse"`.
-        rows: Rows of the one sample: value and tangents, or cotangents.
-        target: Compute capability, times ten.
-
-    Returns:
-        The needs.
-    """
+    """Compile the kernel of one layer of a wide network, of tanh between hidden neurons, and read its needs off the machine code."""
     from jacobians.kernels.cuda import layers
 
     if mode == "reverse":
@@ -118,11 +92,7 @@ def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], opti
 
 
 def table() -> str:
-    """Write the needs of every kernel on every target.
-
-    Returns:
-        Markdown.
-    """
+    """Write the needs of every kernel on every target."""
     lines = ["| kernel | shape | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (2 + len(TARGETS)) + "|"]
 
     def add(kernel: str, shape: str, needs: Callable[[int], Resources]) -> None:

@@ -37,26 +37,12 @@ class Exercise(NamedTuple):
 
 
 def tables_of(name: str) -> dict[str, list[StudyRow]]:
-    """Read the committed tables of a study.
-
-    Args:
-        name: Of the study.
-
-    Returns:
-        Table to rows; empty where nothing is committed.
-    """
+    """Read the committed tables of a study."""
     return next((found for directory in study_directories() if (found := read(find_study(name), directory / "studies"))), {})
 
 
 def quoted(page: str) -> str:
-    """Write what each study says below its heading.
-
-    Args:
-        page: Its text.
-
-    Returns:
-        The text with the sentences of the committed tables as quotations.
-    """
+    """Write what each study says below its heading."""
     parts = page.split("\n## ")
     for number, part in enumerate(parts):
         name, tables = part.split("\n", 1)[0], {}
@@ -69,21 +55,13 @@ def quoted(page: str) -> str:
 
 
 def on_the_notebooks_shapes() -> list[list[Row]]:
-    """Return the committed rows of the sweep `notebook`, those with its own method first, CPUs before accelerators.
-
-    Returns:
-        The rows of each machine.
-    """
+    """Return the committed rows of the sweep `notebook`, those with its own method first, CPUs before accelerators."""
     found = [ok_rows(read_csv(path)) for path in result_files() if path.stem == "notebook"]
     return sorted(found, key=lambda rows: (rows[0].device != "cpu", not any(row.implementation == "notebook" for row in rows)))
 
 
 def depth() -> str:
-    """Write the ratio of forward to reverse over depth, way by way.
-
-    Returns:
-        Markdown: a table and what its weights are.
-    """
+    """Write the ratio of forward to reverse over depth, way by way."""
     records = published.table("notebook_times")
     depths = sorted({int(record["L"]) for record in records})
     first, last = depths[0], depths[-1]
@@ -323,11 +301,7 @@ def _of_formulas() -> Iterator[Exercise]:
 
 
 def by_hand() -> tuple[int, int]:
-    """Compute the worked example of the exercise.
-
-    Returns:
-        How many of its numbers are met, and how many there are beside the given weights and x.
-    """
+    """Compute the worked example of the exercise."""
     given: dict[str, list[float]] = {}
     for row in published.table("hand_gradient_example"):
         given.setdefault(row["quantity"], []).append(float(row["value"]))
@@ -342,11 +316,7 @@ def by_hand() -> tuple[int, int]:
 
 
 def text() -> str:
-    """Write the table of the exercises, and that of depth.
-
-    Returns:
-        Markdown.
-    """
+    """Write the table of the exercises, and that of depth."""
     lines = ["| exercise | what it asks | published | here | in a sentence |", "|---" * 5 + "|"]
     exercises = (*_of_the_notebook(), *_of_gradients(), *_of_training(), *_of_formulas())
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in exercise)} |" for exercise in exercises]

@@ -116,6 +116,12 @@ def place(row: Row) -> str:
     return f"cpu, {row.threads} thread{'' if row.threads == 1 else 's'}"
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
+
+
 def comparisons(found: Sequence[Comparison]) -> Table:
     """Show a comparison of two results, named by what they differ in."""
     names = [names_of_sides([getattr(c, side) for c in found]) for side in ("base", "other")]

@@ -91,6 +91,11 @@ def best_baseline(rows: Iterable[Row]) -> Row | None:
     return fastest(row for row in rows if is_baseline(row))
 
 
+def against_libraries(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """Return the fastest hand-written row and the fastest of a library of each problem that has both."""
+    return [(ours, library) for group in groups(rows) if (ours := best_of_ours(group)) and (library := best_baseline(group))]
+
+
 def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
     """Return the fastest hand-written row of each mode."""
     best: dict[str, Row] = {}
