@@ -14,27 +14,19 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.workloads.cases import Sweep
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import JACOBIAN
-from studies import Row as StudyRow
+from studies import Tables as StudyTables
 from studies import find_study, read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """The data of a figure, before anything is drawn.
+    """The data of a figure, before anything is drawn."""
 
-    Attributes:
-        stem: Name of its file.
-        title: The finding, computed from the rows.
-        topic: What it shows.
-        subtitle: Sizes and hardware.
-        caption: More of what the rows say.
-    """
-
-    stem: str
-    title: str
+    stem: str  # name of its file
+    title: str  # the finding, computed from the rows
     topic: str
-    subtitle: str
-    caption: str
+    subtitle: str  # sizes and hardware
+    caption: str  # more of what the rows say
 
 
 MOST_WORDS = 30  # of a caption
@@ -83,19 +75,12 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one machine, as a figure sees them: on one device, or on all of them.
-
-    Attributes:
-        files: The results.
-        device: The device whose rows are shown; `None` for all.
-        several: Whether the machine has results of several devices, which the names of figures then tell apart.
-        directory: Of the machine, where its studies are.
-    """
+    """The results of one machine, as a figure sees them: on one device, or on all of them."""
 
     files: Sequence[ResultFile]
-    device: str | None = None
-    several: bool = False
-    directory: Path | None = None
+    device: str | None = None  # the device whose rows are shown; `None` for all
+    several: bool = False  # whether the machine has results of several devices, which the names of figures then tell apart
+    directory: Path | None = None  # of the machine, where its studies are
 
     def rows(self, *names: str, quantity: str | None = JACOBIAN) -> list[Row]:
         """Return the valid rows of some sweeps, or of all."""
@@ -119,23 +104,15 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A figure of the report.
+    """A figure of the report."""
 
-    Attributes:
-        section: Heading it stands under.
-        chart: Its data.
-        sources: The sweeps whose rows it shows.
-        study: The study whose tables it shows.
-    """
-
-    section: str
+    section: str  # heading it stands under
     chart: Chart
-    sources: tuple[str, ...] = ()
-    study: str = ""
+    sources: tuple[str, ...] = ()  # the sweeps whose rows it shows
+    study: str = ""  # the study whose tables it shows
 
 
 Maker = Callable[[Results], Iterator[Exhibit]]
-StudyTables = dict[str, list[StudyRow]]
 StudyMaker = Callable[[StudyTables], Chart]
 
 

@@ -43,25 +43,15 @@ def square(rows: Sequence[Row]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The growth of a mode from M = 256 on.
-
-    Attributes:
-        mode: Forward or reverse.
-        rows: The fastest hand-written one of each M, ascending.
-        fitted: Exponent of the medians.
-        half_width: Of its 95 % interval.
-        of_minima: Exponent of the fastest rounds.
-        local: Exponents between neighbouring M, of the fastest rounds.
-        counted: Exponent of the operations.
-    """
+    """The growth of a mode from M = 256 on."""
 
     mode: str
-    rows: tuple[Row, ...]
-    fitted: float
-    half_width: float
-    of_minima: float
-    local: tuple[float, ...]
-    counted: float
+    rows: tuple[Row, ...]  # the fastest hand-written one of each M, ascending
+    fitted: float  # exponent of the medians
+    half_width: float  # of its 95 % interval
+    of_minima: float  # exponent of the fastest rounds
+    local: tuple[float, ...]  # exponents between neighbouring M, of the fastest rounds
+    counted: float  # exponent of the operations
 
 
 def tails(rows: Sequence[Row]) -> list[Tail]:

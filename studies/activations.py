@@ -20,7 +20,7 @@ from torch import Tensor
 
 import jacobians as jac
 from jacobians.network.activations import RULES
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 REACH, STEP = 4.0, 0.05  # of the curves, to both sides of 0
 SHAPES = ((2, *(30,) * 10, 10), (16, *(256,) * 3, 16))  # whose Jacobians are timed
@@ -158,7 +158,7 @@ def least_times(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     curves, depths = tables["activations"], tables["activations-depth"]
     worst = max(float(row["worst_difference"]) for row in curves)
     names = list(dict.fromkeys(str(row["activation"]) for row in curves))

@@ -21,17 +21,11 @@ _HEADER = 4
 
 
 class DataSet(NamedTuple):
-    """Samples and what they are to be mapped to.
+    """Samples and what they are to be mapped to."""
 
-    Attributes:
-        x: (N, D), float32.
-        target: (N,) class indices, int64; or (N, 1) numbers, float32.
-        names: Of the classes, or of the D features where the target is a number.
-    """
-
-    x: Tensor
-    target: Tensor
-    names: tuple[str, ...]
+    x: Tensor  # (N, D), float32
+    target: Tensor  # (N,) class indices, int64; or (N, 1) numbers, float32
+    names: tuple[str, ...]  # of the classes, or of the D features where the target is a number
 
 
 class Split(NamedTuple):

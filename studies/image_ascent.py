@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import jacobians as jac
 from studies import data, training
 from studies.layers import Momentum
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 SETS = ("fashion-mnist", "mnist", "digits")
 HIDDEN, BATCH, RATE, EPOCHS = (64, 64), 64, 0.02, 3
@@ -114,7 +114,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
                 yield "image-ascent", {**row, **found}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["image-ascent"]
     parts = []
     for network in NETWORKS:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 HIDDEN = (50,) * 8
 BATCH, RATE = 128, 0.01
@@ -95,7 +95,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
         yield "initialisation", {"data": name, "init": init, **counts, **{key: end[key] for key in ENDS}}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["initialisation"]
     ours = ", ".join(
         f"{row['init']} {100 * float(row['test_accuracy']):.1f} % and {100 * float(row['train_accuracy']):.1f} %" for row in rows

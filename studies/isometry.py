@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import jacobians as jac
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 WIDTH, DEPTHS, NETWORKS = 1000, (1, 2, 5, 10, 20, 50, 100), 4
 VARIANCE = 0.5  # q
@@ -36,21 +36,13 @@ QUANTILES = 100
 
 @dataclass(frozen=True, slots=True)
 class MeanField:
-    """Statistics of an infinitely wide tanh network.
+    """Statistics of an infinitely wide tanh network."""
 
-    Attributes:
-        gain: χ.
-        variance: q.
-        weight_variance: σ_w².
-        bias_variance: σ_b².
-        spread: `μ_2 / μ_1² - 1`, what each layer adds to `variance / mean²` for orthogonal weights.
-    """
-
-    gain: float
-    variance: float
-    weight_variance: float
-    bias_variance: float
-    spread: float
+    gain: float  # χ
+    variance: float  # q
+    weight_variance: float  # σ_w²
+    bias_variance: float  # σ_b²
+    spread: float  # `μ_2 / μ_1² - 1`, what each layer adds to `variance / mean²` for orthogonal weights
 
     def mean(self, depth: int) -> float:
         """Return the mean squared singular value."""
@@ -82,17 +74,11 @@ def mean_field(gain: float, variance: float) -> MeanField:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Unscaled numbers of a network.
+    """Unscaled numbers of a network."""
 
-    Attributes:
-        weights: (K, K) each, their squares 1 / K in the mean.
-        biases: (K,) each, of variance 1.
-        x: (K,), of variance 1.
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-    x: Tensor
+    weights: list[Tensor]  # (K, K) each, their squares 1 / K in the mean
+    biases: list[Tensor]  # (K,) each, of variance 1
+    x: Tensor  # (K,), of variance 1
 
     def network(self, theory: MeanField, depth: int) -> jac.MLP:
         """Scale the first layers."""
@@ -173,7 +159,7 @@ def _spectrum(weights: str, depth: int, J: Tensor) -> Iterator[tuple[str, Row]]:
         yield "isometry-spectra", {"weights": weights, "depth": depth, "share": i / len(values), "singular_value": float(values[i])}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["isometry"]
 
     def off(weights: str, predicted: str, up_to: float) -> float:

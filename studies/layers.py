@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 SETS = ("digits", "mnist", "fashion-mnist")
 SAMPLES, FEATURES, CLASSES, WIDTH = 4, 3, 2, 3
@@ -57,13 +57,7 @@ def network(
 
 
 class Momentum:
-    """SGD with momentum on the parameters of a module: `v ← μ v + g`, `θ ← θ - η v`.
-
-    Args:
-        module: The module.
-        rate: η.
-        momentum: μ.
-    """
+    """SGD with momentum on the parameters of a module: `v ← μ v + g`, `θ ← θ - η v`."""
 
     def __init__(self, module: nn.Module, rate: float = RATE, momentum: float = MOMENTUM) -> None:
         self.parameters, self.rate, self.momentum = dict(module.named_parameters()), rate, momentum
@@ -413,7 +407,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
     yield from (("layers-training", row) for row in _train(options))
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows, parts, curves = tables["layers"], tables["layers-components"], tables["layers-training"]
     failed = [str(row["component"]) for row in parts if not float(row["passed"])]
     missed = f", not {', '.join(failed)}" if failed else ""
@@ -433,7 +427,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     )
 
 
-def checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+def checks(tables: Tables) -> list[tuple[str, bool]]:
     """Return a line for each component, and whether it passed."""
     found = []
     for row in tables["layers-components"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 HIDDEN, BATCH, RATE, PATIENCE = 20, 64, 1e-3, 5
 EPOCHS, UPDATES = 40, 162  # an epoch is as many updates as half of California housing has batches; smaller sets are seen more often
@@ -133,7 +133,7 @@ def spread(rows: Sequence[Row], first_layer: str, name: str = "test_mse") -> tup
     return values[len(values) // 2], values[0], values[-1]
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows, (row, *_) = tables["regression"], tables["regression"]
     fixed, trained = (spread(rows, layer) for layer in LAYERS)
     norms = {

@@ -11,7 +11,7 @@ from torch import Tensor
 import jacobians as jac
 from studies import published
 from studies.piecewise import Piecewise, to_network
-from studies.study import Options, Row, Study, column, register
+from studies.study import Options, Row, Study, Tables, column, register
 
 POINTS = 10_000
 SHOWN = 241
@@ -20,19 +20,12 @@ MARGIN = 1e-9  # beside a kink
 
 @dataclass(frozen=True)
 class Shape:
-    """A function, and what its network is made of.
-
-    Attributes:
-        name: Of the function.
-        f: The function.
-        line: What the hidden units add up to; ReLU at the output makes the function of it.
-        points: The exercise's data set that it joins, if it does.
-    """
+    """A function, and what its network is made of."""
 
     name: str
     f: Piecewise
-    line: Piecewise | None = None
-    points: int | None = None
+    line: Piecewise | None = None  # what the hidden units add up to; ReLU at the output makes the function of it
+    points: int | None = None  # the exercise's data set that it joins, if it does
 
     def network(self) -> jac.MLP:
         """Build the network."""
@@ -114,7 +107,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
             yield "representation-curves", {"function": shape.name, "x": a, "y": b, "slope": c}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["representation"]
     worst, slope = max(column(rows, "value_error")), max(column(rows, "slope_error"))
 

@@ -11,51 +11,33 @@ from jacobians.kernels.native import runner
 
 Value = str | int | float
 Row = dict[str, Value]
+Tables = dict[str, list[Row]]
 DIGITS = 9  # of numbers in tables
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of a study.
+    """Options of a study."""
 
-    Attributes:
-        epochs: Scale of the training, where the study trains: its own number by default.
-        seed: Seed of every draw.
-        data: Name of a data set, where the study uses one: the first that is there by default.
-        data_dir: Directory of its files.
-        report: Called with a share of the work done, between 0 and 1.
-    """
-
-    epochs: int | None = None
+    epochs: int | None = None  # scale of the training, where the study trains: its own number by default
     seed: int = 0
-    data: str | None = None
-    data_dir: Path | None = None
-    report: Callable[[float], object] = lambda share: None
+    data: str | None = None  # name of a data set, where the study uses one: the first that is there by default
+    data_dir: Path | None = None  # directory of its files
+    report: Callable[[float], object] = lambda share: None  # called with a share of the work done, between 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study.
+    """A study."""
 
-    Attributes:
-        name: Its name, and that of its first table.
-        title: What it is about.
-        question: What it asks.
-        tables: Table to the names of its columns; the first has the study's own name.
-        rows: `options -> (table, row)`, one after the other as they are computed.
-        conclude: `{table: rows} -> sentence`, computed from the rows.
-        data: Names of the data sets that it can use, in order of preference.
-        checks: `{table: rows} -> (line, passed)` of each thing that must be right.
-    """
-
-    name: str
+    name: str  # its name, and that of its first table
     title: str
     question: str
-    tables: dict[str, tuple[str, ...]]
-    rows: Callable[[Options], Iterator[tuple[str, Row]]]
-    conclude: Callable[[dict[str, list[Row]]], str]
-    data: tuple[str, ...] = ()
-    checks: Callable[[dict[str, list[Row]]], list[tuple[str, bool]]] = lambda tables: []
+    tables: dict[str, tuple[str, ...]]  # table to the names of its columns; the first has the study's own name
+    rows: Callable[[Options], Iterator[tuple[str, Row]]]  # `options -> (table, row)`, one after the other as they are computed
+    conclude: Callable[[Tables], str]  # a sentence, computed from the rows
+    data: tuple[str, ...] = ()  # names of the data sets that it can use, in order of preference
+    checks: Callable[[Tables], list[tuple[str, bool]]] = lambda tables: []  # (line, passed) of each thing that must be right
 
 
 STUDIES: dict[str, Study] = {}
@@ -76,7 +58,7 @@ def find_study(name: str) -> Study:
     return STUDIES[name]
 
 
-def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
+def run(study: Study, out: Path, options: Options) -> Tables:
     """Compute a study and write its tables. Each row is on the disk when it is computed: what is interrupted leaves readable files."""
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {options.epochs}")
@@ -87,7 +69,7 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
             raise ValueError(f"{study.name} cannot use the data set {options.data!r}; choose from {', '.join(study.data)}")
     runner.available()  # waits for the compiler: all steps by one method, and some are timed
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Row]] = {table: [] for table in study.tables}
+    found: Tables = {table: [] for table in study.tables}
     files = {table: (out / f"{table}.csv").open("w", newline="", encoding="utf-8") for table in study.tables}
     try:
         writers = {table: csv.DictWriter(files[table], columns, lineterminator="\n") for table, columns in study.tables.items()}
@@ -103,9 +85,9 @@ def run(study: Study, out: Path, options: Options) -> dict[str, list[Row]]:
     return found
 
 
-def read(study: Study, out: Path) -> dict[str, list[Row]] | None:
+def read(study: Study, out: Path) -> Tables | None:
     """Read the tables of a study."""
-    found: dict[str, list[Row]] = {}
+    found: Tables = {}
     for table, columns in study.tables.items():
         path = out / f"{table}.csv"
         if not path.exists():

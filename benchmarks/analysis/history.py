@@ -16,32 +16,20 @@ from benchmarks.records.rows import Row, ok_rows
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A method on a problem that became faster or slower between two results.
-
-    Attributes:
-        before: File of the earlier result.
-        after: File of the later one.
-        comparison: Both rows, their ratio and the verdict.
-    """
+    """A method on a problem that became faster or slower between two results."""
 
     before: Path
     after: Path
-    comparison: Comparison
+    comparison: Comparison  # both rows, their ratio and the verdict
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Results of one machine in the order they were measured.
+    """Results of one machine in the order they were measured."""
 
-    Attributes:
-        results: Path, start of the first case, commit and number of valid rows of each.
-        compared: Pairs of rows compared between neighbours.
-        changes: Those that differ beyond noise, the largest first.
-    """
-
-    results: tuple[tuple[Path, str, str, int], ...]
-    compared: int
-    changes: tuple[Change, ...]
+    results: tuple[tuple[Path, str, str, int], ...]  # path, start of the first case, commit and number of valid rows of each
+    compared: int  # pairs of rows compared between neighbours
+    changes: tuple[Change, ...]  # those that differ beyond noise, the largest first
 
 
 def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = False) -> History:

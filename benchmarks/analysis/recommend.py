@@ -32,19 +32,12 @@ NEARBY = 1.0  # of log2: every size within a factor of two
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One method.
-
-    Attributes:
-        method: Its name.
-        hand_written: Ours, as against a peer.
-        predicted: Seconds, from the cost model; for a peer, scaled from the nearest measured problem.
-        measured: Seconds, where this very problem was measured.
-    """
+    """One method."""
 
     method: str
-    hand_written: bool
-    predicted: float
-    measured: float | None = None
+    hand_written: bool  # ours, as against a peer
+    predicted: float  # seconds, from the cost model; for a peer, scaled from the nearest measured problem
+    measured: float | None = None  # seconds, where this very problem was measured
 
     @property
     def seconds(self) -> float:
@@ -54,21 +47,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A recommendation for a problem.
-
-    Attributes:
-        problem: The problem.
-        ranked: Every method that can serve it, fastest first.
-        reason: Why the first one of ours wins, in one line.
-        confidence: `measured`, `nearby` (a measured problem has every size within a factor of two) or `extrapolated`.
-        nearest: Sizes of the nearest measured problem.
-    """
+    """A recommendation for a problem."""
 
     problem: Problem
-    ranked: tuple[Prediction, ...]
-    reason: str
-    confidence: str
-    nearest: str | None
+    ranked: tuple[Prediction, ...]  # every method that can serve it, fastest first
+    reason: str  # why the first one of ours wins, in one line
+    confidence: str  # `measured`, `nearby` (a measured problem has every size within a factor of two) or `extrapolated`
+    nearest: str | None  # sizes of the nearest measured problem
 
     @property
     def best(self) -> Prediction:
@@ -100,17 +85,11 @@ def distance(one: Problem, other: Problem) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Measured times of a problem.
+    """Measured times of a problem."""
 
-    Attributes:
-        rows: Rows of one machine.
-        rates: Device to that machine's ceilings.
-        here: Whether that is the machine at hand, so that its times count as measured.
-    """
-
-    rows: Sequence[Row] = ()
-    rates: Mapping[str, Ceilings] = field(default_factory=dict)
-    here: bool = True
+    rows: Sequence[Row] = ()  # rows of one machine
+    rates: Mapping[str, Ceilings] = field(default_factory=dict)  # device to that machine's ceilings
+    here: bool = True  # whether that is the machine at hand, so that its times count as measured
 
 
 def evidence() -> Evidence:

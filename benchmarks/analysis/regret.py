@@ -35,17 +35,11 @@ PLANNER = "planner, estimate"
 
 @dataclass(frozen=True, slots=True)
 class Regret:
-    """The regret of one rule of choice over a set of problems.
-
-    Attributes:
-        chooser: Its name.
-        ratios: Time of its choice over the time of the best method, from paired blocks, one per problem, ascending.
-        worst: The problem with the largest one.
-    """
+    """The regret of one rule of choice over a set of problems."""
 
     chooser: str
-    ratios: tuple[float, ...]
-    worst: str
+    ratios: tuple[float, ...]  # time of its choice over the time of the best method, from paired blocks, one per problem, ascending
+    worst: str  # the problem with the largest one
 
     @property
     def median(self) -> float:

@@ -18,23 +18,14 @@ from jacobians.planning.machine import Ceilings
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One workload.
-
-    Attributes:
-        name: What it is known by.
-        ours: The fastest hand-written row.
-        peer: The fastest library's.
-        ratio: How many times faster ours is, with its interval.
-        choice: What the planner chooses, by estimate.
-        regret: Time of that choice over the time of ours; `None` where it was not measured.
-    """
+    """One workload."""
 
     name: str
     ours: Row
-    peer: Row
-    ratio: Ratio
-    choice: str
-    regret: float | None
+    peer: Row  # the fastest library's
+    ratio: Ratio  # how many times faster ours is, with its interval
+    choice: str  # what the planner chooses, by estimate
+    regret: float | None  # time of that choice over the time of ours; `None` where it was not measured
 
 
 def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, Ceilings] | None = None) -> list[Score]:

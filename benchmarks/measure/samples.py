@@ -21,18 +21,12 @@ class StopRule:
 
     The blocks are the independent samples: rounds within a block share whatever the machine was doing then. So the
     precision is that of the median of the block medians, and at least six blocks are measured, which a 95 % interval needs.
-
-    Attributes:
-        seconds: Measuring time of a case, warm-up not counted; a slow call may exceed it, for each block has one round at least.
-        precision: Relative half-width of the median's 95 % interval that is good enough.
-        least_blocks: Blocks measured in any case.
-        most_blocks: Blocks that fill the time.
     """
 
-    seconds: float = 2.0
-    precision: float = 0.01
+    seconds: float = 2.0  # measuring time of a case, warm-up not counted; a slow call may exceed it, for each block has one round at least
+    precision: float = 0.01  # relative half-width of the median's 95 % interval that is good enough
     least_blocks: int = 6
-    most_blocks: int = 12
+    most_blocks: int = 12  # blocks that fill the time
 
     @property
     def block_seconds(self) -> float:

@@ -110,19 +110,12 @@ WIDE = 1.5  # an interval whose ends differ more than this is called wide
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of two times with its 95 % interval, `None` where the data are too few.
-
-    Attributes:
-        value: The ratio.
-        low: Lower end of the interval.
-        high: Upper end.
-        kind: `"paired"`, the median of the ratios of blocks that were measured in turn, or `"medians"`, the ratio of two medians.
-    """
+    """A ratio of two times with its 95 % interval, `None` where the data are too few."""
 
     value: float
-    low: float | None
+    low: float | None  # lower end of the interval
     high: float | None
-    kind: str = "medians"
+    kind: str = "medians"  # the ratio of two medians, or `"paired"`: the median of the ratios of blocks that were measured in turn
 
     @property
     def wide(self) -> bool:

@@ -94,11 +94,7 @@ class Record:
 
 
 class Session:
-    """The records of one problem's cases, and the baton between the processes that share it.
-
-    Args:
-        options: Pytest's parsed options.
-    """
+    """The records of one problem's cases, and the baton between the processes that share it."""
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -29,13 +29,7 @@ START_S = 120.0  # a worker that has not announced its first turn by then is giv
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of a run.
-
-    Attributes:
-        only: Groups of cases (`Case.group`) to run; `None` for all.
-        looks_at_lock: Seconds to wait for the lock of a run that is dying, as a task does that is called again before it is gone.
-        whole_problems: With `resume`: measure groups anew of which only a part is finished, so that their ratios hold.
-    """
+    """Settings of a run."""
 
     devices: tuple[str, ...]
     methods: tuple[str, ...] = ()
@@ -47,9 +41,9 @@ class Settings:
     precision: float = 0.01
     cache: str = "hot"
     sweeps_file: Path = SWEEPS_FILE
-    only: frozenset[str] | None = None
-    whole_problems: bool = False
-    looks_at_lock: int = 0
+    only: frozenset[str] | None = None  # groups of cases (`Case.group`) to run; `None` for all
+    whole_problems: bool = False  # with `resume`: measure groups anew of which only a part is finished, so that their ratios hold
+    looks_at_lock: int = 0  # seconds to wait for the lock of a run that is dying, as a task does that is called again before it is gone
     run_id: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), compare=False)
 
     def asked(self) -> dict[str, Any]:
@@ -85,16 +79,7 @@ class Event(BaseModel):
 
 
 class Worker:
-    """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does.
-
-    Args:
-        sweep: Name of the sweep.
-        device: Torch device type.
-        runtime: Runtime whose methods it measures.
-        done: Keys of cases not to run.
-        journal: File it appends rows to.
-        settings: How to run.
-    """
+    """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does."""
 
     def __init__(self, sweep: str, device: str, runtime: str, done: Sequence[str], journal: Path, settings: Settings) -> None:
         self.runtime = runtime
