@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 
@@ -44,6 +44,11 @@ def brief(*parts: str) -> str:
         if sentence and len(" ".join((*told, sentence)).split()) <= MOST_WORDS:
             told.append(sentence)
     return " ".join(told)
+
+
+def numbered(stem: str, index: int) -> str:
+    """Name the n-th file of a stem."""
+    return stem if index == 0 else f"{stem}-{index + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +120,15 @@ class Exhibit:
 Maker = Callable[[Results], Iterator[Exhibit]]
 StudyMaker = Callable[[StudyTables], Chart]
 
-
-@dataclass
-class _Register:
-    makers: list[tuple[int, Maker, bool]] = field(default_factory=list)
-    studies: dict[str, list[StudyMaker]] = field(default_factory=dict)
-
-
-_REGISTER = _Register()
+_MAKERS: list[tuple[int, Maker, bool]] = []
+_OF_STUDIES: dict[str, list[StudyMaker]] = {}
 
 
 def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
     """Register a function that makes figures from the results of a machine."""
 
     def decorate(make: Maker) -> Maker:
-        _REGISTER.makers.append((order, make, each_device))
+        _MAKERS.append((order, make, each_device))
         return make
 
     return decorate
@@ -139,15 +138,14 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
     """Register a function that makes a figure of a study from its tables."""
 
     def decorate(make: StudyMaker) -> StudyMaker:
-        _REGISTER.studies.setdefault(name, []).append(make)
+        _OF_STUDIES.setdefault(name, []).append(make)
 
-        @figure(order, each_device=False)
         def of_results(results: Results) -> Iterator[Exhibit]:
             tables = read(find_study(name), results.directory / "studies") if results.directory else None
             if tables:
                 yield Exhibit("Studies", make(tables), study=name)
 
-        del of_results  # the register has it
+        figure(order, each_device=False)(of_results)
         return make
 
     return decorate
@@ -155,7 +153,7 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
 
 def study_charts(name: str, tables: StudyTables) -> list[Chart]:
     """Make the figures of a study."""
-    return [make(tables) for make in _REGISTER.studies[name]]
+    return [make(tables) for make in _OF_STUDIES[name]]
 
 
 def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list[Exhibit]:
@@ -164,7 +162,7 @@ def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list
     several = len(devices) > 1
     directory = directory or (files[0].path.parent if files else None)
     found: list[Exhibit] = []
-    for _, make, each in sorted(_REGISTER.makers, key=lambda item: item[0]):
+    for _, make, each in sorted(_MAKERS, key=lambda item: item[0]):
         for device in devices if each else [None]:
             found += make(Results(files, device, several, directory))
     return found

@@ -12,6 +12,7 @@ from scipy.stats import linregress, t
 
 from benchmarks.records.problems import best_by_mode, certainties
 from benchmarks.records.rows import Row
+from plots.families import by_size
 
 TAIL = 256  # least M of a fit: below, a call is mostly overhead
 NAMED = ("forward", "reverse")
@@ -58,8 +59,7 @@ def tails(rows: Sequence[Row]) -> list[Tail]:
     """Fit forward and reverse mode; nothing where there are fewer than three widths."""
     found: list[Tail] = []
     chosen = [row for row in square(rows) if row.D >= TAIL]
-    widths = sorted({row.D for row in chosen})
-    best = [best_by_mode([row for row in chosen if row.D == width]) for width in widths]
+    best = [best_by_mode(here) for here in by_size(chosen, "D").values()]
     for mode in NAMED:
         own = tuple(modes[mode] for modes in best if mode in modes)
         M, least = [row.D for row in own], [row.min_s or row.median for row in own]

@@ -233,3 +233,14 @@ def _sklearn() -> Any:
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"this data set comes with scikit-learn, which is not installed; {INSTALL}") from None
     return datasets
+
+
+def as_hex(image: Tensor) -> str:
+    """Write pixels between 0 and 1 as hexadecimal bytes, which a table can hold."""
+    return bytes((image * 255).round().to(torch.uint8).tolist()).hex()
+
+
+def from_hex(text: object) -> np.ndarray:
+    """Read a square image that `as_hex` wrote."""
+    pixels = np.frombuffer(bytes.fromhex(str(text)), np.uint8)
+    return pixels.reshape(math.isqrt(len(pixels)), -1)

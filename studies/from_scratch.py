@@ -20,7 +20,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, probabilities, published, training
-from studies.study import Options, Row, Study, Tables, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 SETS = ("mnist", "fashion-mnist", "digits")
 WAYS = ("jac", "torch")
@@ -163,13 +163,13 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 def times(rows: Sequence[Row], network: str) -> tuple[float, float]:
     """Return the least time of an epoch by this library, for what disturbs only adds, and how many times as long torch's takes."""
-    mine, theirs = ([float(row["seconds"]) for row in rows if (row["network"], row["written"]) == (network, way)] for way in WAYS)
+    mine, theirs = (column(where(rows, network=network, written=way), "seconds") for way in WAYS)
     return min(mine), min(theirs) / min(mine[: len(theirs)])  # torch may have trained fewer
 
 
-def last(rows: Sequence[Row], network: str, way: str = "jac") -> Row:
-    """Return the row of the last epoch."""
-    return [row for row in rows if (row["network"], row["written"]) == (network, way)][-1]
+def last(rows: Sequence[Row], network: str) -> Row:
+    """Return the row of the last epoch by this library."""
+    return where(rows, network=network, written="jac")[-1]
 
 
 def _conclude(tables: Tables) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import jacobians as jac
-from studies.study import Options, Row, Study, Tables, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 WIDTH, DEPTHS, NETWORKS = 1000, (1, 2, 5, 10, 20, 50, 100), 4
 VARIANCE = 0.5  # q
@@ -166,9 +166,9 @@ def _conclude(tables: Tables) -> str:
         own = [row for row in rows if row["weights"] == weights and float(row["depth"]) <= up_to]
         return max(abs(float(row["mean"]) / float(row[predicted]) - 1) for row in own)
 
-    deepest = max(float(row["depth"]) for row in rows)
+    deepest = max(column(rows, "depth"))
     middle = min(10.0, deepest)
-    at = {str(r["weights"]): float(r["relative_variance"]) for r in rows if float(r["gain"]) == 1 and float(r["depth"]) == deepest}
+    at = {str(r["weights"]): float(r["relative_variance"]) for r in where(rows, gain=1, depth=deepest)}
     kinds = [
         f"{off(kind, 'mean_predicted', middle):.1%} up to {middle:.0f} layers and {off(kind, 'mean_predicted', deepest):.0%} up to "
         f"{deepest:.0f} with {kind} weights ({off(kind, 'mean_by_slopes', deepest):.0%} with the slopes of each network's own layers)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, Tables, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 SETS = ("digits", "mnist", "fashion-mnist")
 SAMPLES, FEATURES, CLASSES, WIDTH = 4, 3, 2, 3
@@ -411,13 +412,13 @@ def _conclude(tables: Tables) -> str:
     rows, parts, curves = tables["layers"], tables["layers-components"], tables["layers-training"]
     failed = [str(row["component"]) for row in parts if not float(row["passed"])]
     missed = f", not {', '.join(failed)}" if failed else ""
-    last = max(float(row["epoch"]) for row in curves)
-    ends = [row for row in curves if float(row["epoch"]) == last]
+    last = max(column(curves, "epoch"))
+    ends = where(curves, epoch=last)
     reached = ", ".join(
         f"{float(row['hidden']):g} hidden {row['batch_norm']} batch norm {100 * float(row['test_accuracy']):.1f} %" for row in ends
     )
     later = tables["layers-running"][len(tables["layers-running"]) // 2 :]
-    own, torchs = (sum(float(row[name]) for row in later) / len(later) for name in ("running_V", "running_var"))
+    own, torchs = (statistics.fmean(column(later, name)) for name in ("running_V", "running_var"))
     return (
         f"{len(parts) - len(failed)} of {len(parts)} components passed{missed}: all values of "
         f"the worked examples ({len(rows)}, in both conventions of the division by N) are torch's within "

@@ -11,7 +11,7 @@ from torch import Tensor
 import jacobians as jac
 from studies import published
 from studies.piecewise import Piecewise, to_network
-from studies.study import Options, Row, Study, Tables, column, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 POINTS = 10_000
 SHOWN = 241
@@ -53,7 +53,7 @@ def data(number: int) -> tuple[Tensor, Tensor]:
 
 def published_network(number: int) -> jac.MLP:
     """Build the network of the weights that the exercise prints for a data set."""
-    rows = [row for row in published.table("piecewise_published_weights") if row["data"] == str(number)]
+    rows = where(published.table("piecewise_published_weights"), data=str(number))
     hidden, shift, out, last = (
         torch.tensor(column(rows, name), dtype=torch.float64) for name in ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
     )

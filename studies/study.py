@@ -6,12 +6,14 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from jacobians.kernels.native import runner
 
 Value = str | int | float
 Row = dict[str, Value]
 Tables = dict[str, list[Row]]
+_Cells = TypeVar("_Cells", bound=Mapping[str, Value])
 DIGITS = 9  # of numbers in tables
 
 
@@ -112,3 +114,13 @@ def _number(text: str) -> Value:
 def column(rows: Sequence[Mapping[str, Value]], name: str) -> list[float]:
     """Return the numbers of a column."""
     return [float(row[name]) for row in rows]
+
+
+def where(rows: Sequence[_Cells], **cells: Value) -> list[_Cells]:
+    """Return the rows with these cells."""
+    return [row for row in rows if all(row[name] == value for name, value in cells.items())]
+
+
+def distinct(rows: Sequence[Row], name: str) -> list[str]:
+    """Return the texts of a column, each once, in their order."""
+    return list(dict.fromkeys(str(row[name]) for row in rows))

@@ -22,7 +22,7 @@ from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.problems import problem_of
 from benchmarks.records.rows import Row, ok_rows
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import file_beside, read_provenance
 from jacobians.planning import cost_model
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import find_method
@@ -118,7 +118,7 @@ def lines(found: Fit) -> list[str]:
 
 def of_directory(directory: Path) -> list[Fit]:
     """Fit every device of a machine's results."""
-    paths = sorted(path for path in directory.glob("*.csv") if path.with_suffix(".environment.json").exists())
+    paths = sorted(path for path in directory.glob("*.csv") if file_beside(path).exists())
     if not paths:
         raise BadInput(f"{directory}: no results with their environment; name results/<machine>")
     rows = [row for path in paths for row in read_csv(path)]

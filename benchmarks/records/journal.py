@@ -94,7 +94,7 @@ def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
 
 
 class Lock:
-    """An exclusive lock on an output directory's sweep, released by the system when its process dies; looked at again for one that is dying."""
+    """An exclusive lock on an output directory's sweep, released by the system when its process dies; several looks wait for that."""
 
     def __init__(self, path: Path, looks: int = 0, wait: Callable[[float], object] = time.sleep) -> None:
         self._file = path.open("w")

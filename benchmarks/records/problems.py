@@ -105,6 +105,12 @@ def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
     return best
 
 
+def contenders(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the fastest hand-written row of each mode, and the fastest one of a library as `library`."""
+    library = best_baseline(rows)
+    return best_by_mode(rows) | ({"library": library} if library else {})
+
+
 def ratio(over: Row, under: Row) -> Ratio:
     """Return how many times as long one row takes as another.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, Series, lines_of
+from plots.panels import Panel, PanelsChart, Series, line_of, lines_of
 from studies import initialisation, published
-from studies.study import column
+from studies.study import where
 
 LEAST = 1e-12  # of a logarithmic axis
 
@@ -22,9 +22,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     def by_update(name: str, theirs: str, unit: float) -> tuple[Series, ...]:
         found = list(lines_of(curves, lambda row: str(row["init"]), "updates", name))
         for init, called in zip(initialisation.INITS, initialisation.PRINTED, strict=True):
-            rows = [row for row in printed if row["initialisation"] == called]
-            values = tuple(unit * value for value in column(rows, theirs))
-            found.append(Series("published", tuple(column(rows, "updates")), values, like=init))
+            found.append(line_of("published", where(printed, initialisation=called), "updates", theirs, unit=unit, like=init))
         return tuple(found)
 
     best = max(ends, key=lambda row: float(row["test_accuracy"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, study_figure
-from plots.panels import Panel, PanelsChart, Series, lines_of
+from plots.panels import Panel, PanelsChart, line_of, lines_of
 from studies import Row, layers
 from studies.study import column
 
@@ -17,7 +17,6 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         return f"{float(row['hidden']):g} hidden{', batch norm' if row['batch_norm'] == 'with' else ''}"
 
     parts, running = tables["layers-components"], tables["layers-running"]
-    steps = tuple(column(running, "step"))
     forms = {"running_V": "MyTorch: biased", "running_var": "torch: unbiased"}
     passed = sum(bool(float(row["passed"])) for row in parts)
     worst = max(column(parts, "worst_difference"))
@@ -35,7 +34,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
                 f"running variance, batches of {layers.SAMPLES} of variance 1",
                 "batch",
                 "",
-                tuple(Series(label, steps, tuple(column(running, name))) for name, label in forms.items()),
+                tuple(line_of(label, running, "step", name) for name, label in forms.items()),
             ),
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study, least_squares
-from studies.study import column
+from studies.study import column, where
 
 
 @study_figure(82, "least-squares")
@@ -14,7 +14,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     rows, curves = tables["least-squares"], tables["least-squares-curves"]
 
     def line(label: str, loss: str, share: float) -> Series:
-        own = [row for row in curves if row["loss"] == loss and float(row["share"]) == share and float(row["distance"]) < 1e6]
+        own = [row for row in where(curves, loss=loss, share=share) if float(row["distance"]) < 1e6]
         return Series(label, tuple(column(own, "step")), tuple(max(1e-16, d) for d in column(own, "distance")))
 
     shares = [float(row["share"]) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series, lines_of
 from studies import find_study, saturation
+from studies.study import where
 
 
 @study_figure(79, "saturation")
@@ -15,7 +16,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     def lines(name: str) -> tuple[Series, ...]:
         return lines_of(rows, lambda row: str(row["init"]), "layer", name, 1e-300)
 
-    last = [row for row in rows if row["init"] == saturation.INITS[0]][-1]
+    last = where(rows, init=saturation.INITS[0])[-1]
     return PanelsChart(
         stem="saturation",
         title=f"Unscaled normal weights saturate: a mean slope of {float(last['mean_slope']):.2g} after {float(last['layer']):g} layers",
