@@ -94,7 +94,6 @@ class Results:
         return [row for row in rows if quantity in {None, row.quantity}]
 
     def file(self, name: str) -> ResultFile | None:
-        """Return the result of a sweep."""
         return next((file for file in self.files if file.name == name), None)
 
     @property
@@ -152,7 +151,6 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
 
 
 def study_charts(name: str, tables: StudyTables) -> list[Chart]:
-    """Make the figures of a study."""
     return [make(tables) for make in _OF_STUDIES[name]]
 
 
@@ -170,5 +168,4 @@ def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list
 
 @singledispatch
 def draw(chart: Chart) -> Figure:
-    """Draw a chart."""
     raise TypeError(f"no drawing for {type(chart).__name__}")

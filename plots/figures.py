@@ -66,7 +66,6 @@ def across(files: Sequence[ResultFile]) -> list[Chart]:
 
 
 def load(path: Path) -> ResultFile:
-    """Read a result."""
     rows = read_csv(path)
     origin = read_provenance(path) if file_beside(path).exists() else None
     return ResultFile(path, rows, origin.rates if origin else {}, origin.sweep if origin else None)
@@ -90,7 +89,6 @@ def save(chart: Chart, out: Path, formats: Sequence[str], report: Report = lambd
 
 
 def render(chart: Chart, kind: str, **settings: str) -> bytes:
-    """Draw a chart."""
     target = io.BytesIO()
     with matplotlib_style.context(["default", {**style.RC, **{key.replace("_", "."): value for key, value in settings.items()}}]):
         drawing = draw(chart)

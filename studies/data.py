@@ -41,8 +41,6 @@ SETS: dict[str, Reader] = {}
 
 
 def data_set(name: str) -> Callable[[Reader], Reader]:
-    """Register a data set."""
-
     def decorate(reader: Reader) -> Reader:
         SETS[name] = reader
         return reader

@@ -69,7 +69,6 @@ def ascend(mlp: jac.MLP, regulariser: Regulariser, steps: int) -> Iterator[tuple
 
 
 def classifier(name: str, parts: data.Split, options: Options, place: int) -> jac.MLP:
-    """Train a classifier."""
     train, epochs = parts.train, options.epochs or EPOCHS
     widths = training.sizes_of(train, HIDDEN)
     norms = name.endswith("norm")

@@ -79,12 +79,10 @@ class Linear:
         self.W, self.b, self.divided = layer.weight, layer.bias, convention == "MyTorch"
 
     def forward(self, A: Tensor) -> Found:
-        """Evaluate."""
         self.A = A
         return {"Z": A @ self.W.mT + self.b}
 
     def backward(self, dLdZ: Tensor) -> Found:
-        """Go back."""
         N = len(dLdZ) if self.divided else 1
         return {"dLdW": dLdZ.mT @ self.A / N, "dLdb": dLdZ.sum(0) / N, "dLdA": dLdZ @ self.W}
 
@@ -99,7 +97,6 @@ class BatchNorm1d:
         self.alpha = 1 - (layer.momentum or 0.0)
 
     def forward(self, Z: Tensor) -> Found:
-        """Evaluate."""
         found: Found = {}
         if self.layer.training:
             N, alpha = len(Z), self.alpha
@@ -114,7 +111,6 @@ class BatchNorm1d:
         return {**found, "NZ": self.NZ, "BZ": self.layer.weight * self.NZ + self.layer.bias}
 
     def backward(self, dLdBZ: Tensor) -> Found:
-        """Go back."""
         dLdNZ = dLdBZ * self.layer.weight
         found = {"dLdBb": dLdBZ.sum(0), "dLdBW": (dLdBZ * self.NZ).sum(0), "dLdNZ": dLdNZ}
         if not self.layer.training:  # M and V do not depend on Z
@@ -132,13 +128,11 @@ class Elementwise:
         self.name = type(layer).__name__
 
     def forward(self, Z: Tensor) -> Found:
-        """Evaluate."""
         rules = {"Sigmoid": lambda: 1 / (1 + torch.exp(-Z)), "Tanh": lambda: torch.tanh(Z), "ReLU": lambda: Z.clamp_min(0)}
         self.A = rules[self.name]()
         return {"A": self.A}
 
     def backward(self, dLdA: Tensor) -> Found:
-        """Go back."""
         A = self.A
         dAdZ = {"Sigmoid": A - A * A, "Tanh": 1 - A * A, "ReLU": (A > 0).to(A.dtype)}[self.name]
         return {"dAdZ": dAdZ, "dLdZ": dLdA * dAdZ}

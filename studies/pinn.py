@@ -150,8 +150,6 @@ class Training:
         return inside + EDGE_WEIGHT * (on_edge - self.given).square().mean()
 
     def step_with(self, optimizer: torch.optim.Optimizer) -> float:
-        """Take a step."""
-
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss = self.loss()

@@ -28,7 +28,6 @@ class Shape:
     points: int | None = None  # the exercise's data set that it joins, if it does
 
     def network(self) -> jac.MLP:
-        """Build the network."""
         return to_network(self.line, "relu") if self.line else to_network(self.f)
 
 

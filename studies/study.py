@@ -46,7 +46,6 @@ STUDIES: dict[str, Study] = {}
 
 
 def register(study: Study) -> Study:
-    """Register a study."""
     if study.name in STUDIES:
         raise ValueError(f"study {study.name!r} is already registered; choose another name")
     STUDIES[study.name] = study
@@ -54,7 +53,6 @@ def register(study: Study) -> Study:
 
 
 def find_study(name: str) -> Study:
-    """Return a study."""
     if name not in STUDIES:
         raise ValueError(f"unknown study {name!r}; choose from {', '.join(STUDIES)}")
     return STUDIES[name]
@@ -88,7 +86,6 @@ def run(study: Study, out: Path, options: Options) -> Tables:
 
 
 def read(study: Study, out: Path) -> Tables | None:
-    """Read the tables of a study."""
     found: Tables = {}
     for table, columns in study.tables.items():
         path = out / f"{table}.csv"
@@ -112,7 +109,6 @@ def _number(text: str) -> Value:
 
 
 def column(rows: Sequence[Mapping[str, Value]], name: str) -> list[float]:
-    """Return the numbers of a column."""
     return [float(row[name]) for row in rows]
 
 

@@ -19,7 +19,6 @@ from benchmarks.run.supervisor import under
 
 
 def rewrite(directory: Path) -> list[Path]:
-    """Rewrite the results of a machine."""
     paths = sorted(path for path in directory.glob("*.csv") if not path.name.endswith(".previous.csv"))
     origins = {path: read_provenance(path) for path in paths}
     kinds = {(origin.machine, origin.fingerprint) for origin in origins.values()}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.analysis.tables import markdown
 from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, options_for, unpadded
 from jacobians.kernels.cuda.wide import INPUTS, OPTIONS, blocks_of_pulled, blocks_of_pushed
 from jacobians.problem import Problem
@@ -93,11 +94,10 @@ def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], opti
 
 def table() -> str:
     """Write the needs of every kernel on every target."""
-    lines = ["| kernel | shape | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (2 + len(TARGETS)) + "|"]
+    rows: list[list[str]] = []
 
     def add(kernel: str, shape: str, needs: Callable[[int], Resources]) -> None:
-        cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in map(needs, TARGETS)]
-        lines.append(f"| {kernel} | {shape} | {' | '.join(cells)} |")
+        rows.append([kernel, shape, *(f"{r.registers} / {r.stack} / {r.shared}" for r in map(needs, TARGETS))])
 
     for kind, problem in SHAPES:
         shape = f"{'-'.join(map(str, problem.widths))}, N={problem.N}"
@@ -105,9 +105,9 @@ def table() -> str:
         if unpadded(problem, kind, cut_for(problem, kind)):
             add(f"{kind}, with masks", shape, lambda target, k=kind, p=problem: resources(k, p, target, masked=True))
     for mode in ("forward", "reverse"):
-        for rows in (2, 16):
-            add(f"{mode}, a layer", f"1000 by 1000, {rows} rows", lambda target, m=mode, r=rows: resources_of_layer(m, r, target))
-    return "\n".join(lines)
+        for count in (2, 16):
+            add(f"{mode}, a layer", f"1000 by 1000, {count} rows", lambda target, m=mode, r=count: resources_of_layer(m, r, target))
+    return markdown(["kernel", "shape", *(f"sm_{target}" for target in TARGETS)], rows)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,6 @@ def logs(rows: Sequence[Row], rates: Ceilings) -> np.ndarray:
 
 
 def fit(rows: Sequence[Row], rates: Ceilings, device: str) -> Fit:
-    """Fit the constants of a device."""
     own = [row for row in ok_rows(rows) if row.device == device and find_method(row.method).hand_written]
     own = [row for row in own if row.implementation in {"native", "eager", "cuda-graph", "triton", "triton-graph"}]
     problems = {problem: number for number, problem in enumerate(dict.fromkeys(problem_of(row) for row in own))}
@@ -106,7 +105,6 @@ def fit(rows: Sequence[Row], rates: Ceilings, device: str) -> Fit:
 
 
 def lines(found: Fit) -> list[str]:
-    """Write a fit."""
     said = [f"# {found.device}: fitted on {found.rows[0]} rows, judged on {found.rows[1]} of other problems"]
     said += [f"{name} = {value:.3g}  # was {found.before[name]:.3g}" for name, value in found.after.items()]
     said.append(f"# error of the prediction: {math.exp(found.errors[0]):.2f}x before, {math.exp(found.errors[1]):.2f}x after (median)")
@@ -130,7 +128,6 @@ def of_directory(directory: Path) -> list[Fit]:
 
 
 def main() -> None:
-    """Fit and print."""
     parser = argparse.ArgumentParser(description="Fit the planner's constants to the results of a machine.")
     parser.add_argument("directory", type=Path, metavar="results/<machine>")
     try:

@@ -25,9 +25,10 @@ import typer
 
 import jacobians as jac
 from benchmarks.analysis.scoreboard import scores, table
+from benchmarks.analysis.tables import markdown
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
-from benchmarks.records.problems import best_baseline, best_of_ours, groups, ratio
+from benchmarks.records.problems import against_libraries, ratio
 from benchmarks.records.rows import ok_rows
 from benchmarks.run import environment
 from benchmarks.run.environment import ROOT
@@ -116,12 +117,10 @@ def summary(out: Path) -> str:
         rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
         if not rows:
             continue
-        leads = [ratio(b, o).value for g in groups(rows) if (o := best_of_ours(g)) and (b := best_baseline(g))]
+        leads = sorted(ratio(library, ours).value for ours, library in against_libraries(rows))
         parts.append(f"## {path.stem}\n")
-        columns, body = table([s for s in scores(rows, origin.sweep, origin.rates) if s.ours.device != "cpu"])
-        parts.append("\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in body)]))
+        parts.append(markdown(*table([s for s in scores(rows, origin.sweep, origin.rates) if s.ours.device != "cpu"])))
         if leads:
-            leads.sort()
             parts.append(
                 f"\nFaster than the best library on {sum(v > 1 for v in leads)} of {len(leads)}: {leads[0]:.3g} to {leads[-1]:.3g} times.\n"
             )

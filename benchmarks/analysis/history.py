@@ -52,7 +52,6 @@ def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = Fals
 
 
 def table(found: History) -> Table:
-    """Show what changed."""
     rows = [
         [
             change.before.name if change.before.name != change.after.name else str(change.before),

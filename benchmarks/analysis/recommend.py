@@ -208,7 +208,6 @@ def code(problem: Problem, method: str) -> str:
 
 
 def table(found: Recommendation) -> Table:
-    """Show a recommendation."""
     best = found.best
     rows = [
         [

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import jacobians as jac
+from benchmarks.analysis.tables import Table
 from benchmarks.errors import BadInput
 from benchmarks.measure.clock import limit_threads
 from benchmarks.records.problems import groups, problem_of, ratio, title
@@ -110,7 +111,7 @@ def by_measuring(problem: Problem) -> str:
     return jac.plan(mlp, x, effort="measure").method
 
 
-def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:
+def table(found: Sequence[Regret]) -> Table:
     """Show regrets, the planner first."""
     rows = []
     for regret in found:

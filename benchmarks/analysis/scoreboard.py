@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.analysis.regret import chosen, regret_of
-from benchmarks.analysis.tables import duration
+from benchmarks.analysis.tables import Table, duration
 from benchmarks.measure.statistics import Ratio
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, said, title
 from benchmarks.records.problems import ratio as paired
@@ -47,12 +47,12 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
 
 def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None, str | None], str]:
     """Return the names of a sweep's problems."""
-    grids = sweep.grid if sweep else []
-    return {(p["widths"], p["batch"], p["asked"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
+    if sweep is None:
+        return {}
+    return {(p["widths"], p["batch"], p["asked"]): grid.name for grid in sweep.grid if grid.name for p in grid.problems(sweep.quantity)}
 
 
-def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """Show scores."""
+def table(found: Sequence[Score]) -> Table:
     rows = [
         [
             score.name,

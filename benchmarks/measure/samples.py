@@ -64,7 +64,6 @@ class Measurement:
     stop: str | None = None
 
     def add(self, samples: Sequence[float]) -> None:
-        """Add a block."""
         bad = [sample for sample in samples if not (sample > 0 and math.isfinite(sample))]
         if bad or not samples:
             got = f"{bad[0]:g} s for {self.iterations} calls" if bad else "no samples"
@@ -79,7 +78,6 @@ class Measurement:
         return [statistics.median(block) for block in self.blocks]
 
     def summary(self) -> dict[str, Any]:
-        """Summarise."""
         samples = sorted(sample for block in self.blocks for sample in block)
         quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
         medians = self.block_medians

@@ -49,7 +49,6 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 

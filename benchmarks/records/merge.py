@@ -53,11 +53,9 @@ class Merger:
         self._sources: list[Journal] = []
 
     def __enter__(self) -> Merger:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the database."""
         self._database.close()
         self._directory.cleanup()
 

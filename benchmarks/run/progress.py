@@ -67,7 +67,6 @@ class SweepProgress(_Shown):
         super().__exit__()
 
     def update(self, step: Step) -> None:
-        """Show a step."""
         if self._live:
             self._live.update(self._task, total=step.total, completed=step.done, doing=step.case.id)
         elif step.status is not None:
@@ -92,7 +91,6 @@ class StudyProgress(_Shown):
         self._say("started")
 
     def update(self, share: float) -> None:
-        """Show how much is done."""
         if self._live:
             self._live.update(self._task, completed=share)
         elif self._silent() and share > 0.01:  # before, the time left is a guess
@@ -107,7 +105,6 @@ class CheckProgress(_Shown):
         super().__init__("check", MofNCompleteColumn(), TextColumn("{task.fields[doing]}", markup=False))
 
     def update(self, done: int, total: int, what: str) -> None:
-        """Show what is checked now."""
         if self._live:
             self._live.update(self._task, total=total, completed=done, doing=what)
         elif done == 0 or self._silent():

@@ -81,8 +81,6 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         command=None if typed is None else f"python bench.py {typed}",
         overhead=overhead.measure(),
         ceilings=_ceilings(present, settings.threads_asked),
-        wall_s=0.0,
-        busy_s=0.0,
     )
 
 

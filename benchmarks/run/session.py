@@ -70,7 +70,6 @@ class Record:
             self.status, self.reason, self.trial = status, reason, None
 
     def row(self) -> Row:
-        """Make the row."""
         try:
             return self._row()
         except ValidationError as error:

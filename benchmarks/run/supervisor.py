@@ -189,9 +189,7 @@ class _Stage:
                     self.busy_s += event.busy_s
                     self._count(event.case, event.status)
                 elif event.event == "journal":
-                    raise BadInput(
-                        f"{self.journal}: cannot be written ({event.reason}); what it holds is kept, make room and go on with --resume"
-                    )
+                    raise self._full(event.reason)
         except EOFError:
             self._replace(worker, device, None)
         except BadInput:
@@ -232,9 +230,10 @@ class _Stage:
                     writer.append(make_row(case, status, reason))
                     self._count(case.key, status)
         except OSError as error:
-            raise BadInput(
-                f"{self.journal}: cannot be written ({error.strerror}); what it holds is kept, make room and go on with --resume"
-            ) from None
+            raise self._full(error.strerror) from None
+
+    def _full(self, why: str | None) -> BadInput:
+        return BadInput(f"{self.journal}: cannot be written ({why}); what it holds is kept, make room and go on with --resume")
 
 
 def _check_alike(csv: Path, settings: Settings, sweep: Sweep) -> None:

@@ -25,6 +25,7 @@ from benchmarks.workloads.cases import SWEEPS_FILE
 MODULE = environment.ROOT / "benchmarks" / "run" / "blocks.py"
 LONGEST_EVENT, TAIL = 2**20, 2**16  # bytes: of a line that is read, and of a log that is looked at
 START_S = 120.0  # a worker that has not announced its first turn by then is given up
+ASKED = ("devices", "methods", "timeout_s", "threads", "seed", "seconds", "precision", "cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,7 @@ class Settings:
 
     def asked(self) -> dict[str, Any]:
         """Return what decides how cases are measured, as the records of a run keep it."""
-        return {
-            "devices": list(self.devices),
-            "methods": list(self.methods),
-            "timeout_s": self.timeout_s,
-            "threads": self.threads,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "precision": self.precision,
-            "cache": self.cache,
-        }
+        return {name: getattr(self, name) for name in ASKED}
 
     @property
     def threads_asked(self) -> int:
@@ -96,17 +88,8 @@ class Worker:
         grant_read, self._grant = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         command = [sys.executable, "-m", "pytest", str(MODULE), "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
-        command += [
-            "--rootdir",
-            str(environment.ROOT),
-            "-c",
-            str(environment.ROOT / "pyproject.toml"),
-            "--benchmark-quiet",
-            "-W",
-            "default",
-            "-o",
-            "addopts=",
-        ]
+        command += ["--rootdir", str(environment.ROOT), "-c", str(environment.ROOT / "pyproject.toml")]
+        command += ["--benchmark-quiet", "-W", "default", "-o", "addopts="]
         command += ["--sweeps-file", str(settings.sweeps_file.resolve()), "--sweep", sweep, "--device", device, "--runtime", runtime]
         command += ["--seed", str(settings.seed), "--threads", str(settings.threads_asked)]
         command += ["--run-id", settings.run_id]

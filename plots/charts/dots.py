@@ -42,7 +42,6 @@ def others(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> DotChart:
-    """Make the chart."""
     problems = {key_of(row): title(row) for row in rows}
     keys = list(problems)
     points: dict[str, list[tuple[float, Row]]] = {}

@@ -17,7 +17,6 @@ def printed(table: str, x: str, y: str, unit: float = 1.0) -> Series:
 
 @study_figure(86, "from-scratch")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, seconds = tables["from-scratch"], tables["from-scratch-times"]
     one, _, batched = (recipe.name for recipe in from_scratch.RECIPES)
 

@@ -12,7 +12,6 @@ LEAST = 1e-12  # of a logarithmic axis
 
 @study_figure(84, "initialisation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     layers, curves, ends = (tables[f"initialisation{part}"] for part in ("-layers", "-training", ""))
     printed = published.table("initialisation_training")
 

@@ -12,7 +12,6 @@ FLOOR = 1e-6  # of the largest singular value: below, rounding in float32
 
 @study_figure(83, "isometry")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, spectra = tables["isometry"], tables["isometry-spectra"]
     gains = sorted({float(row["gain"]) for row in rows})
     kinds = distinct(rows, "weights")

@@ -10,7 +10,6 @@ from studies.study import column
 
 @study_figure(87, "layers")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, curves = tables["layers"], tables["layers-training"]
 
     def label(row: Row) -> str:

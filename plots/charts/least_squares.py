@@ -10,7 +10,6 @@ from studies.study import column, where
 
 @study_figure(82, "least-squares")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, curves = tables["least-squares"], tables["least-squares-curves"]
 
     def line(label: str, loss: str, share: float) -> Series:

@@ -35,7 +35,6 @@ def mixed_gain(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> GainChart | None:
-    """Make the chart."""
     measured: dict[float, list[float]] = {}
     counted: dict[float, float] = {}
     peak = (0.0, "")

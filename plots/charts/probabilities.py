@@ -40,7 +40,6 @@ def _published(data: str, sample: int) -> tuple[float, ...]:
 
 
 def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart:
-    """Make the chart of a network."""
     rows = where(tables["from-scratch-probabilities"], network=network)
     epochs = max(column(rows, "epoch"))
 

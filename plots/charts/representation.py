@@ -12,7 +12,6 @@ from studies.study import column, where
 
 @study_figure(81, "representation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows = tables["representation"]
     panels = []
     for row in rows:

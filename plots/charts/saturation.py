@@ -10,7 +10,6 @@ from studies.study import where
 
 @study_figure(79, "saturation")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows = tables["saturation"]
 
     def lines(name: str) -> tuple[Series, ...]:

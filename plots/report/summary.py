@@ -13,7 +13,6 @@ from plots.charts.headline import DEVICES
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """Summarise results."""
     valid = ok_rows(rows)
     wrong = sum(row.status == "invalid" for row in rows)
     measured = groups(rows)
