@@ -25,7 +25,7 @@ class Chart:
     stem: str  # name of its file
     title: str  # the finding, computed from the rows
     topic: str
-    subtitle: str  # sizes and hardware
+    subtitle: str = ""  # sizes and hardware
     caption: str  # more of what the rows say
 
 

@@ -44,8 +44,8 @@ class Panel:
 
     title: str
     x_label: str
-    y_label: str
     series: tuple[Series, ...]
+    y_label: str = ""
     logarithmic: bool = False
     limits: tuple[float, float] | None = None
     sizes: bool = False

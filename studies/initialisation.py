@@ -107,6 +107,7 @@ def _conclude(tables: Tables) -> str:
     )
 
 
+OF_A_LAYER = ("gradient_norm", "saturated", "largest_singular_value", "median_singular_value")
 ENDS = ("updates", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 register(
     Study(
@@ -115,15 +116,7 @@ register(
         "What does the scale of the first weights do to gradients, Jacobians and training?",
         {
             "initialisation": ("data", "init", "training_samples", "tests", *ENDS),
-            "initialisation-layers": (
-                "data",
-                "init",
-                "layer",
-                "gradient_norm",
-                "saturated",
-                "largest_singular_value",
-                "median_singular_value",
-            ),
+            "initialisation-layers": ("data", "init", "layer", *OF_A_LAYER),
             "initialisation-training": ("init", "epoch", *ENDS),
         },
         _rows,

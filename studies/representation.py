@@ -133,16 +133,8 @@ register(
         "How many units does a ReLU network need for a continuous piecewise linear function, and is its Jacobian the slope?",
         {
             "representation": (
-                "function",
-                "kinks",
-                "units",
-                "value_error",
-                "slope_error",
-                "kinks_with_a_slope_of_a_side",
-                "points",
-                "point_error",
-                "published_point_error",
-                "published_met",
+                *("function", "kinks", "units", "value_error", "slope_error", "kinks_with_a_slope_of_a_side"),
+                *("points", "point_error", "published_point_error", "published_met"),
             ),
             "representation-points": ("function", "x", "y", "published_network"),
             "representation-curves": ("function", "x", "y", "slope"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def run(study: Study, out: Path, options: Options) -> Tables:
     runner.available()  # waits for the compiler: all steps by one method, and some are timed
     out.mkdir(parents=True, exist_ok=True)
     found: Tables = {table: [] for table in study.tables}
-    files = {table: (out / f"{table}.csv").open("w", newline="", encoding="utf-8") for table in study.tables}
-    try:
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((out / f"{name}.csv").open("w", newline="", encoding="utf-8")) for name in study.tables}
         writers = {table: csv.DictWriter(files[table], columns, lineterminator="\n") for table, columns in study.tables.items()}
         for writer in writers.values():
             writer.writeheader()
@@ -79,9 +80,6 @@ def run(study: Study, out: Path, options: Options) -> Tables:
             writers[table].writerow({name: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for name, value in row.items()})
             files[table].flush()
             found[table].append(row)
-    finally:
-        for file in files.values():
-            file.close()
     return found
 
 

@@ -52,19 +52,11 @@ def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = Fals
 
 
 def table(found: History) -> Table:
-    rows = [
-        [
-            change.before.name if change.before.name != change.after.name else str(change.before),
-            change.after.name if change.before.name != change.after.name else str(change.after),
-            title(change.comparison.base),
-            change.comparison.method,
-            duration(change.comparison.base.median_s),
-            duration(change.comparison.other.median_s),
-            str(change.comparison.ratio),
-            change.comparison.verdict,
-        ]
-        for change in found.changes
-    ]
+    rows: list[list[str]] = []
+    for change in found.changes:
+        both, c = (change.before, change.after), change.comparison
+        files = [path.name if both[0].name != both[1].name else str(path) for path in both]
+        rows.append([*files, title(c.base), c.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.verdict])
     return ["from", "to", "problem", "method", "before", "after", "after / before", "verdict"], rows
 
 

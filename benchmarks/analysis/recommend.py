@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.analysis.tables import Table, duration
-from benchmarks.measure.oracle import draw_inputs
+from benchmarks.measure.oracle import draw_inputs, network_and_inputs
 from benchmarks.records.csv_file import OWN_RESULTS, read_csv, result_files
 from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
@@ -261,14 +259,7 @@ def with_measured(found: Recommendation, measured: Mapping[str, float]) -> Recom
 def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> dict[str, float]:
     """Time methods against each other now, and let the planner remember ours."""
     if mlp is None or str(mlp.device) != problem.device or str(mlp.dtype) != f"torch.{problem.dtype}":
-        mlp = MLP.random(
-            widths=problem.widths,
-            activation=problem.activation,
-            output_activation=problem.output_activation,
-            bias=problem.bias,
-            dtype=getattr(torch, problem.dtype),
-            device=problem.device,
-        )
+        mlp = network_and_inputs(problem, "xavier", 0)[0]
     return dict(planner.measure(mlp, draw_inputs(problem, 0), problem, names=names, seconds=0.2).measured)
 
 

@@ -15,6 +15,7 @@ import jacobians as jac
 from benchmarks.analysis.tables import Table
 from benchmarks.errors import BadInput
 from benchmarks.measure.clock import limit_threads
+from benchmarks.measure.oracle import network_and_inputs
 from benchmarks.records.problems import groups, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment, supervisor
@@ -104,9 +105,7 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
 @lru_cache(maxsize=1024)
 def by_measuring(problem: Problem) -> str:
     """Choose as `plan(effort="measure")` does, on a network of that shape."""
-    mlp = jac.MLP.random(
-        widths=problem.widths, activation=problem.activation, output_activation=problem.output_activation, bias=problem.bias
-    )
+    mlp = network_and_inputs(problem, "xavier", 0)[0]
     x = torch.randn(problem.input_shape, generator=torch.Generator().manual_seed(0))
     return jac.plan(mlp, x, effort="measure").method
 

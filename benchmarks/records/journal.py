@@ -100,15 +100,12 @@ class Lock:
         for left in range(looks, -1, -1):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except OSError:
                 if left:
                     wait(1.0)
-                    continue
-                self._file.close()
-                raise BadInput(
-                    f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out"
-                ) from None
-            break
+        self._file.close()
+        raise BadInput(f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out")
 
     def release(self) -> None:
         """Let the next run in."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,10 @@ class Merger:
     def rows(self, machine: str, sweep: str) -> Iterator[Row]:
         """Go over the best row of each case."""
         files = {}
-        try:
+        with ExitStack() as stack:
             for source, place, shared in self._database.execute(_BEST, (machine, sweep)):
                 if source not in files:
-                    files[source] = self._sources[source].path.open("rb")
+                    files[source] = stack.enter_context(self._sources[source].path.open("rb"))
                 files[source].seek(place)
                 record = record_of(files[source].readline())
                 assert record is not None  # it was whole when it was counted
@@ -91,9 +92,6 @@ class Merger:
                 if shared and row.status == "ok":
                     row = row.model_copy(update={"flags": " ".join(sorted({*(row.flags or "").split(), "shared"}))})
                 yield row
-        finally:
-            for file in files.values():
-                file.close()
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:

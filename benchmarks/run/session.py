@@ -135,18 +135,13 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
     median = measured.get("median_s")
     fraction = ceilings.fraction(p, method.mode, median, ceilings.measured(p.device)) if median else None
     flags = " ".join([*(measured.get("flags") or "").split(), *(["ceiling"] if fraction and fraction > ceilings.MOST else [])])
+    of_problem = {name: getattr(p, name) for name in ("L", "D", "K", "P", "N", "bias", "dtype", "device", "quantity", "loss", "asked")}
     return Row(
         sweep=case.sweep,
         case=case.key,
-        L=p.L,
-        D=p.D,
-        K=p.K,
-        P=p.P,
-        N=p.N,
+        **of_problem,
         widths="-".join(map(str, p.widths)),
         activation=p.activation if p.output_activation == "identity" else f"{p.activation} > {p.output_activation}",
-        dtype=p.dtype,
-        device=p.device,
         device_name=environment.device_name(p.device),
         machine=environment.machine_slug(),
         method=method.name,
@@ -160,11 +155,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         commit=_commit(),
         sources=sources_of(method),
         fraction_of_ceiling=fraction,
-        quantity=p.quantity,
-        loss=p.loss,
-        asked=p.asked,
         init=case.init,
-        bias=p.bias,
         seed=case.seed,
         **{**measured, "flags": flags or None},
     )

@@ -92,16 +92,15 @@ class Grid(BaseModel):
         common |= {"quantity": quantity, "loss": self.loss or ("mse" if find_quantity(quantity).loss else None)}
         if self.asked is not None and quantity != "derivatives":
             raise ValueError(f"'asked' names derivatives, and the quantity is {quantity}; leave it out")
-        for N in _as_list(self.N):
+        if self.widths is not None:
+            shapes = [tuple(self.widths)]
+        else:
+            axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
+            shapes = [uniform_widths(*sizes) for sizes in product(*axes)]
+        for N, widths in product(_as_list(self.N), shapes):
             # N = 1 is a single x of shape (D,): what a user with one point would write.
             batch = None if N == 1 and not find_quantity(quantity).batched else N
-            if self.widths is not None:
-                yield {"widths": tuple(self.widths), "batch": batch, **common, "asked": self._asked(self.widths)}
-                continue
-            axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
-            for L, D, K, P in product(*axes):
-                widths = uniform_widths(L, D, K, P)
-                yield {"widths": widths, "batch": batch, **common, "asked": self._asked(widths)}
+            yield {"widths": widths, "batch": batch, **common, "asked": self._asked(widths)}
 
     def _asked(self, widths: Sequence[int]) -> str | None:
         """Write what is asked for as problems hold it."""

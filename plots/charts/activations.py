@@ -33,14 +33,13 @@ def derivatives(tables: StudyTables) -> PanelsChart:
     def panel(name: str) -> Panel:
         own = where(tables["activations"], activation=name)
         lines = tuple(line_of(label, own, "z", key) for key, label in LABELS.items())
-        return Panel(name, "", "", lines, limits=(-2.2, 3.2))
+        return Panel(name, "", lines, limits=(-2.2, 3.2))
 
     names, worst = distinct(tables["activations"], "activation"), max(column(tables["activations"], "worst_difference"))
     return PanelsChart(
         stem="activations",
         title=f"{len(names)} activations and their first three derivatives, autograd's within {worst:.0e}",
         topic="Activations and their derivatives against z",
-        subtitle="",
         caption="Against z. At a kink a derivative is that of the piece on the left.",
         panels=tuple(map(panel, names)),
         columns=4,
@@ -61,7 +60,7 @@ def depth(tables: StudyTables) -> PanelsChart:
     def panel(name: str) -> Panel:
         kinds = {"gradient_norm": "‖∂L/∂W_1‖", "largest_singular_value": "σ of J"}
         lines = tuple(line(name, key, weights, label) for key, label in kinds.items() for weights in activations.WEIGHTS)
-        return Panel(name, "", "", lines, logarithmic=True, limits=(LEAST, MOST))
+        return Panel(name, "", lines, logarithmic=True, limits=(LEAST, MOST))
 
     told = []
     for weights in activations.WEIGHTS:
@@ -73,7 +72,6 @@ def depth(tables: StudyTables) -> PanelsChart:
         stem="activations-depth",
         title=f"Gradients: ReLU {' and '.join(told)}; sigmoid loses them at {layers:g}",
         topic="Largest singular value of J, and gradient of the first weights, against the number of hidden layers",
-        subtitle="",
         caption=brief(
             f"Against the number of hidden layers, {activations.WIDTH} wide; lost: below {activations.VANISHED:g} of one hidden layer's. "
             f"Mean of {networks:g} networks."
@@ -98,7 +96,6 @@ def times(tables: StudyTables) -> TimesChart:
         stem="activations-times",
         title=f"With an activation a Jacobian takes at most {' and '.join(most)}",
         topic="Time of a Jacobian by activation, on one thread",
-        subtitle="",
         caption=brief(
             f"Least of {float(tables['activations-times'][0]['rounds']):g} rounds, on one thread, "
             f"{float(tables['activations-times'][0]['samples']):g} samples.",

@@ -30,23 +30,18 @@ def chart_of(tables: StudyTables) -> PanelsChart:
     times = lines_of(where(seconds, network=batched), lambda row: f"written with {row['written']}", "epoch", "seconds")
     ratios = [from_scratch.times(seconds, network)[1] for network in (one, batched)]
     right = printed(SINGLE, "updates", "test_accuracy_percent", 0.01)
+    trained = printed(BATCHES, "updates_after_train", "train_loss_mean")
     return PanelsChart(
         stem="from-scratch",
         title=f"Same losses; an epoch by torch takes {ratios[0]:.1f} times as long by single samples, {ratios[1]:.1f} times in batches",
         topic="Training without autograd",
-        subtitle="",
         caption="Training without autograd: losses and accuracy on the tests by updates, beside the published lines "
         "where the setting is theirs.",
         panels=(
-            Panel(f"{one}: share of right tests", "updates", "", (*single("test_accuracy"), right)),
-            Panel(f"{one}: test loss", "updates", "", (*single("test_loss"), printed(SINGLE, "updates", "test_loss"))),
-            Panel(
-                f"{batched}: training loss",
-                "updates",
-                "",
-                (*both("train_loss"), printed(BATCHES, "updates_after_train", "train_loss_mean")),
-            ),
-            Panel(f"{batched}: test loss", "updates", "", (*both("test_loss"), printed(BATCHES, "updates_before_test", "test_loss_mean"))),
-            Panel(f"{batched}: seconds of an epoch", "epoch", "", times, logarithmic=True),
+            Panel(f"{one}: share of right tests", "updates", (*single("test_accuracy"), right)),
+            Panel(f"{one}: test loss", "updates", (*single("test_loss"), printed(SINGLE, "updates", "test_loss"))),
+            Panel(f"{batched}: training loss", "updates", (*both("train_loss"), trained)),
+            Panel(f"{batched}: test loss", "updates", (*both("test_loss"), printed(BATCHES, "updates_before_test", "test_loss_mean"))),
+            Panel(f"{batched}: seconds of an epoch", "epoch", times, logarithmic=True),
         ),
     )

@@ -39,7 +39,6 @@ def images(tables: StudyTables) -> ImagesChart:
         stem="image-ascent",
         title=f"Ascent along a row of J gives images taken for any class with a probability of {lowest:.2f} or more",
         topic="Images that a classifier takes for a class",
-        subtitle="",
         caption=f"Each image from black to its brightest pixel. {find_study('image-ascent').conclude(tables)}",
         classes=tuple(classes),
         rows=tuple(rows),
@@ -65,9 +64,8 @@ def probabilities(tables: StudyTables) -> PanelsChart:
         if max(half) < math.inf
         else "Some class stays below one half with some regulariser",
         topic="Probability of the class during ascent",
-        subtitle="",
         caption="The probability of the class that is climbed for, lowest of all classes.",
-        panels=tuple(Panel(network, "step", "lowest probability", tuple(line(network, kind) for kind in kinds)) for network in networks),
+        panels=tuple(Panel(network, "step", tuple(line(network, kind) for kind in kinds), "lowest probability") for network in networks),
     )
 
 

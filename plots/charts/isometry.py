@@ -32,6 +32,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         return line_of(f"{weights}, {depth:.0f}", own, "share", "singular_value")
 
     depths = sorted({float(row["depth"]) for row in spectra})[1:]  # few layers are alike
+    singular = tuple(spectrum(kind, depth) for kind in kinds for depth in depths)
     deepest = max(column(rows, "depth"))
     worst = max(abs(float(row["relative_variance"]) / float(row["relative_variance_predicted"]) - 1) for row in rows)
     return PanelsChart(
@@ -41,14 +42,8 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         subtitle="Lines: mean field theory. Points: measured, the mean of the networks drawn.",
         caption=brief("Lines: theory for infinite width. Points: measured.", find_study("isometry").conclude(tables)),
         panels=(
-            *(Panel(f"mean square, {kind} weights", "layers", "", means(kind), logarithmic=True) for kind in kinds),
-            Panel("variance / mean² of the squared values, χ = 1", "layers", "", tuple(map(variance, kinds)), logarithmic=True),
-            Panel(
-                "singular values of one network, χ = 1, by layers",
-                "share of larger ones",
-                "",
-                tuple(spectrum(kind, depth) for kind in kinds for depth in depths),
-                logarithmic=True,
-            ),
+            *(Panel(f"mean square, {kind} weights", "layers", means(kind), logarithmic=True) for kind in kinds),
+            Panel("variance / mean² of the squared values, χ = 1", "layers", tuple(map(variance, kinds)), logarithmic=True),
+            Panel("singular values of one network, χ = 1, by layers", "share of larger ones", singular, logarithmic=True),
         ),
     )

@@ -25,13 +25,12 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         stem="least-squares",
         title=f"Gradient descent converges up to {max(nearer):g} of 2/λ_max, by iterates known in closed form within {worst:.0e}",
         topic="Distance from the solution, of least squares and of least absolute deviations",
-        subtitle="",
         caption=brief(
             find_study("least-squares").conclude(tables),
             "Absolute values have another solution than squares: that of a linear program.",
         ),
         panels=(
-            Panel("squares", "step", "distance", squares, logarithmic=True),
-            Panel("absolute values, by rule of the steps", "step", "distance from the optimum", falling, logarithmic=True),
+            Panel("squares", "step", squares, "distance", logarithmic=True),
+            Panel("absolute values, by rule of the steps", "step", falling, "distance from the optimum", logarithmic=True),
         ),
     )

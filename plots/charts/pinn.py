@@ -67,7 +67,6 @@ def fields(tables: StudyTables) -> FieldsChart:
         stem="pinn-solutions",
         title=f"Relative errors of the solutions: {', '.join(errors)}",
         topic="Solutions of the networks, and their distance from the exact ones",
-        subtitle="",
         caption="Poisson's equation on a square; Burgers' equation with ν = 0.01/π, time upwards, whose solution steepens to a front at "
         "x = 0.",
         fields=tuple(shown),

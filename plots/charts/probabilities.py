@@ -63,7 +63,6 @@ def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart
         title=f"Before training a class has {min(before):.2f} to {max(before):.2f}; after it {right} of {len(samples)} are right, "
         f"the class itself has {min(own):.2f} or more",
         topic=f"Probabilities of {len(classes)} classes for {len(samples)} test samples",
-        subtitle="",
         caption=f"{network}, {rows[0]['data']}. Grey: before training. Colour: after {epochs:g} epochs, green its class.{marks}",
         classes=classes,
         samples=samples,

@@ -130,7 +130,7 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
 
     def panel(title: str, lines: dict[str, dict[int, float]], *more: Series, logarithmic: bool = True) -> Panel:
         series = (Series(name, tuple(map(float, values)), tuple(values.values())) for name, values in lines.items())
-        return Panel(title, "hidden layers L", "", (*series, *more), logarithmic)
+        return Panel(title, "hidden layers L", (*series, *more), logarithmic=logarithmic)
 
     operations = "operations"
     grey = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]

@@ -30,18 +30,17 @@ def chart_of(tables: StudyTables) -> PanelsChart:
             lines.append(line_of("published (fixed)", printed, "updates", part))
         elif part == "test_mse":
             lines.append(Series("mean of the targets", (lines[0].x[0], lines[0].x[-1]), (constant, constant)))
-        return Panel(f"mean squared error, {NAMES[part]}, {data}", "updates", "", tuple(lines), logarithmic=True)
+        return Panel(f"mean squared error, {NAMES[part]}, {data}", "updates", tuple(lines), logarithmic=True)
 
     panels = [panel(part) for part in regression.PARTS]
     if data != PUBLISHED_ON:
         lines = tuple(line_of(name, printed, "updates", part) for part, name in NAMES.items())
-        panels.append(Panel(f"published, {PUBLISHED_ON}, first layer fixed", "updates", "", lines, logarithmic=True))
+        panels.append(Panel(f"published, {PUBLISHED_ON}, first layer fixed", "updates", lines, logarithmic=True))
     fixed, trained = (regression.spread(ends, layer)[0] for layer in regression.LAYERS)
     return PanelsChart(
         stem="regression",
         title=f"A first layer that is never trained ends at {fixed / trained:.2g} times the squared error on the tests",
         topic="Regression with one hidden tanh layer",
-        subtitle="",
         caption="Mean squared error by updates, with the first layer fixed, as it was in the published run, and trained; "
         "median and range over seeds, the published lines beside.",
         panels=tuple(panels),

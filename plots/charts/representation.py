@@ -21,7 +21,7 @@ def chart_of(tables: StudyTables) -> PanelsChart:
             at = tuple(column(points, "x"))
             lines.append(line_of("published weights", points, "x", "published_network"))
             lines.append(Series("points", at, (math.nan,) * len(at), tuple(column(points, "y"))))
-        panels.append(Panel(f"{row['function']}: {float(row['units']):g} units, {float(row['kinks']):g} kinks", "x", "", tuple(lines)))
+        panels.append(Panel(f"{row['function']}: {float(row['units']):g} units, {float(row['kinks']):g} kinks", "x", tuple(lines)))
     worst = max(float(row["value_error"]) for row in rows)
     values = f"Values within {worst:.1e} of the functions'" if worst else "Values are the functions'"
     fitted = [row for row in rows if float(row["points"])]
@@ -30,7 +30,6 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         stem="representation",
         title=f"{values}, and J is their slope; the published weights meet {met:g} of {points:g} points",
         topic="Piecewise linear functions as ReLU networks with the fewest units",
-        subtitle="",
         caption=brief(find_study("representation").conclude(tables)),
         panels=tuple(panels),
     )

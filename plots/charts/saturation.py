@@ -20,12 +20,11 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         stem="saturation",
         title=f"Unscaled normal weights saturate: a mean slope of {float(last['mean_slope']):.2g} after {float(last['layer']):g} layers",
         topic="Slopes and Jacobians with depth, by the scale of the weights",
-        subtitle="",
         caption=brief(f"tanh, {float(last['width']):g} wide, float64, at a standard normal x.", find_study("saturation").conclude(tables)),
         panels=(
-            Panel("mean slope φ'(z)", "layer", "", lines("mean_slope")),
-            Panel("largest singular value of ∂h/∂x", "layer", "", lines("largest_singular_value"), logarithmic=True),
-            Panel("median singular value of ∂h/∂x", "layer", "", lines("median_singular_value"), logarithmic=True),
+            Panel("mean slope φ'(z)", "layer", lines("mean_slope")),
+            Panel("largest singular value of ∂h/∂x", "layer", lines("largest_singular_value"), logarithmic=True),
+            Panel("median singular value of ∂h/∂x", "layer", lines("median_singular_value"), logarithmic=True),
         ),
         columns=3,
     )
