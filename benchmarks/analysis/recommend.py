@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.tables import Table, duration
@@ -14,7 +13,7 @@ from benchmarks.records.csv_file import OWN_RESULTS, read_csv, result_files
 from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment
-from benchmarks.run.provenance import Provenance, read_provenance
+from benchmarks.run.provenance import read_provenance
 from jacobians.network.losses import loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import machine, planner
@@ -98,18 +97,10 @@ def evidence() -> Evidence:
     own, committed = result_files(OWN_RESULTS), result_files()
     origins = {path: read_provenance(path) for path in (*own, *committed)}
     here = environment.hardware_fingerprint()
-    for files in (own, committed):
-        mine = [path for path in files if origins[path].fingerprint == here]
-        if mine:
-            return _evidence(mine, origins, here=True)
-    return _evidence([path for path in committed if path.parent == committed[0].parent], origins, here=False)
-
-
-def _evidence(files: Sequence[Path], origins: Mapping[Path, Provenance], here: bool) -> Evidence:
-    rates: dict[str, Ceilings] = {}
-    for path in files:
-        rates |= origins[path].rates
-    return Evidence([row for path in files for row in read_csv(path)], rates, here)
+    mine = next((found for files in (own, committed) if (found := [path for path in files if origins[path].fingerprint == here])), None)
+    files = mine or [path for path in committed if path.parent == committed[0].parent]
+    rates = {device: found for path in files for device, found in origins[path].rates.items()}
+    return Evidence([row for path in files for row in read_csv(path)], rates, here=mine is not None)
 
 
 def recommend(

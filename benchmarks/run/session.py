@@ -71,25 +71,22 @@ class Record:
 
     def row(self) -> Row:
         try:
-            return self._row()
+            return make_row(
+                self.case,
+                self.status or "crashed",
+                self.reason if self.status else "ended without a verdict",
+                threads=self.threads,
+                rel_error=self.verdict.rel_error if self.verdict else None,
+                tolerance=self.verdict.tolerance if self.verdict else None,
+                prepare_s=self.prepare_s,
+                peak_bytes=self.peak_bytes,
+                started_at=self.started_at,
+                cache=self.cache,
+                run=self.run,
+                **(self.measurement.summary() if self.status == "ok" else {}),
+            )
         except ValidationError as error:
             return make_row(self.case, "crashed", f"what was measured is not valid: {describe(error)}", threads=self.threads)
-
-    def _row(self) -> Row:
-        return make_row(
-            self.case,
-            self.status or "crashed",
-            self.reason if self.status else "ended without a verdict",
-            threads=self.threads,
-            rel_error=self.verdict.rel_error if self.verdict else None,
-            tolerance=self.verdict.tolerance if self.verdict else None,
-            prepare_s=self.prepare_s,
-            peak_bytes=self.peak_bytes,
-            started_at=self.started_at,
-            cache=self.cache,
-            run=self.run,
-            **(self.measurement.summary() if self.status == "ok" else {}),
-        )
 
 
 class Session:

@@ -73,10 +73,8 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
     if not scored:
         return None
     scored.sort(key=lambda item: -item[0])
-    series: dict[str, list[tuple[float, float, float, float]]] = {}
-    for index, (_, _, of) in enumerate(scored):
-        for name, (value, low, high) in of.items():
-            series.setdefault(name, []).append((index, value, low, high))
+    libraries = dict.fromkeys(LIBRARIES.values())
+    series = {name: [(index, *of[name]) for index, (_, _, of) in enumerate(scored) if name in of] for name in libraries}
     leads = [lead for lead, _, _ in scored]
     what = "F" if quantity == JACOBIAN else f"{find_quantity(quantity).title}: f"  # …aster
     middle = sorted(leads)[len(leads) // 2]
@@ -91,7 +89,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
             "Ratios of paired blocks with 95 % intervals.",
         ),
         problems=tuple(name for _, name, _ in scored),
-        series=tuple(make_trace(f"library:{name}", name, series[name]) for name in dict.fromkeys(LIBRARIES.values()) if name in series),
+        series=tuple(make_trace(f"library:{name}", name, points) for name, points in series.items() if points),
     )
 
 
