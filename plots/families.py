@@ -137,4 +137,3 @@ def lead(rows: Sequence[Row]) -> str:
     wins = sum(value > 1 for value in found)
     span = f"{found[0]:.3g}" if len(found) == 1 else f"{found[0]:.3g} to {found[-1]:.3g}"
     return f"Ahead of the best library on {wins} of {len(found)} problems: {span} times as fast."
-

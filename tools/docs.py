@@ -182,7 +182,8 @@ def statements() -> str:
     planner, *rules = regret.regrets(chosen, rates=rates)
     lines = [
         f"- The fastest of all is a hand-written method on {winners['ours']} of {len(contested)} problems where a library was measured "
-        "beside it" + (f"; {elsewhere}." if elsewhere else ".")
+        "beside it"
+        + (f"; {elsewhere}." if elsewhere else ".")
         + f" The whole 95 % interval of the ratio is above 1 on {ahead}, and below 1 on {behind}.",
         "- In the same mode the readable torch implementation alone is faster than `torch.autograd`, `torch.func` and diagonal matrices in "
         f"{wins} of {duels} comparisons.",

@@ -250,9 +250,7 @@ def _of_training() -> Iterator[Exercise]:
     printed = {int(row["test_index"]): row for row in theirs if row["class"] == row["true_class"]}
     labels = {row["sample"]: row["class"] for row in where(tables["from-scratch-samples"], network=batched)}
     shares = {
-        int(float(row["sample"])): float(row["probability"])
-        for row in where(ours, epoch=epochs)
-        if row["class"] == labels[row["sample"]]
+        int(float(row["sample"])): float(row["probability"]) for row in where(ours, epoch=epochs) if row["class"] == labels[row["sample"]]
     }
     yield Exercise(
         f"{NYU}: three test samples",

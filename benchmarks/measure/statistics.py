@@ -237,4 +237,3 @@ def verdict(ratio: Ratio, first: Sequence[float], second: Sequence[float]) -> st
         if ratio.low > 1:
             return "slower"
     return "same" if 1 / SAME_WITHIN <= ratio.low and ratio.high <= SAME_WITHIN else "inconclusive"
-

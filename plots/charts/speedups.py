@@ -53,7 +53,7 @@ def speedups(results: Results) -> Iterator[Exhibit]:
 
 def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantity: str = JACOBIAN) -> SpeedupChart | None:
     """Compare the best hand-written method with every library on each problem."""
-    names = names_of(sweep)
+    names, libraries = names_of(sweep), dict.fromkeys(LIBRARIES.values())
     scored: list[tuple[float, str, dict[str, tuple[float, float, float]]]] = []
     for group in groups(rows):
         ours, best = best_of_ours(group), best_baseline(group)
@@ -64,7 +64,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
         if quantity != JACOBIAN and name is None:
             continue
         of: dict[str, tuple[float, float, float]] = {}
-        for library in dict.fromkeys(LIBRARIES.values()):
+        for library in libraries:
             row = fastest(r for r in group if is_baseline(r) and LIBRARIES.get(r.implementation) == library)
             if row:
                 lead = ratio(row, ours)
@@ -73,7 +73,6 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
     if not scored:
         return None
     scored.sort(key=lambda item: -item[0])
-    libraries = dict.fromkeys(LIBRARIES.values())
     series = {name: [(index, *of[name]) for index, (_, _, of) in enumerate(scored) if name in of] for name in libraries}
     leads = [lead for lead, _, _ in scored]
     what = "F" if quantity == JACOBIAN else f"{find_quantity(quantity).title}: f"  # …aster
