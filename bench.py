@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 try:
     import typer
@@ -19,6 +19,7 @@ from benchmarks.workloads import names
 
 if TYPE_CHECKING:
     from benchmarks.run.cluster import Plan
+    from benchmarks.run.items import Item
     from benchmarks.run.supervisor import Result
     from benchmarks.workloads.cases import Sweep
 
@@ -62,9 +63,7 @@ def list_(
     what: Annotated[str, typer.Argument(metavar="[sweeps|methods|devices|results|studies]", help="What to list.")] = "sweeps",
 ) -> None:
     """List the sweeps, methods, devices, results or studies there are."""
-    if what not in LISTS:
-        raise BadInput(names.suggest("list", what, LISTS))
-    if what == "studies":
+    if names.one_of("list", what, LISTS) == "studies":
         from studies import STUDIES
 
         _print_table(["study", "title", "question"], [[study.name, study.title, study.question] for study in STUDIES.values()])
@@ -109,8 +108,7 @@ def run(
     wanted = names.sweeps(sweeps, sweeps_file or names.SWEEPS_FILE)
     patterns = names.methods(method or [])
     names.devices(device)
-    if cache not in {"hot", "cold"}:
-        raise BadInput(names.suggest("cache", cache, ("hot", "cold")))
+    names.one_of("cache", cache, ("hot", "cold"))
     from benchmarks.measure import conditions
     from benchmarks.run import environment, supervisor
     from benchmarks.run.progress import SweepProgress
@@ -271,9 +269,7 @@ def check(
 
     with CheckProgress() as progress:
         found = checks.check(environment.parse_devices(device), module, progress.update)
-    _print_table(*checks.table(found))
-    typer.echo(checks.verdict(found))
-    raise typer.Exit(1 if any(item.failed for item in found) else 0)
+    _print_items("checked", found, checks.verdict(found))
 
 
 @app.command("check-results", epilog="Example: python bench.py check-results results/my-machine")
@@ -284,9 +280,7 @@ def check_results(results: Results = None) -> None:
     from benchmarks.records.csv_file import result_files
 
     found = checks.check_results(files or result_files())
-    _print_table(["file", "answer", "detail"], [[item.what, item.answer, item.detail] for item in found])
-    typer.echo(checks.verdict(found))
-    raise typer.Exit(1 if any(item.failed for item in found) else 0)
+    _print_items("file", found, checks.verdict(found))
 
 
 @app.command(epilog="Example: python bench.py plot build/results/my-machine/quick.csv --format svg,png")
@@ -296,9 +290,7 @@ def plot(
     formats: Annotated[str, typer.Option("--format", metavar="svg,png,pdf", help="Formats to write.")] = "svg",
 ) -> None:
     """Draw the figures of results; of all committed ones by default."""
-    for name in names.split([formats]):
-        if name not in {"svg", "png", "pdf"}:
-            raise BadInput(names.suggest("format", name, ("svg", "png", "pdf")))
+    kinds = [names.one_of("format", name, ("svg", "png", "pdf")) for name in names.split([formats])]
     files = names.results(results or [])
     from plots import figures
 
@@ -307,9 +299,9 @@ def plot(
         sys.stdout.flush()
 
     if files:
-        figures.draw_files(files, out, names.split([formats]), say)
+        figures.draw_files(files, out, kinds, say)
     else:
-        figures.draw_committed(out, names.split([formats]), say)
+        figures.draw_committed(out, kinds, say)
 
 
 @app.command(epilog="Example: python bench.py compare before/quick.csv after/quick.csv --fail-on 1.1")
@@ -488,6 +480,13 @@ def _print_result(result: Result, sweep: Sweep) -> bool:
         typer.echo(f"{certainties(rows)}; {share} were spent inside measured and warm-up calls")
     typer.echo(f"wrote {result.csv}")
     return not ok_rows(rows) or any(row.status in {"invalid", "crashed"} for row in rows)
+
+
+def _print_items(what: str, found: list[Item], verdict: str) -> NoReturn:
+    """Print what a check found, and exit."""
+    _print_table([what, "answer", "detail"], [[item.what, item.answer, item.detail] for item in found])
+    typer.echo(verdict)
+    raise typer.Exit(1 if any(item.failed for item in found) else 0)
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:

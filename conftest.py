@@ -91,7 +91,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Close the journal."""
     if _JOURNAL in config.stash:
         config.stash[_JOURNAL].close()
 

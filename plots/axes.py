@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from plots import style
@@ -79,12 +79,12 @@ def clip(set_limits: Callable[[float, float], object], values: Sequence[float], 
     set_limits(min(values) / margin, max(values) * margin)
 
 
-def time_axis(axis: Axis, label: str, set_label: Callable[[str], object]) -> None:
+def time_axis(axis: Axis, label: str) -> None:
     """Mark a logarithmic axis of times."""
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
-    axis.set_major_formatter(FuncFormatter(seconds))
+    axis.set_major_formatter(seconds)
     axis.set_minor_formatter(NullFormatter())
-    set_label(label)
+    axis.set_label_text(label)
 
 
 def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
@@ -98,15 +98,23 @@ def sizes_axis(axes: Axes, positions: Sequence[float], label: str) -> None:
         elif position == positions[-1]:
             shown[-1] = position
     axes.xaxis.set_major_locator(FixedLocator(shown))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
+
+
+def lines_over_sizes(axes: Axes, traces: Sequence[Trace], label: str) -> None:
+    """Draw traces over the sizes that were measured, both axes logarithmic."""
+    axes.set_yscale("log")
+    sizes_axis(axes, sorted({x for trace in traces for x in trace.x}), label)
+    for trace in traces:
+        line(axes, trace)
 
 
 def powers_axis(axis: Axis) -> None:
     """Write the ticks of a logarithmic axis as plain powers of ten, for mathematical markup is off."""
     axis.set_major_locator(LogLocator(base=10, numticks=8))
-    axis.set_major_formatter(FuncFormatter(_power))
+    axis.set_major_formatter(_power)
     axis.set_minor_formatter(NullFormatter())
 
 

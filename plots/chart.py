@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 
@@ -14,27 +14,19 @@ from benchmarks.records.rows import Row, ok_rows
 from benchmarks.workloads.cases import Sweep
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import JACOBIAN
-from studies import Row as StudyRow
+from studies import Tables as StudyTables
 from studies import find_study, read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """The data of a figure, before anything is drawn.
+    """The data of a figure, before anything is drawn."""
 
-    Attributes:
-        stem: Name of its file.
-        title: The finding, computed from the rows.
-        topic: What it shows.
-        subtitle: Sizes and hardware.
-        caption: More of what the rows say.
-    """
-
-    stem: str
-    title: str
+    stem: str  # name of its file
+    title: str  # the finding, computed from the rows
     topic: str
-    subtitle: str
-    caption: str
+    subtitle: str = ""  # sizes and hardware
+    caption: str  # more of what the rows say
 
 
 MOST_WORDS = 30  # of a caption
@@ -52,6 +44,11 @@ def brief(*parts: str) -> str:
         if sentence and len(" ".join((*told, sentence)).split()) <= MOST_WORDS:
             told.append(sentence)
     return " ".join(told)
+
+
+def numbered(stem: str, index: int) -> str:
+    """Name the n-th file of a stem."""
+    return stem if index == 0 else f"{stem}-{index + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +80,12 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one machine, as a figure sees them: on one device, or on all of them.
-
-    Attributes:
-        files: The results.
-        device: The device whose rows are shown; `None` for all.
-        several: Whether the machine has results of several devices, which the names of figures then tell apart.
-        directory: Of the machine, where its studies are.
-    """
+    """The results of one machine, as a figure sees them: on one device, or on all of them."""
 
     files: Sequence[ResultFile]
-    device: str | None = None
-    several: bool = False
-    directory: Path | None = None
+    device: str | None = None  # the device whose rows are shown; `None` for all
+    several: bool = False  # whether the machine has results of several devices, which the names of figures then tell apart
+    directory: Path | None = None  # of the machine, where its studies are
 
     def rows(self, *names: str, quantity: str | None = JACOBIAN) -> list[Row]:
         """Return the valid rows of some sweeps, or of all."""
@@ -104,7 +94,6 @@ class Results:
         return [row for row in rows if quantity in {None, row.quantity}]
 
     def file(self, name: str) -> ResultFile | None:
-        """Return the result of a sweep."""
         return next((file for file in self.files if file.name == name), None)
 
     @property
@@ -119,40 +108,26 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A figure of the report.
+    """A figure of the report."""
 
-    Attributes:
-        section: Heading it stands under.
-        chart: Its data.
-        sources: The sweeps whose rows it shows.
-        study: The study whose tables it shows.
-    """
-
-    section: str
+    section: str  # heading it stands under
     chart: Chart
-    sources: tuple[str, ...] = ()
-    study: str = ""
+    sources: tuple[str, ...] = ()  # the sweeps whose rows it shows
+    study: str = ""  # the study whose tables it shows
 
 
 Maker = Callable[[Results], Iterator[Exhibit]]
-StudyTables = dict[str, list[StudyRow]]
 StudyMaker = Callable[[StudyTables], Chart]
 
-
-@dataclass
-class _Register:
-    makers: list[tuple[int, Maker, bool]] = field(default_factory=list)
-    studies: dict[str, list[StudyMaker]] = field(default_factory=dict)
-
-
-_REGISTER = _Register()
+_MAKERS: list[tuple[int, Maker, bool]] = []
+_OF_STUDIES: dict[str, list[StudyMaker]] = {}
 
 
 def figure(order: int, *, each_device: bool = True) -> Callable[[Maker], Maker]:
     """Register a function that makes figures from the results of a machine."""
 
     def decorate(make: Maker) -> Maker:
-        _REGISTER.makers.append((order, make, each_device))
+        _MAKERS.append((order, make, each_device))
         return make
 
     return decorate
@@ -162,23 +137,21 @@ def study_figure(order: int, name: str) -> Callable[[StudyMaker], StudyMaker]:
     """Register a function that makes a figure of a study from its tables."""
 
     def decorate(make: StudyMaker) -> StudyMaker:
-        _REGISTER.studies.setdefault(name, []).append(make)
+        _OF_STUDIES.setdefault(name, []).append(make)
 
-        @figure(order, each_device=False)
         def of_results(results: Results) -> Iterator[Exhibit]:
             tables = read(find_study(name), results.directory / "studies") if results.directory else None
             if tables:
                 yield Exhibit("Studies", make(tables), study=name)
 
-        del of_results  # the register has it
+        figure(order, each_device=False)(of_results)
         return make
 
     return decorate
 
 
 def study_charts(name: str, tables: StudyTables) -> list[Chart]:
-    """Make the figures of a study."""
-    return [make(tables) for make in _REGISTER.studies[name]]
+    return [make(tables) for make in _OF_STUDIES[name]]
 
 
 def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list[Exhibit]:
@@ -187,7 +160,7 @@ def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list
     several = len(devices) > 1
     directory = directory or (files[0].path.parent if files else None)
     found: list[Exhibit] = []
-    for _, make, each in sorted(_REGISTER.makers, key=lambda item: item[0]):
+    for _, make, each in sorted(_MAKERS, key=lambda item: item[0]):
         for device in devices if each else [None]:
             found += make(Results(files, device, several, directory))
     return found
@@ -195,5 +168,4 @@ def exhibits(files: Sequence[ResultFile], directory: Path | None = None) -> list
 
 @singledispatch
 def draw(chart: Chart) -> Figure:
-    """Draw a chart."""
     raise TypeError(f"no drawing for {type(chart).__name__}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from matplotlib import style as matplotlib_style
 
 import plots.charts  # noqa: F401 - registers the figures
 from benchmarks.errors import BadInput
-from benchmarks.records.csv_file import read_csv, result_files, study_directories
+from benchmarks.records.csv_file import beside, read_csv, result_files, study_directories
 from benchmarks.records.rows import Row
-from benchmarks.run.provenance import Provenance, read_provenance
+from benchmarks.run.provenance import file_beside, read_provenance
 from plots import style
 from plots.chart import Chart, ResultFile, draw, exhibits
 from plots.charts.devices import devices
@@ -67,9 +66,8 @@ def across(files: Sequence[ResultFile]) -> list[Chart]:
 
 
 def load(path: Path) -> ResultFile:
-    """Read a result."""
     rows = read_csv(path)
-    origin: Provenance | None = read_provenance(path) if path.with_suffix(".environment.json").exists() else None
+    origin = read_provenance(path) if file_beside(path).exists() else None
     return ResultFile(path, rows, origin.rates if origin else {}, origin.sweep if origin else None)
 
 
@@ -79,23 +77,18 @@ def save(chart: Chart, out: Path, formats: Sequence[str], report: Report = lambd
     for name in formats:
         path = out / f"{chart.stem}.{name}"
         content = render(chart, name)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(content)
-            beside.replace(path)
+            with beside(path) as place:
+                place.write_bytes(content)
         except OSError as error:
             raise BadInput(f"{path}: cannot be written ({error.strerror}); give another directory with --out") from None
-        finally:
-            if out.is_dir():
-                beside.unlink(missing_ok=True)
         written.append(path)
         report(path)
     return written
 
 
 def render(chart: Chart, kind: str, **settings: str) -> bytes:
-    """Draw a chart."""
     target = io.BytesIO()
     with matplotlib_style.context(["default", {**style.RC, **{key.replace("_", "."): value for key, value in settings.items()}}]):
         drawing = draw(chart)

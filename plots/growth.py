@@ -12,6 +12,7 @@ from scipy.stats import linregress, t
 
 from benchmarks.records.problems import best_by_mode, certainties
 from benchmarks.records.rows import Row
+from plots.families import by_size
 
 TAIL = 256  # least M of a fit: below, a call is mostly overhead
 NAMED = ("forward", "reverse")
@@ -43,33 +44,22 @@ def square(rows: Sequence[Row]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The growth of a mode from M = 256 on.
-
-    Attributes:
-        mode: Forward or reverse.
-        rows: The fastest hand-written one of each M, ascending.
-        fitted: Exponent of the medians.
-        half_width: Of its 95 % interval.
-        of_minima: Exponent of the fastest rounds.
-        local: Exponents between neighbouring M, of the fastest rounds.
-        counted: Exponent of the operations.
-    """
+    """The growth of a mode from M = 256 on."""
 
     mode: str
-    rows: tuple[Row, ...]
-    fitted: float
-    half_width: float
-    of_minima: float
-    local: tuple[float, ...]
-    counted: float
+    rows: tuple[Row, ...]  # the fastest hand-written one of each M, ascending
+    fitted: float  # exponent of the medians
+    half_width: float  # of its 95 % interval
+    of_minima: float  # exponent of the fastest rounds
+    local: tuple[float, ...]  # exponents between neighbouring M, of the fastest rounds
+    counted: float  # exponent of the operations
 
 
 def tails(rows: Sequence[Row]) -> list[Tail]:
     """Fit forward and reverse mode; nothing where there are fewer than three widths."""
     found: list[Tail] = []
     chosen = [row for row in square(rows) if row.D >= TAIL]
-    widths = sorted({row.D for row in chosen})
-    best = [best_by_mode([row for row in chosen if row.D == width]) for width in widths]
+    best = [best_by_mode(here) for here in by_size(chosen, "D").values()]
     for mode in NAMED:
         own = tuple(modes[mode] for modes in best if mode in modes)
         M, least = [row.D for row in own], [row.min_s or row.median for row in own]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -17,6 +17,7 @@ from plots import style
 from plots.axes import WIDTH, powers_axis, sizes_axis, time_axis, titles
 from plots.chart import Chart, draw
 from studies import Row
+from studies.study import Value, column
 
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 LETTERS = 92  # of a line of a legend
@@ -43,8 +44,8 @@ class Panel:
 
     title: str
     x_label: str
-    y_label: str
     series: tuple[Series, ...]
+    y_label: str = ""
     logarithmic: bool = False
     limits: tuple[float, float] | None = None
     sizes: bool = False
@@ -57,6 +58,14 @@ class PanelsChart(Chart):
     panels: tuple[Panel, ...]
     columns: int = 2
     shared: bool = False
+
+
+def line_of(
+    label: str, rows: Sequence[Mapping[str, Value]], x: str, y: str, *, points: str = "", unit: float = 1.0, like: str = ""
+) -> Series:
+    """Make a line of columns of a table."""
+    values = tuple(unit * value for value in column(rows, y))
+    return Series(label, tuple(column(rows, x)), values, tuple(column(rows, points)) if points else (), like=like)
 
 
 def lines_of(rows: Sequence[Row], label: Callable[[Row], str], x: str, y: str, least: float = -math.inf) -> tuple[Series, ...]:
@@ -108,7 +117,7 @@ def _(chart: PanelsChart) -> Figure:
         if panel.sizes:
             axes.set_yscale("log")
             sizes_axis(axes, sorted({x for series in panel.series for x in series.x}), panel.x_label)
-            time_axis(axes.yaxis, panel.y_label, axes.set_ylabel)
+            time_axis(axes.yaxis, panel.y_label)
         if len(panel.series) > 1 and not chart.shared:
             _make_room(axes, axes.legend(loc="best", frameon=True, facecolor=style.PAPER, edgecolor="none", framealpha=0.8), drawing)
     free = list(grid.flat)[len(chart.panels) :]

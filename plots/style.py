@@ -14,7 +14,6 @@ BLUE, VERMILION, GREEN, SKY, ORANGE, PURPLE, YELLOW = "#0072B2", "#D55E00", "#00
 GREY = "#8C8C8C"
 INK, MUTED, GRID, PAPER = "#1b1f23", "#4a5056", "#e3e5e8", "#ffffff"
 DARK = {INK: "#e8eaed", MUTED: "#aab1b8", GRID: "#363c43", PAPER: "#15181c"}
-MODES = ("forward", "reverse", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,6 @@ _LIBRARIES = {
     "operations":     Look(GREY,   "x", ":", 1.4, 4.5, 2),
 }
 # fmt: on
-_DEVICES = (Look(VERMILION, "o", "-"), Look(BLUE, "s", "--"), Look(GREEN, "D", "-."), Look(PURPLE, "^", ":"))
-INITS = {"normal": (VERMILION, "-"), "xavier": (BLUE, "--"), "orthogonal": (GREEN, "-.")}
 # Colour and opacity of a cell: light, middle and dark in grey as well.
 CELL = {"forward": (SKY, 0.35), "reverse": (ORANGE, 0.75), "mixed": (GREEN, 0.85)}
 
@@ -66,8 +63,6 @@ def of_trace(method: str) -> Look:
     kind, _, name = method.partition(":")
     if kind == "library":
         return _LIBRARIES.get(name, _LIBRARIES["best"])
-    if kind == "device":
-        return _DEVICES[int(name) % len(_DEVICES)]
     look = _MODES.get(kind, Look(GREY, "h", ":"))
     if name == "eager":
         return Look(look.colour, "h", ":", 1.2, 4.0, 2, look.filled)

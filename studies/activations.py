@@ -20,7 +20,7 @@ from torch import Tensor
 
 import jacobians as jac
 from jacobians.network.activations import RULES
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, distinct, register, where
 
 REACH, STEP = 4.0, 0.05  # of the curves, to both sides of 0
 SHAPES = ((2, *(30,) * 10, 10), (16, *(256,) * 3, 16))  # whose Jacobians are timed
@@ -141,7 +141,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 def survival(rows: Sequence[Row], name: str, weights: str) -> tuple[str, float]:
     """Say what the gradient does with depth, and from which depth on: ("kept", the last one), ("vanishes", d) or ("explodes", d)."""
-    own = [row for row in rows if (row["activation"], row["weights"]) == (name, weights)]
+    own = where(rows, activation=name, weights=weights)
     first = float(own[0]["gradient_norm"])
     for row in own:
         ratio = float(row["gradient_norm"]) / first
@@ -158,10 +158,10 @@ def least_times(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     curves, depths = tables["activations"], tables["activations-depth"]
-    worst = max(float(row["worst_difference"]) for row in curves)
-    names = list(dict.fromkeys(str(row["activation"]) for row in curves))
+    worst = max(column(curves, "worst_difference"))
+    names = distinct(curves, "activation")
     fates = []
     for weights in WEIGHTS:
         told: dict[str, list[str]] = {"vanishes": [], "explodes": [], "kept": []}

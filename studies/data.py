@@ -21,17 +21,11 @@ _HEADER = 4
 
 
 class DataSet(NamedTuple):
-    """Samples and what they are to be mapped to.
+    """Samples and what they are to be mapped to."""
 
-    Attributes:
-        x: (N, D), float32.
-        target: (N,) class indices, int64; or (N, 1) numbers, float32.
-        names: Of the classes, or of the D features where the target is a number.
-    """
-
-    x: Tensor
-    target: Tensor
-    names: tuple[str, ...]
+    x: Tensor  # (N, D), float32
+    target: Tensor  # (N,) class indices, int64; or (N, 1) numbers, float32
+    names: tuple[str, ...]  # of the classes, or of the D features where the target is a number
 
 
 class Split(NamedTuple):
@@ -47,8 +41,6 @@ SETS: dict[str, Reader] = {}
 
 
 def data_set(name: str) -> Callable[[Reader], Reader]:
-    """Register a data set."""
-
     def decorate(reader: Reader) -> Reader:
         SETS[name] = reader
         return reader
@@ -239,3 +231,14 @@ def _sklearn() -> Any:
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"this data set comes with scikit-learn, which is not installed; {INSTALL}") from None
     return datasets
+
+
+def as_hex(image: Tensor) -> str:
+    """Write pixels between 0 and 1 as hexadecimal bytes, which a table can hold."""
+    return bytes((image * 255).round().to(torch.uint8).tolist()).hex()
+
+
+def from_hex(text: object) -> np.ndarray:
+    """Read a square image that `as_hex` wrote."""
+    pixels = np.frombuffer(bytes.fromhex(str(text)), np.uint8)
+    return pixels.reshape(math.isqrt(len(pixels)), -1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, probabilities, published, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 SETS = ("mnist", "fashion-mnist", "digits")
 WAYS = ("jac", "torch")
@@ -48,33 +48,19 @@ def as_torch(widths: Sequence[int], seed: int) -> jac.MLP:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained.
-
-    Attributes:
-        name: Of the network.
-        sets: Data sets it can use, in order of preference.
-        hidden: Hidden widths.
-        network: Draws it.
-        batch: Samples of a step, shuffled; `None` for single samples in their order.
-        rate: Of SGD.
-        epochs: How many.
-        updates: Of an epoch: as many as 60,000 images give; smaller sets are seen more often.
-        beside: Epochs that torch trains beside ours, from the first on.
-        brightest: Value of a white pixel; pixels are whole numbers where it is not 1.
-        optional: Whether it is left out where its set is not there, or another one is named.
-    """
+    """A network and how it is trained."""
 
     name: str
-    sets: tuple[str, ...]
+    sets: tuple[str, ...]  # data sets it can use, in order of preference
     hidden: tuple[int, ...]
     network: Callable[[Sequence[int], int], jac.MLP]
-    batch: int | None
+    batch: int | None  # samples of a step, shuffled; `None` for single samples in their order
     rate: float
     epochs: int
-    updates: int
-    beside: int
-    brightest: float = 1.0
-    optional: bool = False
+    updates: int  # of an epoch: as many as 60,000 images give; smaller sets are seen more often
+    beside: int  # epochs that torch trains beside ours, from the first on
+    brightest: float = 1.0  # value of a white pixel; pixels are whole numbers where it is not 1
+    optional: bool = False  # whether it is left out where its set is not there, or another one is named
 
     def prepared(self, part: data.DataSet, dtype: torch.dtype) -> data.DataSet:
         """Scale the pixels."""
@@ -106,12 +92,7 @@ def sets_of(options: Options) -> Iterator[tuple[Recipe, str, data.DataSet]]:
 
 
 class Torch:
-    """The same training as people write it: autograd and `torch.optim.SGD`.
-
-    Args:
-        mlp: Network with the first weights; copied.
-        rate: Of SGD.
-    """
+    """The same training as people write it: autograd and `torch.optim.SGD`."""
 
     def __init__(self, mlp: jac.MLP, rate: float) -> None:
         self.net = mlp.to_torch()
@@ -182,16 +163,16 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 def times(rows: Sequence[Row], network: str) -> tuple[float, float]:
     """Return the least time of an epoch by this library, for what disturbs only adds, and how many times as long torch's takes."""
-    mine, theirs = ([float(row["seconds"]) for row in rows if (row["network"], row["written"]) == (network, way)] for way in WAYS)
+    mine, theirs = (column(where(rows, network=network, written=way), "seconds") for way in WAYS)
     return min(mine), min(theirs) / min(mine[: len(theirs)])  # torch may have trained fewer
 
 
-def last(rows: Sequence[Row], network: str, way: str = "jac") -> Row:
-    """Return the row of the last epoch."""
-    return [row for row in rows if (row["network"], row["written"]) == (network, way)][-1]
+def last(rows: Sequence[Row], network: str) -> Row:
+    """Return the row of the last epoch by this library."""
+    return where(rows, network=network, written="jac")[-1]
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     parts = []
     for agreed in tables["from-scratch-agreement"]:
         network = str(agreed["network"])
@@ -206,7 +187,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     return "; ".join(parts) + "."
 
 
-def _checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+def _checks(tables: Tables) -> list[tuple[str, bool]]:
     """Hold the untrained network against the printed one, where the tests are the exercise's: the start is exact."""
     printed, start = published.table("numpy_network_accuracy")[0], tables["from-scratch"][0]
     counts = {row["network"]: float(row["training_samples"]) for row in tables["from-scratch-agreement"]}

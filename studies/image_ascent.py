@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 import jacobians as jac
 from studies import data, training
 from studies.layers import Momentum
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 SETS = ("fashion-mnist", "mnist", "digits")
 HIDDEN, BATCH, RATE, EPOCHS = (64, 64), 64, 0.02, 3
@@ -68,7 +69,6 @@ def ascend(mlp: jac.MLP, regulariser: Regulariser, steps: int) -> Iterator[tuple
 
 
 def classifier(name: str, parts: data.Split, options: Options, place: int) -> jac.MLP:
-    """Train a classifier."""
     train, epochs = parts.train, options.epochs or EPOCHS
     widths = training.sizes_of(train, HIDDEN)
     norms = name.endswith("norm")
@@ -109,20 +109,18 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
             smooth = (x - blurred(x)).norm(dim=1) / x.norm(dim=1).clamp_min(1e-12)
             for at, label in enumerate(whole.names):
                 row = {"data": name, "network": network, "test_accuracy": right, "regulariser": regulariser.name, "class": label}
-                pixels = bytes((x[at] * 255).round().to(torch.uint8).tolist()).hex()
-                found = {"probability": float(scores.softmax(1)[at, at]), "roughness": float(smooth[at]), "pixels": pixels}
+                found = {"probability": float(scores.softmax(1)[at, at]), "roughness": float(smooth[at]), "pixels": data.as_hex(x[at])}
                 yield "image-ascent", {**row, **found}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["image-ascent"]
     parts = []
     for network in NETWORKS:
-        own = [row for row in rows if row["network"] == network]
-        lowest = min(float(row["probability"]) for row in own)
+        own = where(rows, network=network)
+        lowest = min(column(own, "probability"))
         rough = ", ".join(
-            f"{one.name} {sum(float(r['roughness']) for r in own if r['regulariser'] == one.name) / len({r['class'] for r in own}):.2f}"
-            for one in REGULARISERS
+            f"{one.name} {statistics.fmean(column(where(own, regulariser=one.name), 'roughness')):.2f}" for one in REGULARISERS
         )
         parts.append(
             f"{network} (right on {100 * float(own[0]['test_accuracy']):.1f} % of the tests): after {STEPS} steps every image is taken "

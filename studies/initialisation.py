@@ -18,7 +18,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register
 
 HIDDEN = (50,) * 8
 BATCH, RATE = 128, 0.01
@@ -95,7 +95,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
         yield "initialisation", {"data": name, "init": init, **counts, **{key: end[key] for key in ENDS}}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["initialisation"]
     ours = ", ".join(
         f"{row['init']} {100 * float(row['test_accuracy']):.1f} % and {100 * float(row['train_accuracy']):.1f} %" for row in rows
@@ -107,6 +107,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     )
 
 
+OF_A_LAYER = ("gradient_norm", "saturated", "largest_singular_value", "median_singular_value")
 ENDS = ("updates", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 register(
     Study(
@@ -115,15 +116,7 @@ register(
         "What does the scale of the first weights do to gradients, Jacobians and training?",
         {
             "initialisation": ("data", "init", "training_samples", "tests", *ENDS),
-            "initialisation-layers": (
-                "data",
-                "init",
-                "layer",
-                "gradient_norm",
-                "saturated",
-                "largest_singular_value",
-                "median_singular_value",
-            ),
+            "initialisation-layers": ("data", "init", "layer", *OF_A_LAYER),
             "initialisation-training": ("init", "epoch", *ENDS),
         },
         _rows,

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import jacobians as jac
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 WIDTH, DEPTHS, NETWORKS = 1000, (1, 2, 5, 10, 20, 50, 100), 4
 VARIANCE = 0.5  # q
@@ -36,21 +36,13 @@ QUANTILES = 100
 
 @dataclass(frozen=True, slots=True)
 class MeanField:
-    """Statistics of an infinitely wide tanh network.
+    """Statistics of an infinitely wide tanh network."""
 
-    Attributes:
-        gain: χ.
-        variance: q.
-        weight_variance: σ_w².
-        bias_variance: σ_b².
-        spread: `μ_2 / μ_1² - 1`, what each layer adds to `variance / mean²` for orthogonal weights.
-    """
-
-    gain: float
-    variance: float
-    weight_variance: float
-    bias_variance: float
-    spread: float
+    gain: float  # χ
+    variance: float  # q
+    weight_variance: float  # σ_w²
+    bias_variance: float  # σ_b²
+    spread: float  # `μ_2 / μ_1² - 1`, what each layer adds to `variance / mean²` for orthogonal weights
 
     def mean(self, depth: int) -> float:
         """Return the mean squared singular value."""
@@ -82,17 +74,11 @@ def mean_field(gain: float, variance: float) -> MeanField:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Unscaled numbers of a network.
+    """Unscaled numbers of a network."""
 
-    Attributes:
-        weights: (K, K) each, their squares 1 / K in the mean.
-        biases: (K,) each, of variance 1.
-        x: (K,), of variance 1.
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-    x: Tensor
+    weights: list[Tensor]  # (K, K) each, their squares 1 / K in the mean
+    biases: list[Tensor]  # (K,) each, of variance 1
+    x: Tensor  # (K,), of variance 1
 
     def network(self, theory: MeanField, depth: int) -> jac.MLP:
         """Scale the first layers."""
@@ -173,16 +159,16 @@ def _spectrum(weights: str, depth: int, J: Tensor) -> Iterator[tuple[str, Row]]:
         yield "isometry-spectra", {"weights": weights, "depth": depth, "share": i / len(values), "singular_value": float(values[i])}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["isometry"]
 
     def off(weights: str, predicted: str, up_to: float) -> float:
         own = [row for row in rows if row["weights"] == weights and float(row["depth"]) <= up_to]
         return max(abs(float(row["mean"]) / float(row[predicted]) - 1) for row in own)
 
-    deepest = max(float(row["depth"]) for row in rows)
+    deepest = max(column(rows, "depth"))
     middle = min(10.0, deepest)
-    at = {str(r["weights"]): float(r["relative_variance"]) for r in rows if float(r["gain"]) == 1 and float(r["depth"]) == deepest}
+    at = {str(r["weights"]): float(r["relative_variance"]) for r in where(rows, gain=1, depth=deepest)}
     kinds = [
         f"{off(kind, 'mean_predicted', middle):.1%} up to {middle:.0f} layers and {off(kind, 'mean_predicted', deepest):.0%} up to "
         f"{deepest:.0f} with {kind} weights ({off(kind, 'mean_by_slopes', deepest):.0%} with the slopes of each network's own layers)"
@@ -202,17 +188,8 @@ register(
         "Do gradients vanish or explode with depth, and is that what mean field theory says?",
         {
             "isometry": (
-                "weights",
-                "gain",
-                "weight_variance",
-                "bias_variance",
-                "depth",
-                "networks",
-                "mean",
-                "mean_predicted",
-                "mean_by_slopes",
-                "relative_variance",
-                "relative_variance_predicted",
+                *("weights", "gain", "weight_variance", "bias_variance", "depth", "networks"),
+                *("mean", "mean_predicted", "mean_by_slopes", "relative_variance", "relative_variance_predicted"),
             ),
             "isometry-spectra": ("weights", "depth", "share", "singular_value"),
         },

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 SETS = ("digits", "mnist", "fashion-mnist")
 SAMPLES, FEATURES, CLASSES, WIDTH = 4, 3, 2, 3
@@ -57,13 +58,7 @@ def network(
 
 
 class Momentum:
-    """SGD with momentum on the parameters of a module: `v ← μ v + g`, `θ ← θ - η v`.
-
-    Args:
-        module: The module.
-        rate: η.
-        momentum: μ.
-    """
+    """SGD with momentum on the parameters of a module: `v ← μ v + g`, `θ ← θ - η v`."""
 
     def __init__(self, module: nn.Module, rate: float = RATE, momentum: float = MOMENTUM) -> None:
         self.parameters, self.rate, self.momentum = dict(module.named_parameters()), rate, momentum
@@ -84,12 +79,10 @@ class Linear:
         self.W, self.b, self.divided = layer.weight, layer.bias, convention == "MyTorch"
 
     def forward(self, A: Tensor) -> Found:
-        """Evaluate."""
         self.A = A
         return {"Z": A @ self.W.mT + self.b}
 
     def backward(self, dLdZ: Tensor) -> Found:
-        """Go back."""
         N = len(dLdZ) if self.divided else 1
         return {"dLdW": dLdZ.mT @ self.A / N, "dLdb": dLdZ.sum(0) / N, "dLdA": dLdZ @ self.W}
 
@@ -104,7 +97,6 @@ class BatchNorm1d:
         self.alpha = 1 - (layer.momentum or 0.0)
 
     def forward(self, Z: Tensor) -> Found:
-        """Evaluate."""
         found: Found = {}
         if self.layer.training:
             N, alpha = len(Z), self.alpha
@@ -119,7 +111,6 @@ class BatchNorm1d:
         return {**found, "NZ": self.NZ, "BZ": self.layer.weight * self.NZ + self.layer.bias}
 
     def backward(self, dLdBZ: Tensor) -> Found:
-        """Go back."""
         dLdNZ = dLdBZ * self.layer.weight
         found = {"dLdBb": dLdBZ.sum(0), "dLdBW": (dLdBZ * self.NZ).sum(0), "dLdNZ": dLdNZ}
         if not self.layer.training:  # M and V do not depend on Z
@@ -137,13 +128,11 @@ class Elementwise:
         self.name = type(layer).__name__
 
     def forward(self, Z: Tensor) -> Found:
-        """Evaluate."""
         rules = {"Sigmoid": lambda: 1 / (1 + torch.exp(-Z)), "Tanh": lambda: torch.tanh(Z), "ReLU": lambda: Z.clamp_min(0)}
         self.A = rules[self.name]()
         return {"A": self.A}
 
     def backward(self, dLdA: Tensor) -> Found:
-        """Go back."""
         A = self.A
         dAdZ = {"Sigmoid": A - A * A, "Tanh": 1 - A * A, "ReLU": (A > 0).to(A.dtype)}[self.name]
         return {"dAdZ": dAdZ, "dLdZ": dLdA * dAdZ}
@@ -413,17 +402,17 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
     yield from (("layers-training", row) for row in _train(options))
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows, parts, curves = tables["layers"], tables["layers-components"], tables["layers-training"]
     failed = [str(row["component"]) for row in parts if not float(row["passed"])]
     missed = f", not {', '.join(failed)}" if failed else ""
-    last = max(float(row["epoch"]) for row in curves)
-    ends = [row for row in curves if float(row["epoch"]) == last]
+    last = max(column(curves, "epoch"))
+    ends = where(curves, epoch=last)
     reached = ", ".join(
         f"{float(row['hidden']):g} hidden {row['batch_norm']} batch norm {100 * float(row['test_accuracy']):.1f} %" for row in ends
     )
     later = tables["layers-running"][len(tables["layers-running"]) // 2 :]
-    own, torchs = (sum(float(row[name]) for row in later) / len(later) for name in ("running_V", "running_var"))
+    own, torchs = (statistics.fmean(column(later, name)) for name in ("running_V", "running_var"))
     return (
         f"{len(parts) - len(failed)} of {len(parts)} components passed{missed}: all values of "
         f"the worked examples ({len(rows)}, in both conventions of the division by N) are torch's within "
@@ -433,7 +422,7 @@ def _conclude(tables: dict[str, list[Row]]) -> str:
     )
 
 
-def checks(tables: dict[str, list[Row]]) -> list[tuple[str, bool]]:
+def checks(tables: Tables) -> list[tuple[str, bool]]:
     """Return a line for each component, and whether it passed."""
     found = []
     for row in tables["layers-components"]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import jacobians as jac
-from studies.study import Options, Row, Study, column, register
+from studies.study import Options, Row, Study, Tables, column, register
 
 SAMPLES, FEATURES, STEPS = 60, 8, 400
 SHARES = (0.1, 0.5, 0.999, 1.001, 1.05)  # of the border 2 / λ_max
@@ -101,7 +101,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
         yield "least-squares-absolute", row
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["least-squares"]
     absolute = " and ".join(
         f"within {max(0.0, float(row['above'])):.0e} with steps of {row['rule']}" for row in tables["least-squares-absolute"]

@@ -23,20 +23,11 @@ MOST_SUBSETS = 18  # kinks for which all subsets are tried; beyond, one unit mor
 
 @dataclass(frozen=True)
 class Piecewise:
-    """A continuous piecewise linear function of one variable.
+    """A continuous piecewise linear function of one variable."""
 
-    Attributes:
-        kinks: Where the slope changes, ascending.
-        slopes: The slope before the first kink, between the kinks, and behind the last: one more than kinks.
-        value: The value at the first kink; at 0 where there is none.
-
-    Raises:
-        ValueError: The numbers of kinks and slopes do not fit, or the kinks do not ascend.
-    """
-
-    kinks: tuple[float, ...]
-    slopes: tuple[float, ...]
-    value: float
+    kinks: tuple[float, ...]  # where the slope changes, ascending
+    slopes: tuple[float, ...]  # the slope before the first kink, between the kinks, and behind the last: one more than kinks
+    value: float  # the value at the first kink; at 0 where there is none
 
     def __post_init__(self) -> None:
         """Refuse what is no function."""

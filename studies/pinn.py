@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import jacobians as jac
-from studies.study import Options, Row, Study, column, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 WIDTHS = (2, 64, 64, 64, 64, 1)
 POINTS, EDGE, EDGE_WEIGHT = 2000, 400, 100.0
@@ -36,27 +36,16 @@ Evaluated = tuple[Named, Tensor]  # what the equation is written in, inside, and
 
 @dataclass(frozen=True)
 class Equation:
-    """A boundary value problem on a rectangle.
-
-    Attributes:
-        name: Its name.
-        low: Smallest coordinates.
-        high: Largest coordinates.
-        inputs: Names of the coordinates.
-        names: What the equation is written in.
-        residual: `(points, {name: values}) -> ` what must be zero.
-        edge: `n -> points` where u is given.
-        exact: The solution, at points (N, 2).
-    """
+    """A boundary value problem on a rectangle."""
 
     name: str
-    low: tuple[float, float]
+    low: tuple[float, float]  # corner of the rectangle
     high: tuple[float, float]
     inputs: tuple[str, str]
-    names: tuple[str, ...]
-    residual: Callable[[Tensor, Named], Tensor]
-    edge: Callable[[int, torch.Generator], Tensor]
-    exact: Callable[[Tensor], Tensor]
+    names: tuple[str, ...]  # what the equation is written in
+    residual: Callable[[Tensor, Named], Tensor]  # `(points, {name: values}) -> ` what must be zero
+    edge: Callable[[int, torch.Generator], Tensor]  # `n -> points` where u is given
+    exact: Callable[[Tensor], Tensor]  # the solution, at points (N, 2)
 
 
 def _poisson(x: Tensor) -> Tensor:
@@ -143,14 +132,7 @@ WRITTEN = {"jac": by_jac, "autograd": by_autograd}
 
 
 class Training:
-    """One network on one equation.
-
-    Args:
-        equation: The equation.
-        way: `"jac"` or `"autograd"`.
-        seed: Seed of weights and points.
-        dtype: Precision.
-    """
+    """One network on one equation."""
 
     def __init__(self, equation: Equation, way: str, seed: int, dtype: torch.dtype = torch.float64) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -168,8 +150,6 @@ class Training:
         return inside + EDGE_WEIGHT * (on_edge - self.given).square().mean()
 
     def step_with(self, optimizer: torch.optim.Optimizer) -> float:
-        """Take a step."""
-
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss = self.loss()
@@ -258,23 +238,21 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 def ratios(rows: list[Row], equation: str, dtype: str) -> tuple[float, float, float]:
     """Return how many times as long a step takes by autograd."""
-    own = [row for row in rows if (row["equation"], row["dtype"]) == (equation, dtype)]
-    mine, theirs = (column([row for row in own if row["written"] == way], "seconds") for way in WAYS)
+    mine, theirs = (column(where(rows, equation=equation, dtype=dtype, written=way), "seconds") for way in WAYS)
     found = sorted(b / a for a, b in zip(mine, theirs, strict=True))
     return found[len(found) // 2], found[len(found) // 4], found[-1 - len(found) // 4]
 
 
 def apart(rows: list[Row], equation: str, optimizer: str) -> float:
     """Return how far the two loss curves are apart, at most."""
-    own = [row for row in rows if (row["equation"], row["optimizer"]) == (equation, optimizer)]
-    one, other = (column([row for row in own if row["written"] == way], "loss") for way in WAYS)
+    one, other = (column(where(rows, equation=equation, optimizer=optimizer, written=way), "loss") for way in WAYS)
     return max(abs(a - b) / max(abs(a), 1e-300) for a, b in zip(one, other, strict=True))
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     parts = []
     for equation in EQUATIONS:
-        own = [row for row in tables["pinn"] if row["equation"] == equation.name and row["written"] == "jac"]
+        own = where(tables["pinn"], equation=equation.name, written="jac")
         times = ", ".join(f"{ratios(tables['pinn-times'], equation.name, dtype)[0]:.2f} in {dtype}" for dtype in ("float32", "float64"))
         steps, differ = sum(row["optimizer"] == "Adam" for row in own), apart(tables["pinn"], equation.name, "Adam")
         parts.append(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from studies.data import TEST_IMAGES, DataSet
+from studies.data import TEST_IMAGES, DataSet, as_hex
 from studies.study import Row
 
 SAMPLES = (3638, 5139, 9269)  # of 10,000 tests: those of the exercise, from 0
@@ -30,9 +30,8 @@ def places(count: int) -> list[int]:
 def pictures(network: str, name: str, part: DataSet) -> Iterator[tuple[str, Row]]:
     """Write the pictures, pixels as hexadecimal bytes."""
     for at in places(len(part.x)):
-        pixels = bytes((part.x[at] * 255).round().to(torch.uint8).tolist()).hex()
-        row: Row = {"network": network, "data": name, "sample": at, "class": part.names[int(part.target[at])], "pixels": pixels}
-        yield "from-scratch-samples", row
+        label = part.names[int(part.target[at])]
+        yield "from-scratch-samples", {"network": network, "data": name, "sample": at, "class": label, "pixels": as_hex(part.x[at])}
 
 
 def answers(network: str, name: str, epoch: int, mlp: Callable[[Tensor], Tensor], part: DataSet) -> Iterator[tuple[str, Row]]:

@@ -9,7 +9,6 @@ DIRECTORY = Path(__file__).resolve().parents[1] / "results" / "published"
 
 
 def table(name: str) -> list[dict[str, str]]:
-    """Read a published table."""
     path = DIRECTORY / f"{name}.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:

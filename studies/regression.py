@@ -17,7 +17,7 @@ from torch import Tensor
 
 import jacobians as jac
 from studies import data, training
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 HIDDEN, BATCH, RATE, PATIENCE = 20, 64, 1e-3, 5
 EPOCHS, UPDATES = 40, 162  # an epoch is as many updates as half of California housing has batches; smaller sets are seen more often
@@ -129,17 +129,15 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
 
 def spread(rows: Sequence[Row], first_layer: str, name: str = "test_mse") -> tuple[float, float, float]:
     """Return the median over seeds of an error at the end, the least and the largest."""
-    values = sorted(float(row[name]) for row in rows if row["first_layer"] == first_layer)
+    values = sorted(column(where(rows, first_layer=first_layer), name))
     return values[len(values) // 2], values[0], values[-1]
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows, (row, *_) = tables["regression"], tables["regression"]
     fixed, trained = (spread(rows, layer) for layer in LAYERS)
-    norms = {
-        dtype: max(float(r["difference_norm"]) for r in tables["regression-gradient"] if r["dtype"] == dtype)
-        for dtype in ("float32", "float64")
-    }
+    gradients = tables["regression-gradient"]
+    norms = {dtype: max(column(where(gradients, dtype=dtype), "difference_norm")) for dtype in ("float32", "float64")}
     halved = sum(float(r["rate"]) < RATE for r in rows)
     ends = [f"{middle:.3g} ({low:.3g} to {high:.3g})" for middle, low, high in (fixed, trained)]
     return (

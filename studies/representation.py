@@ -11,7 +11,7 @@ from torch import Tensor
 import jacobians as jac
 from studies import published
 from studies.piecewise import Piecewise, to_network
-from studies.study import Options, Row, Study, column, register
+from studies.study import Options, Row, Study, Tables, column, register, where
 
 POINTS = 10_000
 SHOWN = 241
@@ -20,22 +20,14 @@ MARGIN = 1e-9  # beside a kink
 
 @dataclass(frozen=True)
 class Shape:
-    """A function, and what its network is made of.
-
-    Attributes:
-        name: Of the function.
-        f: The function.
-        line: What the hidden units add up to; ReLU at the output makes the function of it.
-        points: The exercise's data set that it joins, if it does.
-    """
+    """A function, and what its network is made of."""
 
     name: str
     f: Piecewise
-    line: Piecewise | None = None
-    points: int | None = None
+    line: Piecewise | None = None  # what the hidden units add up to; ReLU at the output makes the function of it
+    points: int | None = None  # the exercise's data set that it joins, if it does
 
     def network(self) -> jac.MLP:
-        """Build the network."""
         return to_network(self.line, "relu") if self.line else to_network(self.f)
 
 
@@ -60,7 +52,7 @@ def data(number: int) -> tuple[Tensor, Tensor]:
 
 def published_network(number: int) -> jac.MLP:
     """Build the network of the weights that the exercise prints for a data set."""
-    rows = [row for row in published.table("piecewise_published_weights") if row["data"] == str(number)]
+    rows = where(published.table("piecewise_published_weights"), data=str(number))
     hidden, shift, out, last = (
         torch.tensor(column(rows, name), dtype=torch.float64) for name in ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
     )
@@ -114,7 +106,7 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
             yield "representation-curves", {"function": shape.name, "x": a, "y": b, "slope": c}
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["representation"]
     worst, slope = max(column(rows, "value_error")), max(column(rows, "slope_error"))
 
@@ -141,16 +133,8 @@ register(
         "How many units does a ReLU network need for a continuous piecewise linear function, and is its Jacobian the slope?",
         {
             "representation": (
-                "function",
-                "kinks",
-                "units",
-                "value_error",
-                "slope_error",
-                "kinks_with_a_slope_of_a_side",
-                "points",
-                "point_error",
-                "published_point_error",
-                "published_met",
+                *("function", "kinks", "units", "value_error", "slope_error", "kinks_with_a_slope_of_a_side"),
+                *("points", "point_error", "published_point_error", "published_met"),
             ),
             "representation-points": ("function", "x", "y", "published_network"),
             "representation-curves": ("function", "x", "y", "slope"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 import jacobians as jac
-from studies.study import Options, Row, Study, register
+from studies.study import Options, Row, Study, Tables, register, where
 
 INITS = ("normal", "xavier", "orthogonal")
 DEPTH, WIDTH = 20, 256
@@ -45,9 +45,9 @@ def _rows(options: Options) -> Iterator[tuple[str, Row]]:
         yield "saturation", row
 
 
-def _conclude(tables: dict[str, list[Row]]) -> str:
+def _conclude(tables: Tables) -> str:
     rows = tables["saturation"]
-    last = [[row for row in rows if row["init"] == init][-1] for init in INITS]
+    last = [where(rows, init=init)[-1] for init in INITS]
     slopes = ", ".join(f"{row['init']} {float(row['mean_slope']):.2g}" for row in last)
     values = ", ".join(f"{row['init']} {float(row['largest_singular_value']):.2g}" for row in last)
     return f"After layer {float(last[0]['layer']):g}: mean slope {slopes}; largest singular value {values}."

@@ -12,24 +12,13 @@ from pathlib import Path
 
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
-from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
+from benchmarks.records.csv_file import read_csv, write_csv
 from benchmarks.records.journal import Entry
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import read_provenance, write_provenance
 from benchmarks.run.supervisor import under
 
 
 def rewrite(directory: Path) -> list[Path]:
-    """Rewrite the results of a machine.
-
-    Args:
-        directory: `results/<machine>`.
-
-    Returns:
-        The files written.
-
-    Raises:
-        BadInput: The directory holds no results, or those of several machines.
-    """
     paths = sorted(path for path in directory.glob("*.csv") if not path.name.endswith(".previous.csv"))
     origins = {path: read_provenance(path) for path in paths}
     kinds = {(origin.machine, origin.fingerprint) for origin in origins.values()}
@@ -43,8 +32,7 @@ def rewrite(directory: Path) -> list[Path]:
         rows = [under(Entry(row), rates).row for row in read_csv(path)]
         record = {device: ceilings.as_record(found) for device, found in rates.items() if device in origin.ceilings}
         write_csv(rows, path)
-        text = origin.model_copy(update={"ceilings": record}).model_dump_json(indent=2, by_alias=True)
-        write_atomically(path.with_suffix(".environment.json"), text + "\n")
+        write_provenance(path, origin.model_copy(update={"ceilings": record}))
         written.append(path)
     return written
 

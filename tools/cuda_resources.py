@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.analysis.tables import markdown
 from jacobians.kernels.cuda.blocks import LOSSES, constants_of, cut_for, options_for, unpadded
 from jacobians.kernels.cuda.wide import INPUTS, OPTIONS, blocks_of_pulled, blocks_of_pushed
 from jacobians.problem import Problem
@@ -33,33 +34,16 @@ SHAPES: tuple[tuple[str, Problem], ...] = (
 
 
 class Resources(NamedTuple):
-    """Resources of a block.
+    """Resources of a block."""
 
-    Attributes:
-        registers: Of a thread.
-        stack: Bytes of a thread in local memory: what did not fit the registers.
-        shared: Bytes of shared memory.
-        precisions: Of the products on the matrix units, as the intermediate code has them.
-    """
-
-    registers: int
-    stack: int
-    shared: int
-    precisions: frozenset[str] = frozenset()
+    registers: int  # of a thread
+    stack: int  # bytes of a thread in local memory: what did not fit the registers
+    shared: int  # bytes of shared memory
+    precisions: frozenset[str] = frozenset()  # of the products on the matrix units, as the intermediate code has them
 
 
 def resources(kind: str, problem: Problem, target: int, masked: bool = False) -> Resources:
-    """Compile a kernel for a problem and read its needs off the machine code.
-
-    Args:
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-        problem: The problem.
-        target: Compute capability, times ten.
-        masked: Read weights with masks also where nothing is padded, as where a weight begins anywhere.
-
-    Returns:
-        The needs.
-    """
+    """Compile a kernel for a problem and read its needs off the machine code."""
     from jacobians.kernels.cuda import chains
     from jacobians.kernels.cuda.elementary import CODES
 
@@ -73,16 +57,7 @@ def resources(kind: str, problem: Problem, target: int, masked: bool = False) ->
 
 
 def resources_of_layer(mode: str, rows: int, target: int) -> Resources:
-    """Compile the kernel of one layer of a wide network, of tanh between hidden neurons, and read its needs off the machine code.
-
-    Args:
-        mode: `"forward"` or `"reverse"`.
-        rows: Rows of the one sample: value and tangents, or cotangents.
-        target: Compute capability, times ten.
-
-    Returns:
-        The needs.
-    """
+    """Compile the kernel of one layer of a wide network, of tanh between hidden neurons, and read its needs off the machine code."""
     from jacobians.kernels.cuda import layers
 
     if mode == "reverse":
@@ -118,16 +93,11 @@ def _needs(function: Any, constants: dict[str, Any], types: dict[str, str], opti
 
 
 def table() -> str:
-    """Write the needs of every kernel on every target.
-
-    Returns:
-        Markdown.
-    """
-    lines = ["| kernel | shape | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (2 + len(TARGETS)) + "|"]
+    """Write the needs of every kernel on every target."""
+    rows: list[list[str]] = []
 
     def add(kernel: str, shape: str, needs: Callable[[int], Resources]) -> None:
-        cells = [f"{r.registers} / {r.stack} / {r.shared}" for r in map(needs, TARGETS)]
-        lines.append(f"| {kernel} | {shape} | {' | '.join(cells)} |")
+        rows.append([kernel, shape, *(f"{r.registers} / {r.stack} / {r.shared}" for r in map(needs, TARGETS))])
 
     for kind, problem in SHAPES:
         shape = f"{'-'.join(map(str, problem.widths))}, N={problem.N}"
@@ -135,9 +105,9 @@ def table() -> str:
         if unpadded(problem, kind, cut_for(problem, kind)):
             add(f"{kind}, with masks", shape, lambda target, k=kind, p=problem: resources(k, p, target, masked=True))
     for mode in ("forward", "reverse"):
-        for rows in (2, 16):
-            add(f"{mode}, a layer", f"1000 by 1000, {rows} rows", lambda target, m=mode, r=rows: resources_of_layer(m, r, target))
-    return "\n".join(lines)
+        for count in (2, 16):
+            add(f"{mode}, a layer", f"1000 by 1000, {count} rows", lambda target, m=mode, r=count: resources_of_layer(m, r, target))
+    return markdown(["kernel", "shape", *(f"sm_{target}" for target in TARGETS)], rows)
 
 
 if __name__ == "__main__":

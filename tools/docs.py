@@ -7,17 +7,17 @@ import math
 import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.analysis import regret, scoreboard
-from benchmarks.analysis.tables import by_mode, duration
+from benchmarks.analysis.tables import by_mode, duration, markdown
 from benchmarks.measure.statistics import Ratio
-from benchmarks.records.csv_file import RESULTS, read_csv, result_files, write_atomically
-from benchmarks.records.problems import NAIVE, best_baseline, best_by_mode, best_of_ours, certainties, fastest, groups, ratio, title
+from benchmarks.records.csv_file import read_csv, result_files, write_atomically
+from benchmarks.records.problems import NAIVE, against_libraries, best_baseline, best_by_mode, certainties, fastest, groups, ratio, title
 from benchmarks.records.rows import Row, column_dictionary, ok_rows
 from benchmarks.run.environment import ROOT
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import Provenance, read_provenance
 from benchmarks.workloads import names
 from jacobians.network import activations, losses
 from jacobians.planning.registry import JACOBIAN, MODES, find_quantity, methods, quantities
@@ -46,43 +46,27 @@ COLUMNS: dict[str, Callable[[Row], bool]] = {
     "JAX jit": lambda row: row.implementation == "jax",
     "diagonal matrices": lambda row: row.implementation in NAIVE,
 }
+TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", *NAIVE)
+BOARD = ("workload", "best hand-written", "time", "best library", "time", "faster by", "of ceiling")
+UNCHOSEN = {"random": "shapes drawn at random (seed {seed})", "wide-batches": "batches through wide networks"}
 
 
-def scores(machine: str | None = None) -> str:
-    """Write the scoreboard.
-
-    Args:
-        machine: Folder under `results/`; the committed one by default.
-
-    Returns:
-        Markdown.
-    """
-    return _scoreboard(_folder(machine) / "workloads.csv")
-
-
-def _scoreboard(path: Path) -> str:
+def scores(path: Path) -> str:
+    """Write the scoreboard of a result, with the sizes of each shape."""
     origin = read_provenance(path)
     found = scoreboard.scores(read_csv(path), origin.sweep, origin.rates)
     columns, rows = scoreboard.table(found)
     sizes = {score.name: title(score.ours) for score in found}
-    lines = [f"| workload | sizes | {' | '.join(columns[1:])} |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {row[0]} | {sizes[row[0]]} | {' | '.join(row[1:])} |" for row in rows)])
-
-
-UNCHOSEN = {"random": "shapes drawn at random (seed {seed})", "wide-batches": "batches through wide networks"}
+    return markdown(["workload", "sizes", *columns[1:]], [[row[0], sizes[row[0]], *row[1:]] for row in rows])
 
 
 def unchosen() -> str:
-    """Say how the best hand-written method stands where the headline does not look: on drawn shapes, and in wide networks.
-
-    Returns:
-        A sentence.
-    """
+    """Say how the best hand-written method stands where the headline does not look: on drawn shapes, and in wide networks."""
     parts: list[str] = []
     for sweep, what in UNCHOSEN.items():
         for path in _newest(sweep):
             rows = [row for row in ok_rows(read_csv(path)) if row.device == "cpu"]
-            leads = [ratio(b, o).value for group in groups(rows) if (o := best_of_ours(group)) and (b := best_baseline(group))]
+            leads = [ratio(library, ours).value for ours, library in against_libraries(rows)]
             parts.append(
                 f"{sum(lead > 1 for lead in leads)} of {len(leads)} {what.format(seed=rows[0].seed)} "
                 f"({statistics.geometric_mean(leads):.3g} times as fast, {min(leads):.2g} at worst)"
@@ -91,14 +75,10 @@ def unchosen() -> str:
 
 
 def wide_batches() -> str:
-    """Write the scoreboard of batches through wide networks.
-
-    Returns:
-        Markdown; empty where they were not measured.
-    """
+    """Write the scoreboard of batches through wide networks; nothing where they were not measured."""
     for path in _newest("wide-batches"):
         row = read_csv(path)[0]
-        return f"Batches through wide networks, on {row.device_name} ({row.threads} threads):\n\n{_scoreboard(path)}"
+        return f"Batches through wide networks, on {row.device_name} ({row.threads} threads):\n\n{scores(path)}"
     return ""
 
 
@@ -108,21 +88,31 @@ def _newest(sweep: str) -> list[Path]:
     return sorted(found, key=lambda path: max(row.started_at or "" for row in read_csv(path)))[-1:]
 
 
-def table(machine: str | None = None) -> str:
-    """Write the table: problems down, families of methods across, the fastest in bold.
+def _folder() -> Path:
+    """Return the folder of the machine whose scoreboard is the newest of a CPU."""
+    return _newest("workloads")[0].parent
 
-    Args:
-        machine: Folder under `results/`; the committed one by default.
 
-    Returns:
-        Markdown.
-    """
-    lines = [f"| problem | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+def _files() -> list[Path]:
+    """Return the results of that machine."""
+    folder = _folder()
+    return [path for path in result_files() if path.parent == folder]
+
+
+def table() -> str:
+    """Write the table: problems down, families of methods across, the fastest in bold."""
+    body: list[list[str]] = []
     for sweep, shown in SHOWN.items():
-        path = _folder(machine) / f"{sweep}.csv"
+        path = _folder() / f"{sweep}.csv"
         rows = [row for row in ok_rows(read_csv(path)) if row.device == "cpu" and shown(row)] if path.exists() else []
-        lines += [_line(group) for group in groups(rows)]
-    return "\n".join(lines)
+        body += [_cells(group) for group in groups(rows)]
+    return markdown(["problem", *COLUMNS], body)
+
+
+def _cells(rows: list[Row]) -> list[str]:
+    times = [min((row.median_s for row in rows if row.median_s and wanted(row)), default=None) for wanted in COLUMNS.values()]
+    best = min(time for time in times if time is not None)
+    return [title(rows[0]), *(f"**{duration(time)}**" if time == best else duration(time) for time in times)]
 
 
 def first_page() -> str:
@@ -133,19 +123,21 @@ def first_page() -> str:
         return ""
     chosen = rows_of(files)
     answer = summary.smaller_side([row for file in files for row in ok_rows(file.rows)])
-    lines = [textwrap.fill(" ".join(filter(None, (f"**{answer}** {chart.caption}", unchosen()))), 118), ""]
-    names = [f"{DEVICES[device]}: forward | reverse | mixed | best library" for device in chosen]
-    lines += [f"| one x | {' | '.join(names)} |", "|---" * (4 * len(names) + 1) + "|"]
+    body: list[list[str]] = []
     for variable in SWEEPS:
         families = [found[variable] for found in chosen.values() if variable in found]
         sizes = {getattr(row, variable) for row in families[0]} if families else set()
         for size in sorted({min(sizes), max(sizes)}) if sizes else ():
             here = [[row for row in found.get(variable, []) if getattr(row, variable) == size] for found in chosen.values()]
-            lines.append(
-                f"| {title(next(row for rows in here for row in rows))} | {' | '.join(cell for rows in here for cell in _modes_of(rows))} |"
-            )
+            body.append([title(next(row for rows in here for row in rows)), *(cell for rows in here for cell in _modes_of(rows))])
+    columns = [name for device in chosen for name in (f"{DEVICES[device]}: forward", "reverse", "mixed", "best library")]
     libraries = "; ".join(f"{DEVICES[device]}: {found}" for device, found in chart.libraries.items())
-    return "\n".join([*lines, "", f"{chart.subtitle}.", textwrap.fill(f"Libraries measured: {libraries}. The winner is in bold.", 118)])
+    parts = (
+        textwrap.fill(" ".join(filter(None, (f"**{answer}** {chart.caption}", unchosen()))), 118),
+        markdown(["one x", *columns], body),
+        f"{chart.subtitle}.\n" + textwrap.fill(f"Libraries measured: {libraries}. The winner is in bold.", 118),
+    )
+    return "\n\n".join(parts)
 
 
 def _modes_of(rows: list[Row]) -> list[str]:
@@ -158,33 +150,16 @@ def _modes_of(rows: list[Row]) -> list[str]:
     return [*written, f"**{beside}**" if library is first and library else beside]
 
 
-def modes(machine: str | None = None) -> str:
-    """Write the first table: forward, reverse and mixed mode beside the best library.
-
-    Args:
-        machine: Folder under `results/`; the committed one by default.
-
-    Returns:
-        Markdown.
-    """
-    path = _folder(machine) / "quick.csv"
-    columns, rows = by_mode(read_csv(path))
-    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+def modes() -> str:
+    """Write the first table: forward, reverse and mixed mode beside the best library."""
+    return markdown(*by_mode(read_csv(_folder() / "quick.csv")))
 
 
-def statements(machine: str | None = None) -> str:
-    """Say what the committed results say, counted from their rows.
-
-    Args:
-        machine: Folder under `results/`; the committed one by default.
-
-    Returns:
-        Markdown, one point per line.
-    """
-    files = [path for path in result_files() if path.parent == _folder(machine)]
+def statements() -> str:
+    """Say what the committed results say, counted from their rows."""
+    files = _files()
     rows = [row for path in files for row in ok_rows(read_csv(path)) if row.device == "cpu" and row.quantity == JACOBIAN]
-    wins = duels = ahead = behind = 0
-    winners: Counter[str] = Counter()
+    wins = duels = 0
     gains: list[tuple[Ratio, Row]] = []
     for group in groups(rows):
         by_method = {row.method: row for row in group}
@@ -197,20 +172,17 @@ def statements(machine: str | None = None) -> str:
         either = fastest([best[mode] for mode in ("forward", "reverse") if mode in best])
         if "mixed" in best and either:
             gains.append((ratio(either, best["mixed"]), group[0]))
-        ours, library = best_of_ours(group), best_baseline(group)
-        if ours and library:
-            lead = ratio(library, ours)
-            winners["ours" if ours.median <= library.median else library.implementation] += 1
-            ahead += (lead.low or 0) > 1
-            behind += (lead.high or math.inf) < 1
-    contested = sum(winners.values())
+    contested = against_libraries(rows)
+    winners = Counter("ours" if ours.median <= library.median else library.implementation for ours, library in contested)
+    ahead, behind = _certain([ratio(library, ours) for ours, library in contested])
     elsewhere = ", ".join(f"{name} on {count}" for name, count in winners.most_common() if name != "ours")
     gain, row = max(gains, key=lambda found: found[0].value)
     chosen = [row for path in files if path.stem in {"regret", "workloads"} for row in read_csv(path)]
     rates = {device: found for path in files for device, found in read_provenance(path).rates.items()}
     planner, *rules = regret.regrets(chosen, rates=rates)
     lines = [
-        f"- The fastest of all is a hand-written method on {winners['ours']} of {contested} problems where a library was measured beside it"
+        f"- The fastest of all is a hand-written method on {winners['ours']} of {len(contested)} problems where a library was measured "
+        "beside it"
         + (f"; {elsewhere}." if elsewhere else ".")
         + f" The whole 95 % interval of the ratio is above 1 on {ahead}, and below 1 on {behind}.",
         "- In the same mode the readable torch implementation alone is faster than `torch.autograd`, `torch.func` and diagonal matrices in "
@@ -225,115 +197,73 @@ def statements(machine: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def grown() -> str:
-    """Say how forward and reverse mode grow with the width of square layers.
+def _certain(leads: Sequence[Ratio]) -> tuple[int, int]:
+    """Count the ratios whose whole interval is above 1, and below it."""
+    return sum((lead.low or 0) > 1 for lead in leads), sum((lead.high or math.inf) < 1 for lead in leads)
 
-    Returns:
-        A sentence; empty where they were not measured.
-    """
+
+def grown() -> str:
+    """Say how forward and reverse mode grow with the width of square layers."""
     return " ".join(sentence(ok_rows(read_csv(path))) for path in _newest("square"))
 
 
-def derivatives(machine: str | None = None) -> str:
-    """Write the shapes with names of every other quantity, and what all its problems say.
-
-    Args:
-        machine: Folder under `results/`; the committed one by default.
-
-    Returns:
-        Markdown; empty where no other quantity was measured.
-    """
-    lines = ["| what | workload | best hand-written | time | best library | time | faster by | of ceiling |", "|---" * 8 + "|"]
+def derivatives() -> str:
+    """Write the shapes with names of every other quantity, and what all its problems say."""
+    body: list[list[str]] = []
     every: list[Row] = []
-    for path in [path for path in result_files() if path.parent == _folder(machine)]:
+    for path in _files():
         origin = read_provenance(path)
-        if origin.sweep.quantity == JACOBIAN:
+        quantity = origin.sweep.quantity
+        if quantity == JACOBIAN:
             continue
         rows = ok_rows(read_csv(path))
         every += rows
-        names = set(scoreboard.names_of(origin.sweep).values())
-        columns, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
-        what = find_quantity(origin.sweep.quantity).title
-        for row in body:
-            cells = [cell.removeprefix(f"{origin.sweep.quantity}/") for cell in row[: len(columns) - 2]]
-            lines.append(f"| {what} | {' | '.join(cells)} |")
+        for cells in _named(rows, origin):
+            body.append([find_quantity(quantity).title, *(cell.removeprefix(f"{quantity}/") for cell in cells)])
     if not every:
         return ""
-    leads = [ratio(library, ours) for group in groups(every) if (ours := best_of_ours(group)) and (library := best_baseline(group))]
-    faster, sure = sum(lead.value > 1 for lead in leads), sum((lead.low or 0) > 1 for lead in leads)
-    slower = sum((lead.high or math.inf) < 1 for lead in leads)
+    leads = [ratio(library, ours) for ours, library in against_libraries(every)]
+    ahead, behind = _certain(leads)
     end = (
-        f"Over all {len(leads)} problems of these sweeps, growth included, a hand-written method is the fastest on {faster}; the whole "
-        f"95 % interval of the ratio is above 1 on {sure} and below 1 on {slower}. {certainties(every).capitalize()}."
+        f"Over all {len(leads)} problems of these sweeps, growth included, a hand-written method is the fastest on "
+        f"{sum(lead.value > 1 for lead in leads)}; the whole 95 % interval of the ratio is above 1 on {ahead} and below 1 on {behind}. "
+        f"{certainties(every).capitalize()}."
     )
-    return "### Derivatives that share the chain\n\n" + "\n".join(lines) + f"\n\n{end}"
+    return f"### Derivatives that share the chain\n\n{markdown(['what', *BOARD], body)}\n\n{end}"
 
 
-TORCH = ("torch.func", "autograd-loop", "autograd-vectorized", "sum-trick", *NAIVE)
-
-
-def _line(rows: list[Row]) -> str:
-    times = [min((row.median_s for row in rows if row.median_s and wanted(row)), default=None) for wanted in COLUMNS.values()]
-    best = min(time for time in times if time is not None)
-    cells = [f"**{duration(time)}**" if time == best else duration(time) for time in times]
-    return f"| {title(rows[0])} | {' | '.join(cells)} |"
-
-
-def _folder(machine: str | None) -> Path:
-    """Return the folder of committed results: the named one, or that of the newest scoreboard of a CPU."""
-    if machine is not None:
-        return RESULTS / machine
-    boards = [path for path in result_files() if path.stem == "workloads" and any(row.device == "cpu" for row in read_csv(path))]
-    return max(boards, key=lambda path: max(row.started_at or "" for row in read_csv(path))).parent
+def _named(rows: list[Row], origin: Provenance) -> list[list[str]]:
+    """Return the scoreboard of the shapes with names, without what the planner chooses."""
+    named = set(scoreboard.names_of(origin.sweep).values())
+    _, body = scoreboard.table([score for score in scoreboard.scores(rows, origin.sweep, origin.rates) if score.name in named])
+    return [cells[: len(BOARD)] for cells in body]
 
 
 def text() -> str:
-    """Write all that stands between the markers.
-
-    Returns:
-        Markdown.
-    """
-    return "\n\n".join(filter(None, (modes(), statements(), grown(), scores(), wide_batches(), table(), derivatives())))
+    """Write all that stands between the markers of the page of results."""
+    board = scores(_folder() / "workloads.csv")
+    return "\n\n".join(filter(None, (modes(), statements(), grown(), board, wide_batches(), table(), derivatives())))
 
 
 def on_accelerators() -> str:
-    """Write the shapes with names that were measured on accelerators.
-
-    Returns:
-        Markdown.
-    """
-    lines = ["| card | workload | best hand-written | time | best library | time | faster by | of ceiling |", "|---" * 8 + "|"]
+    """Write the shapes with names that were measured on accelerators."""
+    body: list[list[str]] = []
     for path in result_files():
-        origin = read_provenance(path)
         rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
-        names = set(scoreboard.names_of(origin.sweep).values())
-        _, body = scoreboard.table([s for s in scoreboard.scores(rows, origin.sweep, origin.rates) if s.name in names])
-        lines += [f"| {rows[0].device_name} | {' | '.join(row[:7])} |" for row in body]
-    return "\n".join(lines)
+        body += [[rows[0].device_name, *cells] for cells in _named(rows, read_provenance(path))]
+    return markdown(["card", *BOARD], body)
 
 
 def replace_between(path: Path, start: str, end: str, text: str) -> None:
-    """Replace what stands between two markers of a file.
-
-    Args:
-        path: The file.
-        start: The first marker.
-        end: The second one.
-        text: What to put between them.
-    """
+    """Replace what stands between two markers of a file."""
     before, rest = path.read_text(encoding="utf-8").split(start)
     write_atomically(path, f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def known_names() -> str:
-    """Write the names that the command line suggests without importing torch.
-
-    Returns:
-        JSON.
-    """
-    every = [method.name for quantity in quantities() for method in methods(quantity=quantity.name)]
+    """Write the names that the command line suggests without importing torch."""
     known = {
-        "methods": every,
+        "methods": [method.name for quantity in quantities() for method in methods(quantity=quantity.name)],
         "activations": [*activations.RULES],
         "losses": [*losses.RULES],
         "studies": [*STUDIES],

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 import jacobians as jac
-from benchmarks.analysis.tables import duration
+from benchmarks.analysis.tables import duration, markdown
 from benchmarks.records.csv_file import read_csv, result_files, study_directories
 from benchmarks.records.problems import best_by_mode, fastest, ratio
 from benchmarks.records.rows import Row, ok_rows
@@ -16,7 +16,7 @@ from plots.charts import published as notebook
 from plots.growth import sentence, tails
 from studies import STUDIES, find_study, from_scratch, initialisation, published, read, regression
 from studies import Row as StudyRow
-from studies.study import column
+from studies.study import column, distinct, where
 
 START, END = "<!-- exercises: written by make docs -->", "<!-- end of exercises -->"
 NOTEBOOK, NYU = "COMP 691 A1 notebook (2023)", "NYU Deep Learning HW1"
@@ -24,6 +24,7 @@ WIDE = (1000, 1000, 1)  # D, K, P
 SMALL = (2, 30, 10)  # for which the notebook expects little difference
 CHECKED, DEEP = 1000, 10  # Jacobians of its check, and L
 MODES = ("forward", "reverse")
+HEADS = ("exercise", "what it asks", "published", "here", "in a sentence")
 
 
 class Exercise(NamedTuple):
@@ -37,26 +38,12 @@ class Exercise(NamedTuple):
 
 
 def tables_of(name: str) -> dict[str, list[StudyRow]]:
-    """Read the committed tables of a study.
-
-    Args:
-        name: Of the study.
-
-    Returns:
-        Table to rows; empty where nothing is committed.
-    """
+    """Read the committed tables of a study."""
     return next((found for directory in study_directories() if (found := read(find_study(name), directory / "studies"))), {})
 
 
 def quoted(page: str) -> str:
-    """Write what each study says below its heading.
-
-    Args:
-        page: Its text.
-
-    Returns:
-        The text with the sentences of the committed tables as quotations.
-    """
+    """Write what each study says below its heading."""
     parts = page.split("\n## ")
     for number, part in enumerate(parts):
         name, tables = part.split("\n", 1)[0], {}
@@ -69,52 +56,46 @@ def quoted(page: str) -> str:
 
 
 def on_the_notebooks_shapes() -> list[list[Row]]:
-    """Return the committed rows of the sweep `notebook`, those with its own method first, CPUs before accelerators.
-
-    Returns:
-        The rows of each machine.
-    """
+    """Return the committed rows of the sweep `notebook`, those with its own method first, CPUs before accelerators."""
     found = [ok_rows(read_csv(path)) for path in result_files() if path.stem == "notebook"]
     return sorted(found, key=lambda rows: (rows[0].device != "cpu", not any(row.implementation == "notebook" for row in rows)))
 
 
 def depth() -> str:
-    """Write the ratio of forward to reverse over depth, way by way.
-
-    Returns:
-        Markdown: a table and what its weights are.
-    """
+    """Write the ratio of forward to reverse over depth, way by way."""
     records = published.table("notebook_times")
     depths = sorted({int(record["L"]) for record in records})
     first, last = depths[0], depths[-1]
     shapes = (WIDE, SMALL)
     heads = [f"D={D} K={K} P={P}: L = {L}" if L == first else f"L = {L}" for D, K, P in shapes for L in depths]
-    lines = [f"| forward / reverse | {' | '.join(heads)} | first shape, from L = {first} to {last} |", "|---" * (len(heads) + 2) + "|"]
+    rows: list[list[str]] = []
 
-    def line(name: str, *ratios: dict[int, float]) -> str:
+    def line(name: str, *ratios: dict[int, float]) -> None:
         cells = [f"{found[L]:.3g}" if L in found else "-" for found in ratios for L in depths]
         rise = f"{ratios[0][last] / ratios[0][first]:.3g}" if {first, last} <= ratios[0].keys() else "-"
-        return f"| {name} | {' | '.join(cells)} | {rise} |"
+        rows.append([name, *cells, rise])
 
     counted = {L: (L - 1) / L / ((first - 1) / first) for L in depths}
-    lines.append(line(f"operations, relative to L = {first}: forward from W_1", counted, {}))
-    lines.append(line(f"operations, relative to L = {first}: forward from an identity", dict.fromkeys(depths, 1.0), {}))
-    lines += [line(f"published, {device.upper()}", notebook.published_ratios(records, device), {}) for device in ("cpu", "gpu")]
+    line(f"operations, relative to L = {first}: forward from W_1", counted, {})
+    line(f"operations, relative to L = {first}: forward from an identity", dict.fromkeys(depths, 1.0), {})
+    for device in ("cpu", "gpu"):
+        line(f"published, {device.upper()}", notebook.published_ratios(records, device), {})
     saturated: list[Row] = []
-    for rows in on_the_notebooks_shapes():
-        found = [{L: notebook.ways(_at(rows, L, *shape)) for L in depths} for shape in shapes]
+    for measured in on_the_notebooks_shapes():
+        found = [{L: notebook.ways(_at(measured, L, *shape)) for L in depths} for shape in shapes]
         for name in dict.fromkeys(name for by_depth in found for here in by_depth.values() for name in here):
             ratios = [{L: ratio(*here[name]).value for L, here in by_depth.items() if name in here} for by_depth in found]
-            lines.append(line(f"{name}, {rows[0].device_name}", *ratios))
-        saturated += [row for row in _at(rows, last, *WIDE) if row.init == "normal"]
+            line(f"{name}, {measured[0].device_name}", *ratios)
+        saturated += [row for row in _at(measured, last, *WIDE) if row.init == "normal"]
     said = "Weights are Xavier's"
     if saturated:
-        where = ", ".join(dict.fromkeys(row.device_name for row in saturated))
+        machines = ", ".join(dict.fromkeys(row.device_name for row in saturated))
         said += (
-            f"; on {where} standard normal, as published: no method has a right digit at L = {last} in float32 then (relative "
+            f"; on {machines} standard normal, as published: no method has a right digit at L = {last} in float32 then (relative "
             f"errors of {min(row.rel_error or 0.0 for row in saturated):.1g} and more), and times do not depend on the values"
         )
-    return "\n".join([*lines, "", f"{said}."])
+    columns = ["forward / reverse", *heads, f"first shape, from L = {first} to {last}"]
+    return f"{markdown(columns, rows)}\n\n{said}."
 
 
 def _at(rows: Sequence[Row], L: int, D: int, K: int, P: int, N: int = 1) -> list[Row]:
@@ -180,11 +161,8 @@ def _of_the_notebook() -> Iterator[Exercise]:
 def _of_gradients() -> Iterator[Exercise]:
     tables = tables_of("regression")
     norms = {row["parameter"]: row["value"] for row in published.table("notebook_checks") if row["check"] == "gradient_difference_norm"}
-    worst: dict[str, float] = {}
-    for row in tables["regression-gradient"]:
-        if (row["loss"], row["dtype"]) == ("l1", "float32"):
-            name = str(row["parameter"])
-            worst[name] = max(worst.get(name, 0.0), float(row["difference_norm"]))
+    gradients = where(tables["regression-gradient"], loss="l1", dtype="float32")
+    worst = {name: max(column(where(gradients, parameter=name), "difference_norm")) for name in distinct(gradients, "parameter")}
     yield Exercise(
         f"{NOTEBOOK}: gradient",
         "Gradient by hand of the mean absolute error, 10-20-1, N = 100: 2-norm of the difference to autograd's, below 1e-6",
@@ -236,10 +214,8 @@ def _course(rows: Sequence[StudyRow]) -> str:
 def _of_training() -> Iterator[Exercise]:
     tables = tables_of("from-scratch")
     samples = {str(row["network"]): float(row["training_samples"]) for row in tables["from-scratch-agreement"]}
-    own: dict[str, list[StudyRow]] = {}
-    for row in tables["from-scratch"]:
-        if row["written"] == "jac":
-            own.setdefault(str(row["network"]), []).append(row)
+    rows = where(tables["from-scratch"], written="jac")
+    own = {network: where(rows, network=network) for network in distinct(rows, "network")}
     one, batched = from_scratch.ONE_SAMPLE.name, from_scratch.BATCHED.name
     printed, weights = published.table("numpy_network_accuracy"), published.table("numpy_network_initial_weights")
     yield Exercise(
@@ -266,16 +242,15 @@ def _of_training() -> Iterator[Exercise]:
         f"The tests come before an epoch's training there. At the {len(shared)} numbers of updates that both have, test losses differ by "
         f"{apart:.1%} at most; the draws differ.",
     )
-    theirs, ours = published.table("fashion_mnist_probabilities"), tables["from-scratch-probabilities"]
+    theirs = published.table("fashion_mnist_probabilities")
     last = published.table("fashion_mnist_last_batch")
     right = sum(row["predicted_class"] == row["true_class"] for row in last)
-    epochs = max(float(row["epoch"]) for row in ours if row["network"] == batched)
+    ours = where(tables["from-scratch-probabilities"], network=batched)
+    epochs = max(column(ours, "epoch"))
     printed = {int(row["test_index"]): row for row in theirs if row["class"] == row["true_class"]}
-    labels = {row["sample"]: row["class"] for row in tables["from-scratch-samples"] if row["network"] == batched}
+    labels = {row["sample"]: row["class"] for row in where(tables["from-scratch-samples"], network=batched)}
     shares = {
-        int(float(row["sample"])): float(row["probability"])
-        for row in ours
-        if (row["network"], row["epoch"]) == (batched, epochs) and row["class"] == labels[row["sample"]]
+        int(float(row["sample"])): float(row["probability"]) for row in where(ours, epoch=epochs) if row["class"] == labels[row["sample"]]
     }
     yield Exercise(
         f"{NYU}: three test samples",
@@ -314,20 +289,16 @@ def _of_formulas() -> Iterator[Exercise]:
     ):
         sentences = find_study(name).conclude(tables_of(name)).removesuffix(".").split(". ")
         yield Exercise(exercise, asks, "no number", f"[{name}](#{name})", f"{'. '.join(sentences[part])}.")
-    where = "[tests](../tests/jacobians/test_losses.py)"
+    place = "[tests](../tests/jacobians/test_losses.py)"
     yield Exercise(
-        "NYU HW1: gradients", "Gradients of two-layer networks by formulas", "no number", where, "Each loss is compared with autograd's."
+        "NYU HW1: gradients", "Gradients of two-layer networks by formulas", "no number", place, "Each loss is compared with autograd's."
     )
-    where = "[the tutorial](tutorial.md#training-by-hand)"
-    yield Exercise(f"{NYU}: a training step", "Its five steps, and the graph", "no number", where, "Each step is a line with autograd.")
+    place = "[the tutorial](tutorial.md#training-by-hand)"
+    yield Exercise(f"{NYU}: a training step", "Its five steps, and the graph", "no number", place, "Each step is a line with autograd.")
 
 
 def by_hand() -> tuple[int, int]:
-    """Compute the worked example of the exercise.
-
-    Returns:
-        How many of its numbers are met, and how many there are beside the given weights and x.
-    """
+    """Compute the worked example of the exercise."""
     given: dict[str, list[float]] = {}
     for row in published.table("hand_gradient_example"):
         given.setdefault(row["quantity"], []).append(float(row["value"]))
@@ -342,12 +313,7 @@ def by_hand() -> tuple[int, int]:
 
 
 def text() -> str:
-    """Write the table of the exercises, and that of depth.
-
-    Returns:
-        Markdown.
-    """
-    lines = ["| exercise | what it asks | published | here | in a sentence |", "|---" * 5 + "|"]
+    """Write the table of the exercises, and that of depth."""
     exercises = (*_of_the_notebook(), *_of_gradients(), *_of_training(), *_of_formulas())
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in exercise)} |" for exercise in exercises]
-    return "\n".join([*lines, "", "### Depth", "", depth()])
+    rows = [[cell.replace("|", "\\|") for cell in exercise] for exercise in exercises]
+    return f"{markdown(HEADS, rows)}\n\n### Depth\n\n{depth()}"

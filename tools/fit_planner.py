@@ -22,7 +22,7 @@ from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.problems import problem_of
 from benchmarks.records.rows import Row, ok_rows
-from benchmarks.run.provenance import read_provenance
+from benchmarks.run.provenance import file_beside, read_provenance
 from jacobians.planning import cost_model
 from jacobians.planning.machine import Ceilings
 from jacobians.planning.registry import find_method
@@ -36,35 +36,19 @@ FEWEST = 20  # rows
 
 @dataclass(frozen=True)
 class Fit:
-    """Constants before and after, and what they do on problems that were not fitted.
-
-    Attributes:
-        device: Torch device type.
-        rows: Rows that were fitted, and held out.
-        before: Constants there are.
-        after: Fitted ones.
-        errors: Median of |ln(predicted / measured)| on the rows held out: before, after.
-        regrets: Median and worst regret on the problems held out: before, after; `None` where no problem has two methods.
-    """
+    """Constants before and after, and what they do on problems that were not fitted."""
 
     device: str
-    rows: tuple[int, int]
-    before: dict[str, float]
-    after: dict[str, float]
-    errors: tuple[float, float]
-    regrets: tuple[tuple[float, float], tuple[float, float]] | None
+    rows: tuple[int, int]  # rows that were fitted, and held out
+    before: dict[str, float]  # constants there are
+    after: dict[str, float]  # fitted ones
+    errors: tuple[float, float]  # median of |ln(predicted / measured)| on the rows held out: before, after
+    regrets: tuple[tuple[float, float], tuple[float, float]] | None  # median and worst of those held out, where two methods are
 
 
 @contextmanager
 def constants(values: dict[str, float]) -> Iterator[None]:
-    """Let the planner go by other constants.
-
-    Args:
-        values: Name to value, names of `jacobians.planning.cost_model`.
-
-    Yields:
-        Nothing; afterwards the old ones are back.
-    """
+    """Let the planner go by other constants."""
     before = {name: getattr(cost_model, name) for name in values}
     try:
         for name, value in values.items():
@@ -78,32 +62,11 @@ def constants(values: dict[str, float]) -> Iterator[None]:
 
 
 def logs(rows: Sequence[Row], rates: Ceilings) -> np.ndarray:
-    """Return the logarithm of predicted over measured time of each row.
-
-    Args:
-        rows: Valid rows of hand-written methods.
-        rates: Ceilings of their device.
-
-    Returns:
-        One number a row.
-    """
+    """Return the logarithm of predicted over measured time of each row."""
     return np.array([math.log(cost_model.estimate(problem_of(r), r.mode, r.implementation, rates, r.threads) / r.median) for r in rows])
 
 
 def fit(rows: Sequence[Row], rates: Ceilings, device: str) -> Fit:
-    """Fit the constants of a device.
-
-    Args:
-        rows: Rows of one machine, any sweeps.
-        rates: Its ceilings.
-        device: Torch device type.
-
-    Returns:
-        The fit.
-
-    Raises:
-        BadInput: Too few rows.
-    """
     own = [row for row in ok_rows(rows) if row.device == device and find_method(row.method).hand_written]
     own = [row for row in own if row.implementation in {"native", "eager", "cuda-graph", "triton", "triton-graph"}]
     problems = {problem: number for number, problem in enumerate(dict.fromkeys(problem_of(row) for row in own))}
@@ -142,14 +105,6 @@ def fit(rows: Sequence[Row], rates: Ceilings, device: str) -> Fit:
 
 
 def lines(found: Fit) -> list[str]:
-    """Write a fit.
-
-    Args:
-        found: The fit.
-
-    Returns:
-        Lines: the constants as `cost_model.py` has them, and what they do.
-    """
     said = [f"# {found.device}: fitted on {found.rows[0]} rows, judged on {found.rows[1]} of other problems"]
     said += [f"{name} = {value:.3g}  # was {found.before[name]:.3g}" for name, value in found.after.items()]
     said.append(f"# error of the prediction: {math.exp(found.errors[0]):.2f}x before, {math.exp(found.errors[1]):.2f}x after (median)")
@@ -160,18 +115,8 @@ def lines(found: Fit) -> list[str]:
 
 
 def of_directory(directory: Path) -> list[Fit]:
-    """Fit every device of a machine's results.
-
-    Args:
-        directory: With result CSVs.
-
-    Returns:
-        A fit per device.
-
-    Raises:
-        BadInput: There are no results, or too few.
-    """
-    paths = sorted(path for path in directory.glob("*.csv") if path.with_suffix(".environment.json").exists())
+    """Fit every device of a machine's results."""
+    paths = sorted(path for path in directory.glob("*.csv") if file_beside(path).exists())
     if not paths:
         raise BadInput(f"{directory}: no results with their environment; name results/<machine>")
     rows = [row for path in paths for row in read_csv(path)]
@@ -183,7 +128,6 @@ def of_directory(directory: Path) -> list[Fit]:
 
 
 def main() -> None:
-    """Fit and print."""
     parser = argparse.ArgumentParser(description="Fit the planner's constants to the results of a machine.")
     parser.add_argument("directory", type=Path, metavar="results/<machine>")
     try:

@@ -25,9 +25,10 @@ import typer
 
 import jacobians as jac
 from benchmarks.analysis.scoreboard import scores, table
+from benchmarks.analysis.tables import markdown
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
-from benchmarks.records.problems import best_baseline, best_of_ours, groups, ratio
+from benchmarks.records.problems import against_libraries, ratio
 from benchmarks.records.rows import ok_rows
 from benchmarks.run import environment
 from benchmarks.run.environment import ROOT
@@ -39,19 +40,12 @@ from tools import fit_planner
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One sweep of the plan.
-
-    Attributes:
-        sweep: Its name.
-        seconds: Measuring time of a case: kernels of microseconds need little.
-        implementations: What is measured of it, where there is a method of that kind; everything by default.
-        share: Of the time that is left, at most: a library that compiles for minutes must not take that of what comes behind.
-    """
+    """One sweep of the plan."""
 
     sweep: str
-    seconds: float
-    implementations: tuple[str, ...] = ()
-    share: float = 0.35
+    seconds: float  # measuring time of a case: kernels of microseconds need little
+    implementations: tuple[str, ...] = ()  # what is measured of it, where there is a method of that kind; everything by default
+    share: float = 0.35  # of the time that is left, at most: a library that compiles for minutes must not take that of what comes behind
 
     def methods(self) -> list[str]:
         """Return the globs of the methods that there are."""
@@ -86,15 +80,7 @@ Run = Callable[[Sequence[str], float], int]
 
 
 def run_until(command: Sequence[str], seconds: float) -> int:
-    """Run a command; interrupt it as Ctrl-C does when its time is up, so that it writes what it has.
-
-    Args:
-        command: The command.
-        seconds: Its time.
-
-    Returns:
-        Its exit status.
-    """
+    """Run a command; interrupt it as Ctrl-C does when its time is up, so that it writes what it has."""
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         return process.wait(timeout=seconds)
@@ -104,19 +90,7 @@ def run_until(command: Sequence[str], seconds: float) -> int:
 
 
 def measure(out: Path, device: str, minutes: float, plan: Sequence[Stage], run: Run, now: Callable[[], float]) -> list[str]:
-    """Go through the plan until it is done or the time is up.
-
-    Args:
-        out: Results directory.
-        device: Torch device.
-        minutes: The limit.
-        plan: The stages, in order.
-        run: Runs a command for at most some seconds.
-        now: The clock.
-
-    Returns:
-        A line for each stage: done, cut, or left out.
-    """
+    """Go through the plan until it is done or the time is up."""
     end, lines = now() + 60 * minutes, []
     for stage in plan:
         left = end - now()
@@ -136,26 +110,17 @@ def measure(out: Path, device: str, minutes: float, plan: Sequence[Stage], run: 
 
 
 def summary(out: Path) -> str:
-    """Write what the rows of a directory say, to paste into a report.
-
-    Args:
-        out: Results directory.
-
-    Returns:
-        A scoreboard for each sweep with names, and a sentence for every other.
-    """
+    """Write what the rows of a directory say, to paste into a report."""
     parts: list[str] = []
     for path in sorted(out.glob("*.csv")):
         origin = read_provenance(path)
         rows = [row for row in ok_rows(read_csv(path)) if row.device != "cpu"]
         if not rows:
             continue
-        leads = [ratio(b, o).value for g in groups(rows) if (o := best_of_ours(g)) and (b := best_baseline(g))]
+        leads = sorted(ratio(library, ours).value for ours, library in against_libraries(rows))
         parts.append(f"## {path.stem}\n")
-        columns, body = table([s for s in scores(rows, origin.sweep, origin.rates) if s.ours.device != "cpu"])
-        parts.append("\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in body)]))
+        parts.append(markdown(*table([s for s in scores(rows, origin.sweep, origin.rates) if s.ours.device != "cpu"])))
         if leads:
-            leads.sort()
             parts.append(
                 f"\nFaster than the best library on {sum(v > 1 for v in leads)} of {len(leads)}: {leads[0]:.3g} to {leads[-1]:.3g} times.\n"
             )

@@ -16,32 +16,20 @@ from benchmarks.records.rows import Row, ok_rows
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A method on a problem that became faster or slower between two results.
-
-    Attributes:
-        before: File of the earlier result.
-        after: File of the later one.
-        comparison: Both rows, their ratio and the verdict.
-    """
+    """A method on a problem that became faster or slower between two results."""
 
     before: Path
     after: Path
-    comparison: Comparison
+    comparison: Comparison  # both rows, their ratio and the verdict
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Results of one machine in the order they were measured.
+    """Results of one machine in the order they were measured."""
 
-    Attributes:
-        results: Path, start of the first case, commit and number of valid rows of each.
-        compared: Pairs of rows compared between neighbours.
-        changes: Those that differ beyond noise, the largest first.
-    """
-
-    results: tuple[tuple[Path, str, str, int], ...]
-    compared: int
-    changes: tuple[Change, ...]
+    results: tuple[tuple[Path, str, str, int], ...]  # path, start of the first case, commit and number of valid rows of each
+    compared: int  # pairs of rows compared between neighbours
+    changes: tuple[Change, ...]  # those that differ beyond noise, the largest first
 
 
 def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = False) -> History:
@@ -64,20 +52,11 @@ def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = Fals
 
 
 def table(found: History) -> Table:
-    """Show what changed."""
-    rows = [
-        [
-            change.before.name if change.before.name != change.after.name else str(change.before),
-            change.after.name if change.before.name != change.after.name else str(change.after),
-            title(change.comparison.base),
-            change.comparison.method,
-            duration(change.comparison.base.median_s),
-            duration(change.comparison.other.median_s),
-            str(change.comparison.ratio),
-            change.comparison.verdict,
-        ]
-        for change in found.changes
-    ]
+    rows: list[list[str]] = []
+    for change in found.changes:
+        both, c = (change.before, change.after), change.comparison
+        files = [path.name if both[0].name != both[1].name else str(path) for path in both]
+        rows.append([*files, title(c.base), c.method, duration(c.base.median_s), duration(c.other.median_s), str(c.ratio), c.verdict])
     return ["from", "to", "problem", "method", "before", "after", "after / before", "verdict"], rows
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.analysis.tables import Table, duration
-from benchmarks.measure.oracle import draw_inputs
+from benchmarks.measure.oracle import draw_inputs, network_and_inputs
 from benchmarks.records.csv_file import OWN_RESULTS, read_csv, result_files
 from benchmarks.records.problems import groups, is_baseline, problem_of, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment
-from benchmarks.run.provenance import Provenance, read_provenance
+from benchmarks.run.provenance import read_provenance
 from jacobians.network.losses import loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import machine, planner
@@ -32,19 +29,12 @@ NEARBY = 1.0  # of log2: every size within a factor of two
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One method.
-
-    Attributes:
-        method: Its name.
-        hand_written: Ours, as against a peer.
-        predicted: Seconds, from the cost model; for a peer, scaled from the nearest measured problem.
-        measured: Seconds, where this very problem was measured.
-    """
+    """One method."""
 
     method: str
-    hand_written: bool
-    predicted: float
-    measured: float | None = None
+    hand_written: bool  # ours, as against a peer
+    predicted: float  # seconds, from the cost model; for a peer, scaled from the nearest measured problem
+    measured: float | None = None  # seconds, where this very problem was measured
 
     @property
     def seconds(self) -> float:
@@ -54,21 +44,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A recommendation for a problem.
-
-    Attributes:
-        problem: The problem.
-        ranked: Every method that can serve it, fastest first.
-        reason: Why the first one of ours wins, in one line.
-        confidence: `measured`, `nearby` (a measured problem has every size within a factor of two) or `extrapolated`.
-        nearest: Sizes of the nearest measured problem.
-    """
+    """A recommendation for a problem."""
 
     problem: Problem
-    ranked: tuple[Prediction, ...]
-    reason: str
-    confidence: str
-    nearest: str | None
+    ranked: tuple[Prediction, ...]  # every method that can serve it, fastest first
+    reason: str  # why the first one of ours wins, in one line
+    confidence: str  # `measured`, `nearby` (a measured problem has every size within a factor of two) or `extrapolated`
+    nearest: str | None  # sizes of the nearest measured problem
 
     @property
     def best(self) -> Prediction:
@@ -100,17 +82,11 @@ def distance(one: Problem, other: Problem) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Measured times of a problem.
+    """Measured times of a problem."""
 
-    Attributes:
-        rows: Rows of one machine.
-        rates: Device to that machine's ceilings.
-        here: Whether that is the machine at hand, so that its times count as measured.
-    """
-
-    rows: Sequence[Row] = ()
-    rates: Mapping[str, Ceilings] = field(default_factory=dict)
-    here: bool = True
+    rows: Sequence[Row] = ()  # rows of one machine
+    rates: Mapping[str, Ceilings] = field(default_factory=dict)  # device to that machine's ceilings
+    here: bool = True  # whether that is the machine at hand, so that its times count as measured
 
 
 def evidence() -> Evidence:
@@ -121,18 +97,10 @@ def evidence() -> Evidence:
     own, committed = result_files(OWN_RESULTS), result_files()
     origins = {path: read_provenance(path) for path in (*own, *committed)}
     here = environment.hardware_fingerprint()
-    for files in (own, committed):
-        mine = [path for path in files if origins[path].fingerprint == here]
-        if mine:
-            return _evidence(mine, origins, here=True)
-    return _evidence([path for path in committed if path.parent == committed[0].parent], origins, here=False)
-
-
-def _evidence(files: Sequence[Path], origins: Mapping[Path, Provenance], here: bool) -> Evidence:
-    rates: dict[str, Ceilings] = {}
-    for path in files:
-        rates |= origins[path].rates
-    return Evidence([row for path in files for row in read_csv(path)], rates, here)
+    mine = next((found for files in (own, committed) if (found := [path for path in files if origins[path].fingerprint == here])), None)
+    files = mine or [path for path in committed if path.parent == committed[0].parent]
+    rates = {device: found for path in files for device, found in origins[path].rates.items()}
+    return Evidence([row for path in files for row in read_csv(path)], rates, here=mine is not None)
 
 
 def recommend(
@@ -229,7 +197,6 @@ def code(problem: Problem, method: str) -> str:
 
 
 def table(found: Recommendation) -> Table:
-    """Show a recommendation."""
     best = found.best
     rows = [
         [
@@ -283,14 +250,7 @@ def with_measured(found: Recommendation, measured: Mapping[str, float]) -> Recom
 def measure(problem: Problem, names: Sequence[str], mlp: MLP | None = None) -> dict[str, float]:
     """Time methods against each other now, and let the planner remember ours."""
     if mlp is None or str(mlp.device) != problem.device or str(mlp.dtype) != f"torch.{problem.dtype}":
-        mlp = MLP.random(
-            widths=problem.widths,
-            activation=problem.activation,
-            output_activation=problem.output_activation,
-            bias=problem.bias,
-            dtype=getattr(torch, problem.dtype),
-            device=problem.device,
-        )
+        mlp = network_and_inputs(problem, "xavier", 0)[0]
     return dict(planner.measure(mlp, draw_inputs(problem, 0), problem, names=names, seconds=0.2).measured)
 
 

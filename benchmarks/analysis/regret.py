@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 import jacobians as jac
+from benchmarks.analysis.tables import Table
 from benchmarks.errors import BadInput
 from benchmarks.measure.clock import limit_threads
+from benchmarks.measure.oracle import network_and_inputs
 from benchmarks.records.problems import groups, problem_of, ratio, title
 from benchmarks.records.rows import Row
 from benchmarks.run import environment, supervisor
@@ -35,17 +37,11 @@ PLANNER = "planner, estimate"
 
 @dataclass(frozen=True, slots=True)
 class Regret:
-    """The regret of one rule of choice over a set of problems.
-
-    Attributes:
-        chooser: Its name.
-        ratios: Time of its choice over the time of the best method, from paired blocks, one per problem, ascending.
-        worst: The problem with the largest one.
-    """
+    """The regret of one rule of choice over a set of problems."""
 
     chooser: str
-    ratios: tuple[float, ...]
-    worst: str
+    ratios: tuple[float, ...]  # time of its choice over the time of the best method, from paired blocks, one per problem, ascending
+    worst: str  # the problem with the largest one
 
     @property
     def median(self) -> float:
@@ -109,14 +105,12 @@ def measure(out: Path | None = None, threads: int | None = None) -> list[Row]:
 @lru_cache(maxsize=1024)
 def by_measuring(problem: Problem) -> str:
     """Choose as `plan(effort="measure")` does, on a network of that shape."""
-    mlp = jac.MLP.random(
-        widths=problem.widths, activation=problem.activation, output_activation=problem.output_activation, bias=problem.bias
-    )
+    mlp = network_and_inputs(problem, "xavier", 0)[0]
     x = torch.randn(problem.input_shape, generator=torch.Generator().manual_seed(0))
     return jac.plan(mlp, x, effort="measure").method
 
 
-def table(found: Sequence[Regret]) -> tuple[list[str], list[list[str]]]:
+def table(found: Sequence[Regret]) -> Table:
     """Show regrets, the planner first."""
     rows = []
     for regret in found:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.analysis.regret import chosen, regret_of
-from benchmarks.analysis.tables import duration
+from benchmarks.analysis.tables import Table, duration
 from benchmarks.measure.statistics import Ratio
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, problem_of, said, title
 from benchmarks.records.problems import ratio as paired
@@ -18,23 +18,14 @@ from jacobians.planning.machine import Ceilings
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One workload.
-
-    Attributes:
-        name: What it is known by.
-        ours: The fastest hand-written row.
-        peer: The fastest library's.
-        ratio: How many times faster ours is, with its interval.
-        choice: What the planner chooses, by estimate.
-        regret: Time of that choice over the time of ours; `None` where it was not measured.
-    """
+    """One workload."""
 
     name: str
     ours: Row
-    peer: Row
-    ratio: Ratio
-    choice: str
-    regret: float | None
+    peer: Row  # the fastest library's
+    ratio: Ratio  # how many times faster ours is, with its interval
+    choice: str  # what the planner chooses, by estimate
+    regret: float | None  # time of that choice over the time of ours; `None` where it was not measured
 
 
 def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, Ceilings] | None = None) -> list[Score]:
@@ -56,12 +47,12 @@ def scores(rows: Sequence[Row], sweep: Sweep | None = None, rates: Mapping[str, 
 
 def names_of(sweep: Sweep | None) -> dict[tuple[tuple[int, ...], int | None, str | None], str]:
     """Return the names of a sweep's problems."""
-    grids = sweep.grid if sweep else []
-    return {(p["widths"], p["batch"], p["asked"]): grid.name for grid in grids if sweep and grid.name for p in sweep.problems(grid)}
+    if sweep is None:
+        return {}
+    return {(p["widths"], p["batch"], p["asked"]): grid.name for grid in sweep.grid if grid.name for p in grid.problems(sweep.quantity)}
 
 
-def table(found: Sequence[Score]) -> tuple[list[str], list[list[str]]]:
-    """Show scores."""
+def table(found: Sequence[Score]) -> Table:
     rows = [
         [
             score.name,

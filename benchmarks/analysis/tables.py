@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jacobians as jac
 from benchmarks.analysis.compare import Comparison
@@ -21,13 +21,11 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def sweeps() -> Table:
-    """List the named sweeps."""
     rows = [[sweep.name, sweep.title, str(len(expand(sweep, ["cpu"])))] for sweep in load_sweeps().values()]
     return ["sweep", "title", "cases"], rows
 
 
 def methods() -> Table:
-    """List the registered methods."""
     rows: list[list[str]] = []
     for quantity in jac.quantities():
         small = jac.Problem(widths=(2, 3, 2), batch=2, quantity=quantity.name, loss="mse" if quantity.loss else None)
@@ -37,7 +35,6 @@ def methods() -> Table:
 
 
 def devices() -> Table:
-    """List the devices found."""
     return ["device", "model"], [[name, environment.device_name(name)] for name in environment.available_devices()]
 
 
@@ -60,44 +57,37 @@ LISTINGS: dict[str, Callable[[], Table]] = {"sweeps": sweeps, "methods": methods
 
 
 BY_MODE = ["problem", "forward", "reverse", "mixed", "winner", "best library", "faster by"]
+BY_METHOD = ["problem", "best hand-written", "time", "best library", "time", "faster by"]
 
 
 def by_mode(rows: Sequence[Row]) -> Table:
     """Show, per problem, our time in each mode, which mode wins, and the best library beside it."""
-    found = groups(row for row in rows if row.quantity == JACOBIAN)
-    places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
-    for group in found:
+    for name, group, ours, library, lead in _beside_libraries(row for row in rows if row.quantity == JACOBIAN):
         best = best_by_mode(group)
-        ours, library = best_of_ours(group), best_baseline(group)
-        name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
         times = [duration(best[mode].median_s) if mode in best else "-" for mode in MODES]
-        lead = said(ratio(library, ours).short(), library, ours) if ours and library else "-"
         beside = f"{library.implementation} {duration(library.median_s)}" if library else "-"
         table.append([name, *times, winning_mode(ours) if ours else "-", beside, lead])
     return BY_MODE, table
 
 
-BY_METHOD = ["problem", "best hand-written", "time", "best library", "time", "faster by"]
-
-
 def by_method(rows: Sequence[Row]) -> Table:
     """Show, per problem of any quantity but the Jacobian, the best hand-written method beside the best library."""
-    found = groups(row for row in rows if row.quantity != JACOBIAN)
-    places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
     table: list[list[str]] = []
-    for group in found:
-        ours, library = best_of_ours(group), best_baseline(group)
-        name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
-        mine = [short_name(ours), duration(ours.median_s)] if ours else ["-", "-"]
-        theirs = [short_name(library), duration(library.median_s)] if library else ["-", "-"]
-        table.append([name, *mine, *theirs, said(ratio(library, ours).short(), library, ours) if ours and library else "-"])
+    for name, _, ours, library, lead in _beside_libraries(row for row in rows if row.quantity != JACOBIAN):
+        both = [[f"{row.mode}:{row.implementation}", duration(row.median_s)] if row else ["-", "-"] for row in (ours, library)]
+        table.append([name, *both[0], *both[1], lead])
     return BY_METHOD, table
 
 
-def short_name(row: Row) -> str:
-    """Name a method without its quantity."""
-    return f"{row.mode}:{row.implementation}"
+def _beside_libraries(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row], Row | None, Row | None, str]]:
+    """Yield the name of each problem, its rows, the best of ours, the best library, and how many times as fast ours is."""
+    found = groups(rows)
+    places = {(group[0].machine, group[0].device, group[0].threads) for group in found}
+    for group in found:
+        ours, library = best_of_ours(group), best_baseline(group)
+        name = title(group[0]) + (f" ({place(group[0])})" if len(places) > 1 else "")
+        yield name, group, ours, library, said(ratio(library, ours).short(), library, ours) if ours and library else "-"
 
 
 def winning_mode(row: Row) -> str:
@@ -114,6 +104,11 @@ def place(row: Row) -> str:
     if row.device != "cpu" or row.threads is None:
         return row.device
     return f"cpu, {row.threads} thread{'' if row.threads == 1 else 's'}"
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
 
 
 def comparisons(found: Sequence[Comparison]) -> Table:

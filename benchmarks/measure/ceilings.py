@@ -165,16 +165,14 @@ def floor_s(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     work = cost(problem, mode)
     # Between two measured sizes the faster rate: where a cache ends is not known, and a limit must not be too strict.
     rate = next((rate for size, rate in reversed(ceilings.read) if size <= work.bytes), ceilings.read[0][1])
-    if problem.quantity != JACOBIAN:
-        fastest = max(rate for _, rate in ceilings.read)
-        near = min(work.bytes, near_bytes() if problem.device == "cpu" else 0)
-        traffic = (work.bytes - near) / rate + near / fastest
-        return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic)
-    weights = work.bytes - problem.itemsize * problem.N * (problem.D + problem.P * problem.D)
-    real = known_bracketing(problem.widths, problem.batch is not None, problem.scaled).mode if mode == "mixed" else mode
-    again = 0 if real == "forward" else weights
+    total = again = work.bytes  # of other quantities all may be near
+    if problem.quantity == JACOBIAN:
+        weights = work.bytes - problem.itemsize * problem.N * (problem.D + problem.P * problem.D)
+        real = known_bracketing(problem.widths, problem.batch is not None, problem.scaled).mode if mode == "mixed" else mode
+        again = 0 if real == "forward" else weights
+        total += again
     near = min(again, near_bytes() if problem.device == "cpu" else 0)
-    traffic = (work.bytes + again - near) / rate + near / max(rate for _, rate in ceilings.read)
+    traffic = (total - near) / rate + near / max(rate for _, rate in ceilings.read)
     return ceilings.call_s + max(work.flops / ceilings.peak(problem.itemsize), traffic)
 
 

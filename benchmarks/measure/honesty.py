@@ -35,13 +35,7 @@ class Dishonest(Exception):
 
 
 class Inputs:
-    """The inputs of a round's calls, in one piece of memory, whose numbers are others in each round and the same for all methods.
-
-    Args:
-        reference: What a call takes.
-        count: Calls of a round; the inputs are fewer where they would take more than 1 MB.
-        block: Number of the block, by which the numbers are drawn.
-    """
+    """The inputs of a round's calls, in one piece of memory, whose numbers are others in each round and the same for all methods."""
 
     def __init__(self, reference: Reference, count: int, block: int) -> None:
         x = reference.x
@@ -82,11 +76,6 @@ class Trial:
 
     Each block has other weights and each round other inputs, in the same tensors: what a method remembers is then wrong. Which results
     are judged is drawn after each call; conversions other than the suite's are timed with the call; what was given is compared.
-
-    Args:
-        computation: The prepared method.
-        reference: The network, which is the method's own (`Reference.own`), and what the quantity must be.
-        timer: The device's timer.
     """
 
     _known: ClassVar[set[int]] = set()  # threads of this process that somebody answers for

@@ -21,18 +21,12 @@ class StopRule:
 
     The blocks are the independent samples: rounds within a block share whatever the machine was doing then. So the
     precision is that of the median of the block medians, and at least six blocks are measured, which a 95 % interval needs.
-
-    Attributes:
-        seconds: Measuring time of a case, warm-up not counted; a slow call may exceed it, for each block has one round at least.
-        precision: Relative half-width of the median's 95 % interval that is good enough.
-        least_blocks: Blocks measured in any case.
-        most_blocks: Blocks that fill the time.
     """
 
-    seconds: float = 2.0
-    precision: float = 0.01
+    seconds: float = 2.0  # measuring time of a case, warm-up not counted; a slow call may exceed it, for each block has one round at least
+    precision: float = 0.01  # relative half-width of the median's 95 % interval that is good enough
     least_blocks: int = 6
-    most_blocks: int = 12
+    most_blocks: int = 12  # blocks that fill the time
 
     @property
     def block_seconds(self) -> float:
@@ -70,7 +64,6 @@ class Measurement:
     stop: str | None = None
 
     def add(self, samples: Sequence[float]) -> None:
-        """Add a block."""
         bad = [sample for sample in samples if not (sample > 0 and math.isfinite(sample))]
         if bad or not samples:
             got = f"{bad[0]:g} s for {self.iterations} calls" if bad else "no samples"
@@ -85,7 +78,6 @@ class Measurement:
         return [statistics.median(block) for block in self.blocks]
 
     def summary(self) -> dict[str, Any]:
-        """Summarise."""
         samples = sorted(sample for block in self.blocks for sample in block)
         quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
         medians = self.block_medians

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import median
 
 import numpy as np
 from scipy.special import bdtr, stdtrit
@@ -52,7 +53,7 @@ def drifting_interval(samples: Sequence[float]) -> tuple[float, float] | None:
     if median_interval(samples) is None:
         return None
     wide = math.exp(_spread(len(samples)) * float(np.log(samples).std(ddof=1)))
-    return _median(samples) / wide, _median(samples) * wide
+    return median(samples) / wide, median(samples) * wide
 
 
 CORRELATION = 0.8
@@ -75,7 +76,7 @@ def half_width(samples: Sequence[float], interval: Interval = median_interval) -
         0.01
     """
     ends = interval(samples)
-    return math.inf if ends is None else (ends[1] - ends[0]) / 2 / _median(samples)
+    return math.inf if ends is None else (ends[1] - ends[0]) / 2 / median(samples)
 
 
 CERTAIN = 0.05  # half an interval that is this narrow is enough for a time, or for one in cycles
@@ -97,7 +98,7 @@ def certainty(medians: Sequence[float], loops: Sequence[float]) -> tuple[str, st
     width = half_width(medians, drifting_interval)
     in_cycles = half_width([m / loop for m, loop in zip(medians, loops, strict=True)], drifting_interval) if known else math.inf
     word = "confirmed" if width <= CERTAIN else "corrected" if in_cycles <= CERTAIN else "undecided"
-    off = sum(abs(m / _median(medians) - 1) > CERTAIN for m in medians)
+    off = sum(abs(m / median(medians) - 1) > CERTAIN for m in medians)
     fell = 1 - min(loops) / max(loops) if known else 0.0
     cycles = f", ±{in_cycles * 100:.2g} % in cycles" if known and word != "confirmed" else ""
     return word, f"±{width * 100:.2g} %{cycles}, {off} of {len(medians)} blocks off" + (
@@ -110,19 +111,12 @@ WIDE = 1.5  # an interval whose ends differ more than this is called wide
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of two times with its 95 % interval, `None` where the data are too few.
-
-    Attributes:
-        value: The ratio.
-        low: Lower end of the interval.
-        high: Upper end.
-        kind: `"paired"`, the median of the ratios of blocks that were measured in turn, or `"medians"`, the ratio of two medians.
-    """
+    """A ratio of two times with its 95 % interval, `None` where the data are too few."""
 
     value: float
-    low: float | None
+    low: float | None  # lower end of the interval
     high: float | None
-    kind: str = "medians"
+    kind: str = "medians"  # the ratio of two medians, or `"paired"`: the median of the ratios of blocks that were measured in turn
 
     @property
     def wide(self) -> bool:
@@ -168,7 +162,7 @@ def paired_ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
     """
     ratios = [a / b for a, b in zip(over, under, strict=False)]
     interval = median_interval(ratios) or (None, None)
-    return Ratio(_median(ratios), *interval, kind="paired")
+    return Ratio(median(ratios), *interval, kind="paired")
 
 
 Median = tuple[float, float | None, float | None]
@@ -197,7 +191,7 @@ def between_runs(ratios: Sequence[float]) -> float:
         >>> round(between_runs([1.05, 1.04, 1.06, 0.99]), 3), between_runs([])
         (0.065, 0.0)
     """
-    return 1.4826 * _median([abs(math.log(ratio)) for ratio in ratios]) if ratios else 0.0
+    return 1.4826 * median([abs(math.log(ratio)) for ratio in ratios]) if ratios else 0.0
 
 
 def widened(ratio: Ratio, deviation: float) -> Ratio:
@@ -243,8 +237,3 @@ def verdict(ratio: Ratio, first: Sequence[float], second: Sequence[float]) -> st
         if ratio.low > 1:
             return "slower"
     return "same" if 1 / SAME_WITHIN <= ratio.low and ratio.high <= SAME_WITHIN else "inconclusive"
-
-
-def _median(samples: Sequence[float]) -> float:
-    ordered = sorted(samples)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TextIO
 
 from benchmarks.errors import BadInput
 from benchmarks.records.rows import COLUMNS, LAST_COLUMN, SCHEMA, Row, from_cells, to_cells
@@ -19,12 +21,11 @@ _KNOWN_HEADERS = tuple(COLUMNS[: COLUMNS.index(name) + 1] for name in LAST_COLUM
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as CSV, atomically: a reader sees the old file or the new one, never a part."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(to_cells(row) for row in rows)
-    write_atomically(path, text.getvalue())
+    """Write rows as CSV, atomically and without holding them: a reader sees the old file or the new one, never a part."""
+    with _written(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(to_cells(row) for row in rows)
 
 
 def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
@@ -37,17 +38,29 @@ def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, flush to disk, rename: over a regular file or none, never over a device or a directory."""
+    with _written(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[TextIO]:
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside(path) as place, place.open("w", encoding="utf-8", newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Give a place beside a file, which is renamed over it when all is written."""
+    place = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        yield place
+        place.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -8,17 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.records.csv_file import read_csv
-from benchmarks.records.rows import COLUMNS, Row
+from benchmarks.records.rows import COLUMNS, FIELDS, Row
 
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Turn rows into a table with one typed column per column of the schema."""
     table = pd.DataFrame([row.model_dump(by_alias=True) for row in rows], columns=list(COLUMNS), dtype=object)
-    for name in COLUMNS:
-        field = next(field for key, field in Row.model_fields.items() if (field.alias or key) == name)
-        kind = str(field.annotation)
-        table[name] = table[name].astype("Int64" if "int" in kind else "Float64" if "float" in kind else "string")
-    return table
+    kinds = {name: str(field.annotation) for name, field in FIELDS.items()}
+    return table.astype({name: "Int64" if "int" in kind else "Float64" if "float" in kind else "string" for name, kind in kinds.items()})
 
 
 def read_frame(*paths: Path) -> pd.DataFrame:

@@ -29,11 +29,7 @@ class Entry:
 
 
 class Journal:
-    """An append-only file of JSON lines. A line counts once it is complete and on disk.
-
-    Args:
-        path: The file; created if missing. A torn last line, left by a kill, is cut off.
-    """
+    """An append-only file of JSON lines. A line counts once it is complete and on disk; a torn last one, left by a kill, is cut off."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +49,6 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -98,31 +93,19 @@ def read_journal(path: Path) -> tuple[dict[str, Entry], int]:
 
 
 class Lock:
-    """An exclusive lock on an output directory's sweep, released by the system when its process dies.
-
-    Args:
-        path: The lock file.
-        looks: How often to look again for one that is dying.
-        wait: Called between two looks, with the seconds.
-
-    Raises:
-        BadInput: Another process holds it.
-    """
+    """An exclusive lock on an output directory's sweep, released by the system when its process dies; several looks wait for that."""
 
     def __init__(self, path: Path, looks: int = 0, wait: Callable[[float], object] = time.sleep) -> None:
         self._file = path.open("w")
         for left in range(looks, -1, -1):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except OSError:
                 if left:
                     wait(1.0)
-                    continue
-                self._file.close()
-                raise BadInput(
-                    f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out"
-                ) from None
-            break
+        self._file.close()
+        raise BadInput(f"{path.parent}: another run is writing {path.stem.lstrip('.')} here; wait for it, or give another --out")
 
     def release(self) -> None:
         """Let the next run in."""

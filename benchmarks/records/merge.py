@@ -6,10 +6,10 @@ ratios hold within a run; then the one with more rounds; then the later one. Mer
 
 from __future__ import annotations
 
-import csv
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from benchmarks.errors import BadInput
 from benchmarks.records.journal import record_of
-from benchmarks.records.rows import COLUMNS, SCHEMA, Row, describe, to_cells
+from benchmarks.records.rows import SCHEMA, Row, describe
 
 _TABLE = """
 CREATE TABLE found (machine TEXT, sweep TEXT, problem TEXT, case_key TEXT, run TEXT, ok INTEGER, rounds INTEGER, started TEXT,
@@ -43,27 +43,20 @@ class Journal:
 
 
 class Merger:
-    """Collects journals, then gives the rows of each machine and sweep.
+    """Collects journals, then gives the rows of each machine and sweep."""
 
-    Args:
-        scratch: Directory for the database; the system's own by default.
-    """
-
-    def __init__(self, scratch: Path | None = None) -> None:
-        self._directory = tempfile.TemporaryDirectory(dir=scratch, prefix="jacobians-merge-")
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="jacobians-merge-")
         self._database = sqlite3.connect(Path(self._directory.name, "rows.db"))
         self._database.executescript(
             f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-8000; PRAGMA temp_store=FILE; {_TABLE}"
         )
         self._sources: list[Journal] = []
-        self.read = self.kept = 0
 
     def __enter__(self) -> Merger:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the database."""
         self._database.close()
         self._directory.cleanup()
 
@@ -77,7 +70,6 @@ class Merger:
 
     def _facts(self, journal: Journal, source: int) -> Iterator[tuple[object, ...]]:
         for place, row in _rows_of(journal.path):
-            self.read += 1
             problem = row.case.removesuffix(f"/{row.method}")
             ok, run = row.status == "ok", f"{row.run} {source}"
             yield (row.machine, row.sweep, problem, row.case, run, ok, row.rounds or 0, row.started_at or "", journal.shared, source, place)
@@ -89,21 +81,17 @@ class Merger:
     def rows(self, machine: str, sweep: str) -> Iterator[Row]:
         """Go over the best row of each case."""
         files = {}
-        try:
+        with ExitStack() as stack:
             for source, place, shared in self._database.execute(_BEST, (machine, sweep)):
                 if source not in files:
-                    files[source] = self._sources[source].path.open("rb")
+                    files[source] = stack.enter_context(self._sources[source].path.open("rb"))
                 files[source].seek(place)
                 record = record_of(files[source].readline())
                 assert record is not None  # it was whole when it was counted
                 row = Row.model_validate(record["row"])
                 if shared and row.status == "ok":
                     row = row.model_copy(update={"flags": " ".join(sorted({*(row.flags or "").split(), "shared"}))})
-                self.kept += 1
                 yield row
-        finally:
-            for file in files.values():
-                file.close()
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
@@ -121,21 +109,3 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
                 except ValidationError as error:
                     raise BadInput(f"{path}, line {number}: {describe(error)}; move the journal away") from None
             place += len(line)
-
-
-def write_rows(rows: Iterator[Row], path: Path) -> int:
-    """Write rows as a CSV, beside and then renamed, without holding them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    number = 0
-    try:
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for row in rows:
-                writer.writerow(to_cells(row))
-                number += 1
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return number

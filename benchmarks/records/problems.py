@@ -91,6 +91,11 @@ def best_baseline(rows: Iterable[Row]) -> Row | None:
     return fastest(row for row in rows if is_baseline(row))
 
 
+def against_libraries(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """Return the fastest hand-written row and the fastest of a library of each problem that has both."""
+    return [(ours, library) for group in groups(rows) if (ours := best_of_ours(group)) and (library := best_baseline(group))]
+
+
 def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
     """Return the fastest hand-written row of each mode."""
     best: dict[str, Row] = {}
@@ -98,6 +103,12 @@ def best_by_mode(rows: Iterable[Row]) -> dict[str, Row]:
         if is_ours(row) and row.median_s and (row.mode not in best or row.median < best[row.mode].median):
             best[row.mode] = row
     return best
+
+
+def contenders(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the fastest hand-written row of each mode, and the fastest one of a library as `library`."""
+    library = best_baseline(rows)
+    return best_by_mode(rows) | ({"library": library} if library else {})
 
 
 def ratio(over: Row, under: Row) -> Ratio:

@@ -180,12 +180,12 @@ class Row(BaseModel):
     @property
     def block_medians(self) -> tuple[float, ...]:
         """The medians of the blocks, in seconds."""
-        return tuple(float(text) for text in (self.block_medians_s or "").split())
+        return tuple(map(float, (self.block_medians_s or "").split()))
 
     @property
     def block_loops(self) -> tuple[float, ...]:
         """The times of the fixed loop beside the blocks, in seconds."""
-        return tuple(float(text) for text in (self.block_loops_s or "").split())
+        return tuple(map(float, (self.block_loops_s or "").split()))
 
     @property
     def median(self) -> float:
@@ -217,8 +217,9 @@ def _named(method: str) -> tuple[str, str, str]:
     return quantity, mode, implementation
 
 
-COLUMNS: tuple[str, ...] = tuple(field.alias or name for name, field in Row.model_fields.items())
-_TEXT = {field.alias or name for name, field in Row.model_fields.items() if "str" in str(field.annotation)}
+FIELDS = {field.alias or name: field for name, field in Row.model_fields.items()}
+COLUMNS = tuple(FIELDS)
+_TEXT = {name for name, field in FIELDS.items() if "str" in str(field.annotation)}
 
 # A spreadsheet takes a cell that starts so for a formula. Such text is stored with an apostrophe in front.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -231,7 +232,6 @@ def to_cells(row: Row) -> list[str]:
 
 
 def from_cells(cells: dict[str, str], where: str) -> Row:
-    """Read a row back."""
     values = _upgraded({name: _from_cell(name, cell) for name, cell in cells.items()})
     try:
         return Row.model_validate(values)
@@ -261,7 +261,7 @@ def ok_rows(rows: Iterable[Row]) -> list[Row]:
 def column_dictionary() -> str:
     """Describe every column as a Markdown table."""
     lines = ["| column | meaning |", "|---|---|"]
-    lines += [f"| `{field.alias or name}` | {field.description} |" for name, field in Row.model_fields.items()]
+    lines += [f"| `{name}` | {field.description} |" for name, field in FIELDS.items()]
     return "\n".join(lines) + "\n"
 
 

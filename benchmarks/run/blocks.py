@@ -43,7 +43,10 @@ def test_block(turn: Turn, request: pytest.FixtureRequest) -> None:
     with torch.no_grad():
         if turn.block == 0:
             prepare(record)
-        _measure(record, request)
+        try:
+            _measure(record, request)
+        except Dishonest as error:
+            _reject(record, str(error))
 
 
 def prepare(record: Record) -> Trial:
@@ -85,13 +88,6 @@ def prepare(record: Record) -> Trial:
 
 def _measure(record: Record, request: pytest.FixtureRequest) -> None:
     """Measure a block and judge results of it; after the last one settle the case."""
-    try:
-        _measure_block(record, request)
-    except Dishonest as error:
-        _reject(record, str(error))
-
-
-def _measure_block(record: Record, request: pytest.FixtureRequest) -> None:
     trial, measurement, case = record.trial, record.measurement, record.case
     device = case.problem.device
     assert trial is not None

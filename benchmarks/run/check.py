@@ -17,7 +17,7 @@ import psutil
 import torch
 
 import jacobians as jac
-from benchmarks.analysis.tables import Table, byte_count, duration
+from benchmarks.analysis.tables import byte_count, duration
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings, oracle
 from benchmarks.measure.clock import available_threads, resolution, timer_for
@@ -45,7 +45,6 @@ Step = tuple[str, Callable[[], Iterable[Item]]]
 
 
 def check(devices: Sequence[str], module: str | None = None, report: Report = lambda done, total, what: None) -> list[Item]:
-    """Check this machine."""
     if module is None:
         _compile_quickly()
     steps: list[Step] = [("this machine", lambda: [_clock(), _threads(), _memory(), _load(), *_libraries()])]
@@ -76,11 +75,6 @@ def _compile_quickly() -> None:
     """Let JAX compile without optimising what runs once: nothing of it is timed here."""
     if "jax" not in sys.modules:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-
-
-def table(items: Sequence[Item]) -> Table:
-    """Show what was checked."""
-    return ["checked", "answer", "detail"], [[item.what, item.answer, item.detail] for item in items]
 
 
 def verdict(items: Sequence[Item]) -> str:
@@ -140,8 +134,9 @@ def _libraries() -> Iterator[Item]:
 
 def _method(method: Method, device: str) -> Item:
     """Judge a method on a batch, or on one sample with one output where it serves no other."""
+    what = f"{method.name}, {device}"
     if method.implementation in SLOW:
-        return Item(f"{method.name}, {device}", "left out", "it compiles for half a minute; run a sweep with it")
+        return Item(what, "left out", "it compiles for half a minute; run a sweep with it")
     reasons = []
     quantity = find_quantity(method.quantity)
     for problem in PROBLEMS:
@@ -160,13 +155,11 @@ def _method(method: Method, device: str) -> Item:
                 result = make_plan(ref.mlp, ref.inputs, here, Request(), method.name)(*ref.inputs)
             error = oracle.judge(result, ref)
         except Exception as failure:  # whatever a library does on this machine is the answer
-            return Item(
-                f"{method.name}, {device}", "wrong", f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
-            )
+            return Item(what, "wrong", _first_line(failure))
         if error.reason is not None:
-            return Item(f"{method.name}, {device}", "wrong", error.reason)
-        return Item(f"{method.name}, {device}", "ok", f"relative error {error.rel_error:.1e} on {_name(here)}")
-    return Item(f"{method.name}, {device}", "absent", reasons[-1])
+            return Item(what, "wrong", error.reason)
+        return Item(what, "ok", f"relative error {error.rel_error:.1e} on {_name(here)}")
+    return Item(what, "absent", reasons[-1])
 
 
 def _name(problem: jac.Problem) -> str:

@@ -20,18 +20,14 @@ AGREE = 0.2  # of a long kernel's time: what events and the clock, which sees th
 
 def items() -> Iterator[Item]:
     """Check the CUDA device."""
-    yield Item(
-        "driver", "ok" if cuda_driver() else "wrong", f"{cuda_driver() or 'NVML does not answer'}, torch is built for {torch.version.cuda}"
-    )
+    driver = cuda_driver()
+    yield Item("driver", "ok" if driver else "wrong", f"{driver or 'NVML does not answer'}, torch is built for {torch.version.cuda}")
     facts = torch.cuda.get_device_properties(0)
     built = torch.cuda.get_arch_list()
     name = f"sm_{facts.major}{facts.minor}"
     served = any(arch.removeprefix("sm_").rstrip("af") <= f"{facts.major}{facts.minor}" for arch in built if arch.startswith("sm_"))
-    yield Item(
-        "card",
-        "ok" if served else "wrong",
-        f"{facts.name}, {name}, {facts.multi_processor_count} multiprocessors; torch has {', '.join(built)}",
-    )
+    detail = f"{facts.name}, {name}, {facts.multi_processor_count} multiprocessors; torch has {', '.join(built)}"
+    yield Item("card", "ok" if served else "wrong", detail)
     free, total = torch.cuda.mem_get_info()
     yield Item("device memory", "ok" if free > total / 2 else "busy", f"{byte_count(free)} of {byte_count(total)} free")
     yield _card_now()

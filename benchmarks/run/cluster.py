@@ -25,13 +25,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
-from benchmarks.records.csv_file import write_atomically
+from benchmarks.records.csv_file import write_atomically, write_csv
 from benchmarks.records.journal import Entry, read_journal
-from benchmarks.records.merge import Journal, Merger, write_rows
+from benchmarks.records.merge import Journal, Merger
 from benchmarks.records.rows import describe
 from benchmarks.run import supervisor
-from benchmarks.run.provenance import Provenance
-from benchmarks.run.worker import Settings
+from benchmarks.run.provenance import Provenance, file_beside, write_provenance
+from benchmarks.run.worker import ASKED, Settings
 from benchmarks.workloads.cases import Case, Sweep, expand, load_sweeps
 from jacobians.planning.machine import Ceilings
 from jacobians.store import scheduling
@@ -67,8 +67,8 @@ class Plan(BaseModel):
     partition: str | None
     minutes: int
     shared: bool
-    devices: list[str]
-    methods: list[str]
+    devices: tuple[str, ...]
+    methods: tuple[str, ...]
     timeout_s: float
     threads: int | None
     seed: int
@@ -79,17 +79,7 @@ class Plan(BaseModel):
 
     def settings(self, out: Path) -> Settings:
         """Return how a task runs."""
-        return Settings(
-            devices=tuple(self.devices),
-            methods=tuple(self.methods),
-            timeout_s=self.timeout_s,
-            threads=self.threads,
-            seed=self.seed,
-            seconds=self.seconds,
-            precision=self.precision,
-            cache=self.cache,
-            sweeps_file=out / "sweeps.toml",
-        )
+        return Settings(**{name: getattr(self, name) for name in ASKED}, sweeps_file=out / "sweeps.toml")
 
     def resources(self, constraint: str | None) -> scheduling.Resources:
         """Return what is asked of the scheduler."""
@@ -142,18 +132,11 @@ def plan(known: dict[str, Sweep], wanted_sweeps: Sequence[str], settings: Settin
                 tasks.append(Task(name=label, sweep=name, constraint=constraint, problems=problems, cases=own))
     if not tasks:
         raise BadInput("nothing is to be measured: no method fits these sweeps and devices")
-    return Plan(
-        on=wanted.on,
-        partition=wanted.partition,
-        minutes=wanted.minutes,
-        shared=wanted.shared,
-        **settings.asked(),
-        tasks=tasks,
-    )
+    where = {name: getattr(wanted, name) for name in ("on", "partition", "minutes", "shared")}
+    return Plan(**where, **settings.asked(), tasks=tasks)
 
 
 def read_plan(out: Path) -> Plan:
-    """Read the plan of a directory."""
     path = out / "run.json"
     try:
         return Plan.model_validate_json(path.read_text(encoding="utf-8"))
@@ -207,7 +190,7 @@ def start(out: Path, asked: Plan, sweeps_file: Path, resume: bool, wait: Callabl
 
 
 def _check_alike(out: Path, before: Plan, asked: Plan, text: str) -> None:
-    there, here = (one.model_dump(exclude={"minutes", "partition", "on"}) for one in (before, asked))
+    there, here = (one.model_dump(mode="json", exclude={"minutes", "partition", "on"}) for one in (before, asked))
     differ = [key for key in there if key != "tasks" and there[key] != here[key]]
     problems = [{(task.sweep, task.constraint, key) for task in one.tasks for key in task.problems} for one in (before, asked)]
     differ += ["sweeps"] if problems[0] != problems[1] or (out / "sweeps.toml").read_text(encoding="utf-8") != text else []
@@ -237,7 +220,7 @@ def run_task(out: str, name: str) -> bool:
         write_atomically(own / "attempts" / f"{attempt}.environment.json", text)
 
     result = supervisor.run(sweep, own, settings, provenance=keep)
-    keep(result.csv.with_suffix(".environment.json").read_text(encoding="utf-8"))
+    keep(file_beside(result.csv).read_text(encoding="utf-8"))
     if not result.interrupted and len(result.entries) == task.cases:
         write_atomically(own / "done", f"{len(result.entries)}\n")
     return result.interrupted
@@ -343,12 +326,11 @@ def merge(directories: Sequence[Path], out: Path) -> list[Path]:
                 raise BadInput(f"{directories[0]}: rows of {machine} without its environment; the directory is not whole")
             best = _together([origin for _, origin in own])
             csv = out / machine / f"{sweep}.csv"
-            write_rows((supervisor.under(Entry(row), best.rates).row for row in merger.rows(machine, sweep)), csv)
-            write_atomically(csv.with_suffix(".environment.json"), best.model_dump_json(indent=2, by_alias=True) + "\n")
+            write_csv((supervisor.under(Entry(row), best.rates).row for row in merger.rows(machine, sweep)), csv)
+            write_provenance(csv, best)
             nodes = csv.parent / "nodes"
             for path, origin in own:
-                text = origin.model_dump_json(indent=2, by_alias=True) + "\n"
-                write_atomically(nodes / f"{sweep}.{path.parents[1].name}.{path.name}", text)
+                write_atomically(nodes / f"{sweep}.{path.parents[1].name}.{path.name}", origin.as_text())
             written.append(csv)
     if not written:
         raise BadInput(f"{directories[0]}: no rows yet; look with `python bench.py status {directories[0]}`")

@@ -1,4 +1,4 @@
-"""The facts of a run: a registry of named collectors. Nothing that identifies a host or a person is collected."""
+"""The facts of a run: a table of collectors. Nothing that identifies a host or a person is collected."""
 
 from __future__ import annotations
 
@@ -10,38 +10,27 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import psutil
 import torch
+from threadpoolctl import threadpool_info
 
-from benchmarks.errors import BadInput
+from benchmarks.measure.clock import available_threads
 from benchmarks.records.csv_file import OWN_RESULTS
-from benchmarks.workloads.names import DEVICE_TYPES
+from benchmarks.workloads import names
 from jacobians.kernels.native.compiler import processor
 
 Fact = str | int | float | bool | list[str] | dict[str, str] | None
 
 ROOT = Path(__file__).resolve().parents[2]
-_Collector = TypeVar("_Collector", bound=Callable[[], Fact])
-_COLLECTORS: dict[str, tuple[Callable[[], Fact], str]] = {}
-
-
-def fact(key: str, unit: str = "") -> Callable[[_Collector], _Collector]:
-    """Register a collector."""
-
-    def decorate(collect: _Collector) -> _Collector:
-        _COLLECTORS[key] = (collect, unit)
-        return collect
-
-    return decorate
+LIBRARIES = ("torch", "numpy", "scipy", "numba", "jax", "jaxlib", "folx", "triton", "pytest", "pytest-benchmark")  # that compute or measure
 
 
 def collect() -> dict[str, Fact]:
     """Collect every fact; a collector that fails leaves `None`."""
     facts: dict[str, Fact] = {}
-    for key, (collector, unit) in _COLLECTORS.items():
-        name = f"{key}_{unit}" if unit else key
+    for name, collector in COLLECTORS.items():
         try:
             facts[name] = collector()
         except (OSError, RuntimeError, LookupError, ValueError):
@@ -49,7 +38,6 @@ def collect() -> dict[str, Fact]:
     return facts
 
 
-@fact("cpu_model")
 def cpu_model() -> str:
     """Model name of the processor, without trademarks and clock rates; with family and model numbers where the name has none."""
     name = platform.machine() or "cpu"
@@ -65,19 +53,6 @@ def cpu_model() -> str:
     return name
 
 
-@fact("cpu_features")
-def cpu_features() -> str | None:
-    """The vector extension torch found, e.g. AVX512."""
-    return torch.backends.cpu.get_cpu_capability()
-
-
-@fact("cores")
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@fact("caches")
 def caches() -> dict[str, str]:
     """Size of each cache of the first core, as the system writes it."""
     found: dict[str, str] = {}
@@ -88,44 +63,26 @@ def caches() -> dict[str, str]:
     return found
 
 
-@fact("memory", unit="bytes")
-def memory_bytes() -> int:
-    """Main memory."""
-    return psutil.virtual_memory().total
+def _cards() -> list[Any]:
+    """Return what torch says of each CUDA device."""
+    return [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 
 
-@fact("system")
-def system() -> str:
-    """Kind of operating system and processor."""
-    return f"{platform.system()} {platform.machine()}"
-
-
-@fact("accelerators")
 def accelerators() -> list[str]:
     """Names of the CUDA devices torch sees."""
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [card.name for card in _cards()]
 
 
-@fact("accelerator_memory", unit="bytes")
 def accelerator_memory() -> list[str]:
     """Memory of each CUDA device."""
-    return (
-        [str(torch.cuda.get_device_properties(index).total_memory) for index in range(torch.cuda.device_count())]
-        if torch.cuda.is_available()
-        else []
-    )
+    return [str(card.total_memory) for card in _cards()]
 
 
-@fact("accelerator_slices")
 def accelerator_slices() -> list[str]:
     """Of each CUDA device whether it is a slice of a card (MIG): its share of the multiprocessors and memory is all that can be reached."""
-    if not torch.cuda.is_available():
-        return []
-    facts = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [f"{one.name}: {one.multi_processor_count} multiprocessors" for one in facts if "MIG" in one.name]
+    return [f"{card.name}: {card.multi_processor_count} multiprocessors" for card in _cards() if "MIG" in card.name]
 
 
-@fact("cuda_driver")
 def cuda_driver() -> str | None:
     """Version of the NVIDIA driver, asked of NVML; `None` where there is none."""
     import pynvml
@@ -140,17 +97,10 @@ def cuda_driver() -> str | None:
         pynvml.nvmlShutdown()
 
 
-@fact("python")
-def python() -> str:
-    """Python version."""
-    return platform.python_version()
-
-
-@fact("libraries")
 def libraries() -> dict[str, str]:
-    """Versions of the libraries that compute or measure."""
+    """Versions of the libraries that are installed."""
     found: dict[str, str] = {}
-    for name in ("torch", "numpy", "scipy", "numba", "jax", "jaxlib", "folx", "triton", "pytest", "pytest-benchmark"):
+    for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -158,27 +108,11 @@ def libraries() -> dict[str, str]:
     return found
 
 
-@fact("cuda")
-def cuda() -> str | None:
-    """CUDA version torch was built with."""
-    return torch.version.cuda
-
-
-@fact("blas")
 def blas() -> list[str]:
     """The BLAS and OpenMP libraries loaded, with their versions."""
-    from threadpoolctl import threadpool_info
-
     return sorted({f"{info['internal_api']} {info['version'] or ''}".strip() for info in threadpool_info()})
 
 
-@fact("torch_threads")
-def torch_threads() -> int:
-    """Threads torch uses within an operation."""
-    return torch.get_num_threads()
-
-
-@fact("commit")
 def commit() -> str | None:
     """Commit of this project, with `-dirty` where anything that could change a measurement had been changed."""
     if not (ROOT / ".git").exists():
@@ -191,6 +125,26 @@ def commit() -> str | None:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+COLLECTORS: dict[str, Callable[[], Fact]] = {
+    "cpu_model": cpu_model,
+    "cpu_features": torch.backends.cpu.get_cpu_capability,  # the vector extension torch found, e.g. AVX512
+    "cores": available_threads,
+    "caches": caches,
+    "memory_bytes": lambda: psutil.virtual_memory().total,
+    "system": lambda: f"{platform.system()} {platform.machine()}",
+    "accelerators": accelerators,
+    "accelerator_memory_bytes": accelerator_memory,
+    "accelerator_slices": accelerator_slices,
+    "cuda_driver": cuda_driver,
+    "python": platform.python_version,
+    "libraries": libraries,
+    "cuda": lambda: torch.version.cuda,  # that torch was built with
+    "blas": blas,
+    "torch_threads": torch.get_num_threads,
+    "commit": commit,
+}
 
 
 def hardware_fingerprint() -> str:
@@ -224,12 +178,5 @@ def available_devices() -> list[str]:
 
 
 def parse_devices(text: str | None) -> tuple[str, ...]:
-    """Read a comma-separated list of devices."""
-    if text is None:
-        return tuple(available_devices())
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in DEVICE_TYPES]
-    if unknown or not names:
-        got, here = ", ".join(map(repr, unknown)) or repr(text), ", ".join(available_devices())
-        raise BadInput(f"unknown device {got}; choose from {', '.join(DEVICE_TYPES)} (found here: {here})")
-    return names
+    """Return the devices that are asked for; all that are here by default."""
+    return tuple(available_devices() if text is None else names.devices(text))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.errors import BadInput, printable
 from benchmarks.measure import ceilings, overhead
+from benchmarks.records.csv_file import write_atomically
 from benchmarks.records.rows import describe
 from benchmarks.run import environment
 from benchmarks.run.worker import Settings
@@ -46,6 +47,10 @@ class Provenance(BaseModel):
     wall_s: float = Field(0.0, ge=0)
     busy_s: float = Field(0.0, ge=0)
 
+    def as_text(self) -> str:
+        """Write what stands in its file."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
     @property
     def commit(self) -> str:
         """Commit, with `-dirty` where the tree had changes."""
@@ -76,8 +81,6 @@ def describe_run(sweep: Sweep, settings: Settings) -> Provenance:
         command=None if typed is None else f"python bench.py {typed}",
         overhead=overhead.measure(),
         ceilings=_ceilings(present, settings.threads_asked),
-        wall_s=0.0,
-        busy_s=0.0,
     )
 
 
@@ -101,9 +104,19 @@ def _ceilings(devices: list[str], threads: int, doubted: bool = False) -> dict[s
         torch.set_num_threads(before)
 
 
+def file_beside(csv: Path) -> Path:
+    """Name the environment file of a CSV."""
+    return csv.with_suffix(".environment.json")
+
+
+def write_provenance(csv: Path, origin: Provenance) -> None:
+    """Write the environment file beside a CSV."""
+    write_atomically(file_beside(csv), origin.as_text())
+
+
 def read_provenance(csv: Path) -> Provenance:
     """Read the environment file beside a CSV."""
-    path = csv.with_suffix(".environment.json")
+    path = file_beside(csv)
     try:
         return Provenance.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -70,35 +70,27 @@ class Record:
             self.status, self.reason, self.trial = status, reason, None
 
     def row(self) -> Row:
-        """Make the row."""
         try:
-            return self._row()
+            return make_row(
+                self.case,
+                self.status or "crashed",
+                self.reason if self.status else "ended without a verdict",
+                threads=self.threads,
+                rel_error=self.verdict.rel_error if self.verdict else None,
+                tolerance=self.verdict.tolerance if self.verdict else None,
+                prepare_s=self.prepare_s,
+                peak_bytes=self.peak_bytes,
+                started_at=self.started_at,
+                cache=self.cache,
+                run=self.run,
+                **(self.measurement.summary() if self.status == "ok" else {}),
+            )
         except ValidationError as error:
             return make_row(self.case, "crashed", f"what was measured is not valid: {describe(error)}", threads=self.threads)
 
-    def _row(self) -> Row:
-        return make_row(
-            self.case,
-            self.status or "crashed",
-            self.reason if self.status else "ended without a verdict",
-            threads=self.threads,
-            rel_error=self.verdict.rel_error if self.verdict else None,
-            tolerance=self.verdict.tolerance if self.verdict else None,
-            prepare_s=self.prepare_s,
-            peak_bytes=self.peak_bytes,
-            started_at=self.started_at,
-            cache=self.cache,
-            run=self.run,
-            **(self.measurement.summary() if self.status == "ok" else {}),
-        )
-
 
 class Session:
-    """The records of one problem's cases, and the baton between the processes that share it.
-
-    Args:
-        options: Pytest's parsed options.
-    """
+    """The records of one problem's cases, and the baton between the processes that share it."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -140,18 +132,13 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
     median = measured.get("median_s")
     fraction = ceilings.fraction(p, method.mode, median, ceilings.measured(p.device)) if median else None
     flags = " ".join([*(measured.get("flags") or "").split(), *(["ceiling"] if fraction and fraction > ceilings.MOST else [])])
+    of_problem = {name: getattr(p, name) for name in ("L", "D", "K", "P", "N", "bias", "dtype", "device", "quantity", "loss", "asked")}
     return Row(
         sweep=case.sweep,
         case=case.key,
-        L=p.L,
-        D=p.D,
-        K=p.K,
-        P=p.P,
-        N=p.N,
+        **of_problem,
         widths="-".join(map(str, p.widths)),
         activation=p.activation if p.output_activation == "identity" else f"{p.activation} > {p.output_activation}",
-        dtype=p.dtype,
-        device=p.device,
         device_name=environment.device_name(p.device),
         machine=environment.machine_slug(),
         method=method.name,
@@ -165,11 +152,7 @@ def make_row(case: Case, status: str, reason: str | None = None, **measured: Any
         commit=_commit(),
         sources=sources_of(method),
         fraction_of_ceiling=fraction,
-        quantity=p.quantity,
-        loss=p.loss,
-        asked=p.asked,
         init=case.init,
-        bias=p.bias,
         seed=case.seed,
         **{**measured, "flags": flags or None},
     )

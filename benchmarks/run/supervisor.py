@@ -14,12 +14,12 @@ from pathlib import Path
 
 from benchmarks.errors import BadInput
 from benchmarks.measure import ceilings
-from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
+from benchmarks.records.csv_file import read_csv, write_csv
 from benchmarks.records.journal import Entry, Journal, Lock, read_journal
 from benchmarks.records.problems import problem_of
 from benchmarks.run import environment
 from benchmarks.run import worker as worker_module
-from benchmarks.run.provenance import Provenance, describe_run, read_provenance, with_ceilings_of_now
+from benchmarks.run.provenance import Provenance, describe_run, file_beside, read_provenance, with_ceilings_of_now, write_provenance
 from benchmarks.run.session import in_turn, make_row
 from benchmarks.run.sources import sources_of
 from benchmarks.run.worker import Settings, Worker
@@ -89,9 +89,9 @@ def run(
             done -= {case.key for case in cases if case.group in partial}
         stage = _Stage(sweep, journal, settings, cases, done, report, left_out=[case.key for case in everything if case not in cases])
         origin = describe_run(sweep, settings)
-        provenance(_as_text(origin))
+        provenance(origin.as_text())
         if not settings.resume:  # what a resumed run is held to, should this one be killed
-            write_atomically(csv.with_suffix(".environment.json"), _as_text(origin))
+            write_provenance(csv, origin)
         runner.available()  # compiled once, before the workers start, and not by each of them
         interrupted = False
         try:
@@ -189,9 +189,7 @@ class _Stage:
                     self.busy_s += event.busy_s
                     self._count(event.case, event.status)
                 elif event.event == "journal":
-                    raise BadInput(
-                        f"{self.journal}: cannot be written ({event.reason}); what it holds is kept, make room and go on with --resume"
-                    )
+                    raise self._full(event.reason)
         except EOFError:
             self._replace(worker, device, None)
         except BadInput:
@@ -232,14 +230,15 @@ class _Stage:
                     writer.append(make_row(case, status, reason))
                     self._count(case.key, status)
         except OSError as error:
-            raise BadInput(
-                f"{self.journal}: cannot be written ({error.strerror}); what it holds is kept, make room and go on with --resume"
-            ) from None
+            raise self._full(error.strerror) from None
+
+    def _full(self, why: str | None) -> BadInput:
+        return BadInput(f"{self.journal}: cannot be written ({why}); what it holds is kept, make room and go on with --resume")
 
 
 def _check_alike(csv: Path, settings: Settings, sweep: Sweep) -> None:
     """Refuse to go on with a result that was measured otherwise."""
-    if not csv.with_suffix(".environment.json").exists():
+    if not file_beside(csv).exists():
         return
     before = read_provenance(csv)
     for name in ("seconds", "precision", "seed"):
@@ -276,14 +275,10 @@ def _runtime(case: Case) -> str:
     return find_method(case.method).runtime
 
 
-def _as_text(provenance: Provenance) -> str:
-    return provenance.model_dump_json(indent=2, by_alias=True) + "\n"
-
-
 def _write_results(csv: Path, entries: list[Entry], provenance: Provenance) -> None:
     try:
         write_csv((entry.row for entry in entries), csv)
-        write_atomically(csv.with_suffix(".environment.json"), _as_text(provenance))
+        write_provenance(csv, provenance)
     except OSError as error:
         raise BadInput(
             f"{csv}: cannot be written ({error.strerror}); the journal keeps every row, make room and go on with --resume"

@@ -25,17 +25,12 @@ from benchmarks.workloads.cases import SWEEPS_FILE
 MODULE = environment.ROOT / "benchmarks" / "run" / "blocks.py"
 LONGEST_EVENT, TAIL = 2**20, 2**16  # bytes: of a line that is read, and of a log that is looked at
 START_S = 120.0  # a worker that has not announced its first turn by then is given up
+ASKED = ("devices", "methods", "timeout_s", "threads", "seed", "seconds", "precision", "cache")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of a run.
-
-    Attributes:
-        only: Groups of cases (`Case.group`) to run; `None` for all.
-        looks_at_lock: Seconds to wait for the lock of a run that is dying, as a task does that is called again before it is gone.
-        whole_problems: With `resume`: measure groups anew of which only a part is finished, so that their ratios hold.
-    """
+    """Settings of a run."""
 
     devices: tuple[str, ...]
     methods: tuple[str, ...] = ()
@@ -47,23 +42,14 @@ class Settings:
     precision: float = 0.01
     cache: str = "hot"
     sweeps_file: Path = SWEEPS_FILE
-    only: frozenset[str] | None = None
-    whole_problems: bool = False
-    looks_at_lock: int = 0
+    only: frozenset[str] | None = None  # groups of cases (`Case.group`) to run; `None` for all
+    whole_problems: bool = False  # with `resume`: measure groups anew of which only a part is finished, so that their ratios hold
+    looks_at_lock: int = 0  # seconds to wait for the lock of a run that is dying, as a task does that is called again before it is gone
     run_id: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), compare=False)
 
     def asked(self) -> dict[str, Any]:
         """Return what decides how cases are measured, as the records of a run keep it."""
-        return {
-            "devices": list(self.devices),
-            "methods": list(self.methods),
-            "timeout_s": self.timeout_s,
-            "threads": self.threads,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "precision": self.precision,
-            "cache": self.cache,
-        }
+        return {name: getattr(self, name) for name in ASKED}
 
     @property
     def threads_asked(self) -> int:
@@ -85,16 +71,7 @@ class Event(BaseModel):
 
 
 class Worker:
-    """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does.
-
-    Args:
-        sweep: Name of the sweep.
-        device: Torch device type.
-        runtime: Runtime whose methods it measures.
-        done: Keys of cases not to run.
-        journal: File it appends rows to.
-        settings: How to run.
-    """
+    """A process with three pipes: it tells events, is granted turns, and dies when the lifeline does."""
 
     def __init__(self, sweep: str, device: str, runtime: str, done: Sequence[str], journal: Path, settings: Settings) -> None:
         self.runtime = runtime
@@ -111,17 +88,8 @@ class Worker:
         grant_read, self._grant = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         command = [sys.executable, "-m", "pytest", str(MODULE), "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
-        command += [
-            "--rootdir",
-            str(environment.ROOT),
-            "-c",
-            str(environment.ROOT / "pyproject.toml"),
-            "--benchmark-quiet",
-            "-W",
-            "default",
-            "-o",
-            "addopts=",
-        ]
+        command += ["--rootdir", str(environment.ROOT), "-c", str(environment.ROOT / "pyproject.toml")]
+        command += ["--benchmark-quiet", "-W", "default", "-o", "addopts="]
         command += ["--sweeps-file", str(settings.sweeps_file.resolve()), "--sweep", sweep, "--device", device, "--runtime", runtime]
         command += ["--seed", str(settings.seed), "--threads", str(settings.threads_asked)]
         command += ["--run-id", settings.run_id]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, ValidationInfo, field_validator, model_validator
 
 import jacobians as jac
 from benchmarks.errors import BadInput
-from benchmarks.workloads.names import SWEEPS_FILE, suggest
+from benchmarks.workloads.names import SWEEPS_FILE, one_of, read_toml, suggest
 from jacobians.network.activations import RULES, activation
 from jacobians.network.losses import RULES as LOSSES
 from jacobians.network.losses import loss_of
@@ -72,19 +71,10 @@ class Grid(BaseModel):
                 raise BadInput(str(error) if name in RULES else suggest("activation", name, list(RULES))) from None
         return text
 
-    @field_validator("init")
+    @field_validator("init", "dtype")
     @classmethod
-    def _known_init(cls, name: str) -> str:
-        if name not in INITS:
-            raise BadInput(suggest("init", name, INITS))
-        return name
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, name: str) -> str:
-        if name not in DTYPES:
-            raise BadInput(suggest("dtype", name, DTYPES))
-        return name
+    def _known_name(cls, name: str, info: ValidationInfo) -> str:
+        return one_of(str(info.field_name), name, INITS if info.field_name == "init" else DTYPES)
 
     @model_validator(mode="after")
     def _one_way_to_give_sizes(self) -> Grid:
@@ -102,16 +92,15 @@ class Grid(BaseModel):
         common |= {"quantity": quantity, "loss": self.loss or ("mse" if find_quantity(quantity).loss else None)}
         if self.asked is not None and quantity != "derivatives":
             raise ValueError(f"'asked' names derivatives, and the quantity is {quantity}; leave it out")
-        for N in _as_list(self.N):
+        if self.widths is not None:
+            shapes = [tuple(self.widths)]
+        else:
+            axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
+            shapes = [uniform_widths(*sizes) for sizes in product(*axes)]
+        for N, widths in product(_as_list(self.N), shapes):
             # N = 1 is a single x of shape (D,): what a user with one point would write.
             batch = None if N == 1 and not find_quantity(quantity).batched else N
-            if self.widths is not None:
-                yield {"widths": tuple(self.widths), "batch": batch, **common, "asked": self._asked(self.widths)}
-                continue
-            axes = [_as_list(size) for size in (self.L, self.D, self.K, self.P)]  # pyright: ignore[reportArgumentType]
-            for L, D, K, P in product(*axes):
-                widths = uniform_widths(L, D, K, P)
-                yield {"widths": widths, "batch": batch, **common, "asked": self._asked(widths)}
+            yield {"widths": widths, "batch": batch, **common, "asked": self._asked(widths)}
 
     def _asked(self, widths: Sequence[int]) -> str | None:
         """Write what is asked for as problems hold it."""
@@ -141,8 +130,7 @@ class Sweep(BaseModel):
     def _known_quantity(cls, names: str | list[str]) -> str | list[str]:
         known = [quantity.name for quantity in quantities()]
         for name in [names] if isinstance(names, str) else names:
-            if name not in known:
-                raise BadInput(suggest("quantity", name, known))
+            one_of("quantity", name, known)
         return names
 
     @model_validator(mode="after")
@@ -158,10 +146,6 @@ class Sweep(BaseModel):
             allowed = ", ".join(name for name in Sweep.model_fields if name != "name")
             raise ValueError(f"the key 'grid' is missing; allowed keys: {allowed}")
         return self
-
-    def problems(self, grid: Grid) -> Iterator[dict[str, Any]]:
-        """Expand one of its grids."""
-        yield from grid.problems(self.quantity)
 
     def grids(self, seed: int = 0) -> Iterator[Grid]:
         """Go over its grids, and those drawn with a seed.
@@ -215,20 +199,14 @@ class Case:
 
 def load_sweeps(path: Path = SWEEPS_FILE) -> dict[str, Sweep]:
     """Read and validate the sweeps."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
-    except ValueError as error:
-        raise BadInput(f"{path}: not valid TOML ({error})") from None
     sweeps: dict[str, Sweep] = {}
-    for name, table in tables.items():
+    for name, table in read_toml(path).items():
         if not isinstance(table, dict):
             raise BadInput(f"{path}, table [{name}]: expected a table, got {table!r}; write [{name}] and its keys below")
         try:
             sweep = Sweep.model_validate({"name": name, **table})
             for grid in sweep.grids():
-                for problem in sweep.problems(grid):
+                for problem in grid.problems(sweep.quantity):
                     _ = jac.Problem(**problem).activations  # says what does not fit, before the first is measured
         except ValidationError as error:
             raise BadInput(f"{path}, table [{name}]: {_complaint(error)}") from None
@@ -269,11 +247,8 @@ EXPECTED = {
 
 
 def find_sweep(name: str, sweeps: dict[str, Sweep] | None = None) -> Sweep:
-    """Return the sweep called `name`."""
     known = load_sweeps() if sweeps is None else sweeps
-    if name not in known:
-        raise BadInput(suggest("sweep", name, list(known)))
-    return known[name]
+    return known[one_of("sweep", name, known)]
 
 
 def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), seed: int = 0) -> list[Case]:
@@ -289,7 +264,7 @@ def expand(sweep: Sweep, devices: Sequence[str], patterns: Sequence[str] = (), s
     seen: set[str] = set()
     for device in devices:
         for grid in sweep.grids(seed):
-            for sizes in sweep.problems(grid):
+            for sizes in grid.problems(sweep.quantity):
                 for method in chosen:
                     problem = jac.Problem(device=device, **{**sizes, "quantity": find_method(method).quantity})
                     case = Case(sweep.name, problem, grid.init, method, seed, sweep.seconds)

@@ -7,10 +7,11 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import BadInput
 
@@ -40,6 +41,13 @@ def suggest(what: str, given: str, known: Sequence[str]) -> str:
     return f"unknown {what} {given!r}; choose from {', '.join(known)}"
 
 
+def one_of(what: str, given: str, known: Collection[str]) -> str:
+    """Return a name that there is, or say which comes close."""
+    if given not in known:
+        raise BadInput(suggest(what, given, list(known)))
+    return given
+
+
 def split(given: Iterable[str]) -> list[str]:
     """Take lists apart that were typed with commas.
 
@@ -50,18 +58,20 @@ def split(given: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(part.strip() for word in given for part in word.split(",") if part.strip()))
 
 
-def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
-    """Check the names of sweeps."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read sweeps as they are written."""
     try:
-        known = list(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); expected the sweeps as TOML") from None
     except ValueError as error:  # of TOML, of UTF-8, or of a number with more digits than Python reads
         raise BadInput(f"{path}: not valid TOML ({error})") from None
-    wanted = split(given)
-    for name in wanted:
-        if name not in known:
-            raise BadInput(suggest("sweep", name, known))
+
+
+def sweeps(given: Sequence[str], path: Path = SWEEPS_FILE) -> list[str]:
+    """Check the names of sweeps."""
+    known = read_toml(path)
+    wanted = [one_of("sweep", name, known) for name in split(given)]
     if not wanted:
         raise BadInput(f"no sweep is named; choose from {', '.join(known)}")
     return wanted
@@ -77,24 +87,18 @@ def methods(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def devices(given: str | None) -> None:
+def devices(given: str | None) -> list[str]:
     """Check a list of devices, without asking whether they are here."""
-    if given is None:
-        return
-    names = split([given])
-    if not names:
+    names = [one_of("device", name, DEVICE_TYPES) for name in split([given or ""])]
+    if given is not None and not names:
         raise BadInput(f"unknown device {given!r}; choose from {', '.join(DEVICE_TYPES)}")
-    for name in names:
-        if name not in DEVICE_TYPES:
-            raise BadInput(suggest("device", name, DEVICE_TYPES))
+    return names
 
 
 def activation(given: str) -> None:
     """Check the name of an activation; its settings are checked later."""
-    known = registered("activations")
     for one in given.split(";"):
-        if one.partition("(")[0] not in known:
-            raise BadInput(suggest("activation", one.partition("(")[0], known))
+        one_of("activation", one.partition("(")[0], registered("activations"))
 
 
 def quantity(given: str, otherwise: str = "") -> None:
@@ -106,9 +110,7 @@ def quantity(given: str, otherwise: str = "") -> None:
 
 def loss(given: str) -> None:
     """Check the name of a loss; its settings are checked later."""
-    known = registered("losses")
-    if given.partition("(")[0] not in known:
-        raise BadInput(suggest("loss", given.partition("(")[0], known))
+    one_of("loss", given.partition("(")[0], registered("losses"))
 
 
 def widths(given: str) -> tuple[int, ...]:
@@ -147,8 +149,7 @@ def studies(given: Sequence[str]) -> list[str]:
     """Check names of studies; `all` is every one."""
     known = registered("studies")
     for one in given:
-        if one not in known and one != ALL:
-            raise BadInput(suggest("study", one, [*known, ALL]))
+        one_of("study", one, [*known, ALL])
     return list(known) if ALL in given else list(given)
 
 
@@ -158,17 +159,15 @@ def scheduler(given: str | None, others: Sequence[tuple[str, object]], out: Path
         if wrong := [name for name, value in others if value]:
             raise BadInput(f"{', '.join(wrong)} goes with --on slurm; leave it out, or add --on slurm")
         return
-    if given not in SCHEDULERS:
-        raise BadInput(suggest("scheduler", given, SCHEDULERS))
+    one_of("scheduler", given, SCHEDULERS)
     if out is None:
         raise BadInput(f"--on {given} needs --out: a directory that all nodes share")
 
 
 def data_set(given: str | None) -> None:
     """Check the name of a data set."""
-    known = registered("data sets")
-    if given is not None and given not in known:
-        raise BadInput(suggest("data set", given, known))
+    if given is not None:
+        one_of("data set", given, registered("data sets"))
 
 
 def directory(given: Path | None) -> None:

@@ -52,7 +52,6 @@ def from_module(name: str) -> jac.MLP:
 
 
 def problem_of_network(mlp: jac.MLP, N: int, device: str, dtype: str | None) -> Problem:
-    """Describe a network as a problem."""
     if mlp.graph is not None:
         raise BadInput(f"the network is no chain of layers ({mlp.graph.reason}), and what is measured and recommended are those of chains")
     return Problem(

@@ -1,55 +1,7 @@
 """The figures, one a file: its data and its drawing. Importing this registers them."""
 
-from plots.charts import (
-    activations,
-    devices,
-    dots,
-    evaluations,
-    from_scratch,
-    image_ascent,
-    initialisation,
-    isometry,
-    layers,
-    least_squares,
-    lines,
-    memory,
-    mixed_gain,
-    pinn,
-    probabilities,
-    published,
-    quantities,
-    regression,
-    regret,
-    representation,
-    roofline,
-    saturation,
-    speedups,
-    winners,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "activations",
-    "devices",
-    "dots",
-    "evaluations",
-    "from_scratch",
-    "image_ascent",
-    "initialisation",
-    "isometry",
-    "layers",
-    "least_squares",
-    "lines",
-    "memory",
-    "mixed_gain",
-    "pinn",
-    "probabilities",
-    "published",
-    "quantities",
-    "regression",
-    "regret",
-    "representation",
-    "roofline",
-    "saturation",
-    "speedups",
-    "winners",
-]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

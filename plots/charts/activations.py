@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from plots import style
 from plots.axes import WIDTH, seconds, titles
 from plots.chart import Chart, StudyTables, brief, draw, study_figure
-from plots.panels import Panel, PanelsChart, Series
+from plots.panels import Panel, PanelsChart, Series, line_of
 from studies import activations
-from studies.study import Row, column
+from studies.study import column, distinct, where
 
 LABELS = {"value": "φ", "slope": "φ'", "second": "φ''", "third": "φ'''"}
 LEAST, MOST = 1e-9, 1e4  # of gradients shown
@@ -26,29 +26,20 @@ class TimesChart(Chart):
     without: str
 
 
-def _of_each(rows: list[Row], name: str) -> list[Row]:
-    return [row for row in rows if row["activation"] == name]
-
-
-def _names(tables: StudyTables) -> list[str]:
-    return list(dict.fromkeys(str(row["activation"]) for row in tables["activations"]))
-
-
 @study_figure(80, "activations")
 def derivatives(tables: StudyTables) -> PanelsChart:
     """Make the chart of value and derivatives."""
 
     def panel(name: str) -> Panel:
-        own = _of_each(tables["activations"], name)
-        lines = tuple(Series(label, tuple(column(own, "z")), tuple(column(own, key))) for key, label in LABELS.items())
-        return Panel(name, "", "", lines, limits=(-2.2, 3.2))
+        own = where(tables["activations"], activation=name)
+        lines = tuple(line_of(label, own, "z", key) for key, label in LABELS.items())
+        return Panel(name, "", lines, limits=(-2.2, 3.2))
 
-    names, worst = _names(tables), max(column(tables["activations"], "worst_difference"))
+    names, worst = distinct(tables["activations"], "activation"), max(column(tables["activations"], "worst_difference"))
     return PanelsChart(
         stem="activations",
         title=f"{len(names)} activations and their first three derivatives, autograd's within {worst:.0e}",
         topic="Activations and their derivatives against z",
-        subtitle="",
         caption="Against z. At a kink a derivative is that of the piece on the left.",
         panels=tuple(map(panel, names)),
         columns=4,
@@ -62,14 +53,14 @@ def depth(tables: StudyTables) -> PanelsChart:
     rows = tables["activations-depth"]
 
     def line(name: str, key: str, weights: str, label: str) -> Series:
-        own = [row for row in _of_each(rows, name) if row["weights"] == weights]
+        own = where(rows, activation=name, weights=weights)
         shown = tuple(min(max(value, LEAST / 10), MOST * 10) for value in column(own, key))  # beyond the limits: out of sight
         return Series(f"{label}, {weights}", tuple(column(own, "depth")), shown)
 
     def panel(name: str) -> Panel:
         kinds = {"gradient_norm": "‖∂L/∂W_1‖", "largest_singular_value": "σ of J"}
         lines = tuple(line(name, key, weights, label) for key, label in kinds.items() for weights in activations.WEIGHTS)
-        return Panel(name, "", "", lines, logarithmic=True, limits=(LEAST, MOST))
+        return Panel(name, "", lines, logarithmic=True, limits=(LEAST, MOST))
 
     told = []
     for weights in activations.WEIGHTS:
@@ -81,12 +72,11 @@ def depth(tables: StudyTables) -> PanelsChart:
         stem="activations-depth",
         title=f"Gradients: ReLU {' and '.join(told)}; sigmoid loses them at {layers:g}",
         topic="Largest singular value of J, and gradient of the first weights, against the number of hidden layers",
-        subtitle="",
         caption=brief(
             f"Against the number of hidden layers, {activations.WIDTH} wide; lost: below {activations.VANISHED:g} of one hidden layer's. "
             f"Mean of {networks:g} networks."
         ),
-        panels=tuple(map(panel, _names(tables))),
+        panels=tuple(map(panel, distinct(rows, "activation"))),
         columns=4,
         shared=True,
     )
@@ -96,7 +86,7 @@ def depth(tables: StudyTables) -> PanelsChart:
 def times(tables: StudyTables) -> TimesChart:
     """Make the chart of the times of Jacobians."""
     found = activations.least_times(tables["activations-times"])
-    names = _names(tables)
+    names = distinct(tables["activations"], "activation")
     panels, most = [], []
     for widths, least in found.items():
         shown = dict(sorted(((name, least[name]) for name in names), key=lambda item: item[1]))
@@ -106,7 +96,6 @@ def times(tables: StudyTables) -> TimesChart:
         stem="activations-times",
         title=f"With an activation a Jacobian takes at most {' and '.join(most)}",
         topic="Time of a Jacobian by activation, on one thread",
-        subtitle="",
         caption=brief(
             f"Least of {float(tables['activations-times'][0]['rounds']):g} rounds, on one thread, "
             f"{float(tables['activations-times'][0]['samples']):g} samples.",
@@ -141,6 +130,6 @@ def _(chart: TimesChart) -> Figure:
         axes.axvline(exponentials, color=style.BLUE, linestyle=":", linewidth=1.6)
         axes.set_title(title, fontsize=8.5, loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value) if value else "0"))
+        axes.xaxis.set_major_formatter(lambda value, _: seconds(value) if value else "0")
         axes.grid(visible=False, axis="y")
     return drawing

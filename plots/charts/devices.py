@@ -27,7 +27,6 @@ def devices(rows: Sequence[Row]) -> PanelsChart | None:
         stem="devices",
         title=f"{_short(first, shown)} is the fastest on {count} of {met} problems that it shares with others",
         topic="Time of one Jacobian by the best hand-written method of each device",
-        subtitle="",
         caption="Above each panel: the fastest device, by the size from which on it is.",
         panels=tuple(panels),
         shared=True,
@@ -47,12 +46,12 @@ def _panel(found: Sequence[Beside], variable: str, shown: Sequence[str]) -> Pane
     return Panel(
         "\n".join(lines) if len(lines) <= 3 else f"the fastest device changes {len(lines) - 1} times",
         f"{VARIABLES[variable]}   ({fixed})",
-        "" if variable in {"D", "P"} else "time of one Jacobian",
         tuple(
             Series(_short(name, shown), tuple(map(float, here)), tuple(sizes[x][name].median for x in here))
             for name in shown
             if (here := [x for x in sizes if name in sizes[x]])
         ),
+        "" if variable in {"D", "P"} else "time of one Jacobian",
         sizes=True,
     )
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from benchmarks.records.problems import best_baseline, best_by_mode, groups, key_of, title
+from benchmarks.records.problems import best_by_mode, contenders, groups, key_of, title
 from benchmarks.records.rows import Row
-from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, clip, error, legend, time_axis
-from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
-from plots.charts.lines import NOT_ALONE, charts, look_of
-from plots.families import VARIABLES, families, grids, hardware, lead, make_trace, numbered, point
+from plots.chart import Chart, Exhibit, Results, Trace, draw, figure, numbered
+from plots.charts.lines import NOT_ALONE
+from plots.families import VARIABLES, families, grids, hardware, lead, mode_traces
 from plots.growth import square
 
 
@@ -34,55 +34,35 @@ def others(results: Results) -> Iterator[Exhibit]:
         rows = results.rows(file.name)
         if file.name in NOT_ALONE or grids(rows):
             continue
-        lines = charts(rows, "")
-        varied = {(row.widths, row.N) for chart in lines for row in rows if _on(chart.x_label, rows, row)}
+        lines = [*(family for variable in VARIABLES for family in families(rows, variable)), *filter(None, [square(rows)])]
+        varied = {(row.widths, row.N) for family in lines for row in family}
         rest = [row for row in rows if (row.widths, row.N) not in varied]
         if rest:
             yield Exhibit("Growth", chart_of(rest, numbered(results.stem(file.name), len(lines))), (file.name,))
 
 
-def _on(label: str, rows: Sequence[Row], row: Row) -> bool:
-    """Say whether a row lies on the line chart with that label."""
-    for variable, words in VARIABLES.items():
-        if words == label:
-            return any(row in family for family in families(rows, variable))
-    return row in square(rows)
-
-
 def chart_of(rows: Sequence[Row], stem: str) -> DotChart:
-    """Make the chart."""
-    keys = list(dict.fromkeys(key_of(row) for row in rows))
-    points: dict[str, list[tuple[float, float, float, float]]] = {}
+    problems = {key_of(row): title(row) for row in rows}
+    keys = list(problems)
+    points: dict[str, list[tuple[float, Row]]] = {}
     for group in groups(rows):
-        index = keys.index(key_of(group[0]))
-        for mode, row in best_by_mode(group).items():
-            points.setdefault(mode, []).append(point(index, row))
-        library = best_baseline(group)
-        if library:
-            points.setdefault("library", []).append(point(index, library))
-    order = [name for name in (*MODES, "library") if name in points]
-    labels = {key_of(row): title(row) for row in rows}
-    wins = _winners(rows)
+        for name, row in contenders(group).items():
+            points.setdefault(name, []).append((keys.index(key_of(row)), row))
     return DotChart(
         stem=stem,
-        title=wins,
+        title=_winners(rows),
         topic="Jacobian time by mode",
         subtitle=hardware(rows),
         caption=lead(rows),
-        problems=tuple(labels[key] for key in keys),
-        traces=tuple(make_trace(*look_of(name), points[name]) for name in order),
+        problems=tuple(problems.values()),
+        traces=mode_traces(points),
     )
 
 
 def _winners(rows: Sequence[Row]) -> str:
-    counts: dict[str, int] = {}
-    for group in groups(rows):
-        best = best_by_mode(group)
-        if best:
-            fastest = min(best, key=lambda mode: best[mode].median)
-            counts[fastest] = counts.get(fastest, 0) + 1
-    words = [f"{mode} mode on {count}" for mode, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return f"Fastest hand-written: {', '.join(words)} of {sum(counts.values())}" if words else "No hand-written method was measured"
+    fastest = [min(best, key=lambda mode: best[mode].median) for group in groups(rows) if (best := best_by_mode(group))]
+    words = [f"{mode} mode on {count}" for mode, count in Counter(fastest).most_common()]
+    return f"Fastest hand-written: {', '.join(words)} of {len(fastest)}" if words else "No hand-written method was measured"
 
 
 @draw.register
@@ -103,9 +83,9 @@ def _(chart: DotChart) -> Figure:
             zorder=look.layer,
         )
     axes.set_xscale("log")
-    clip(lambda low, high: axes.set_xlim(low, high), [y for trace in chart.traces for y in trace.y])
+    clip(axes.set_xlim, [y for trace in chart.traces for y in trace.y])
     axes.set_yticks(range(count), [textwrap.fill(name, 26) for name in reversed(chart.problems)])
     axes.set_ylim(-0.6, count - 0.4)
-    time_axis(axes.xaxis, "time per call (median, 95 % interval)", axes.set_xlabel)
+    time_axis(axes.xaxis, "time per call (median, 95 % interval)")
     legend(figure, axes)
     return figure

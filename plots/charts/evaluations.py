@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.records.problems import best_baseline, best_by_mode, fastest, key_of, ratio
+from benchmarks.records.problems import best_by_mode, contenders, fastest, key_of, ratio
 from benchmarks.records.rows import Row
 from jacobians.planning.registry import JACOBIAN
 from plots import style
-from plots.axes import WIDTH, clip, line, sizes_axis
+from plots.axes import WIDTH, clip, lines_over_sizes
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
-from plots.charts.lines import look_of
-from plots.families import VARIABLES, Point, families, hardware, make_trace
+from plots.families import VARIABLES, Point, by_size, families, hardware, look_of, make_trace
 
 OVER = ("D", "P")
 BOUNDS = {"forward": ("D", 2.5), "reverse": ("P", 4.0)}  # evaluations an input, and an output: Griewank and Walther
@@ -58,15 +57,13 @@ def chart_of(rows: Sequence[Row], stem: str) -> EvaluationsChart | None:
         if family is None:
             continue
         points: dict[str, list[Point]] = {}
-        sizes = sorted({getattr(row, variable) for row in family})
-        for size in sizes:
-            here = [row for row in family if getattr(row, variable) == size]
-            y, modes = values[key_of(here[0])[1:]], best_by_mode(here)
-            library, better = best_baseline(here), fastest(modes.values())
-            for name, row in (*modes.items(), *([("library", library)] if library else [])):
+        sizes = by_size(family, variable)
+        for size, here in sizes.items():
+            y = values[key_of(here[0])[1:]]
+            for name, row in contenders(here).items():
                 found = ratio(row, y)
                 points.setdefault(name, []).append((size, found.value, found.low or found.value, found.high or found.value))
-            if better:
+            if better := fastest(best_by_mode(here).values()):
                 cost = ratio(better, y).value
                 costs.append((cost, cost / min(times * getattr(better, of) for of, times in BOUNDS.values())))
         bounds: list[Trace] = []
@@ -99,16 +96,13 @@ def _(chart: EvaluationsChart) -> Figure:
     every = drawing.subplots(1, len(chart.panels), sharey=True, squeeze=False)[0]
     seen = [y for panel in chart.panels for trace in panel.traces for y in trace.y]
     for axes, panel in zip(every, chart.panels, strict=True):
-        axes.set_yscale("log")
-        sizes_axis(axes, sorted({x for trace in panel.traces for x in trace.x}), panel.x_label)
-        for trace in panel.traces:
-            line(axes, trace)
+        lines_over_sizes(axes, panel.traces, panel.x_label)
         for bound in panel.bounds:
             look = style.of_trace(f"{bound.label.rpartition(' ')[2]}:native")
             axes.plot(bound.x, bound.y, color=look.colour, linestyle=":", linewidth=1.4, label=bound.label, zorder=1)
-        clip(lambda low, high, axes=axes: axes.set_ylim(low, high), seen)
+        clip(axes.set_ylim, seen)
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     every[0].set_ylabel("time of J / time of y")
     every[0].set_title(f"{chart.topic}\n{chart.subtitle}", loc="left", fontsize=8, color=style.MUTED, pad=8)

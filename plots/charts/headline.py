@@ -19,7 +19,7 @@ from plots import style
 from plots.axes import WIDTH, clip, error, sizes_axis, time_axis
 from plots.chart import Chart, ResultFile, Trace, draw
 from plots.charts.speedups import LIBRARIES
-from plots.families import VARIABLES, ahead, families, make_trace, meetings, point
+from plots.families import VARIABLES, ahead, best_over, families, make_trace, meetings, point
 
 SWEEPS = {"L": "depth", "D": "inputs", "K": "width", "P": "outputs"}
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -57,7 +57,7 @@ class HeadlineChart(Chart):
     libraries: dict[str, str]
 
 
-Best = dict[str, dict[float, Row]]  # forward, reverse, library -> size -> the fastest row
+Best = dict[str, dict[float, Row]]  # forward, reverse, mixed, library -> size -> the fastest row
 
 
 def headline(files: Sequence[ResultFile]) -> HeadlineChart | None:
@@ -103,7 +103,7 @@ def _fixed(row: Row, variable: str) -> tuple[object, ...]:
 
 
 def _panel(variable: str, rows: dict[str, list[Row]]) -> Panel:
-    best = {device: _best(family, variable) for device, family in rows.items()}
+    best = {device: best_over(family, variable) for device, family in rows.items()}
     first = next(iter(rows.values()))[0]
     crossovers = tuple(crossover for device, found in best.items() for crossover in _crossovers(device, found))
     return Panel(
@@ -118,15 +118,6 @@ def _panel(variable: str, rows: dict[str, list[Row]]) -> Panel:
         },
         crossovers,
     )
-
-
-def _best(family: Sequence[Row], variable: str) -> Best:
-    best: Best = {}
-    for group in groups(family):
-        library = best_baseline(group)
-        for name, row in (*best_by_mode(group).items(), *([("library", library)] if library else [])):
-            best.setdefault(name, {})[getattr(row, variable)] = row
-    return best
 
 
 def _crossovers(device: str, best: Best) -> Iterator[Crossover]:
@@ -219,8 +210,8 @@ def _(chart: HeadlineChart) -> Figure:
         for crossover in panel.crossovers:
             axes.plot(crossover.x, crossover.y, marker="X", color=style.INK, markersize=8, linestyle="", zorder=5)
         axes.set_title(panel.finding, fontsize=8.5, loc="left", color=style.INK)
-        clip(lambda low, high, axes=axes: axes.set_ylim(low, high), seen)
-        time_axis(axes.yaxis, "time of one Jacobian" if number % 2 == 0 else "", axes.set_ylabel)
+        clip(axes.set_ylim, seen)
+        time_axis(axes.yaxis, "time of one Jacobian" if number % 2 == 0 else "")
     for axes in list(grid.flat)[len(chart.panels) :]:
         axes.set_visible(False)
     handles = [

@@ -12,8 +12,8 @@ from plots import style
 from plots.axes import WIDTH, titles
 from plots.chart import Chart, StudyTables, draw, study_figure
 from plots.panels import Panel, PanelsChart, Series
-from studies import find_study
-from studies.study import column
+from studies import data, find_study
+from studies.study import column, distinct, where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +28,17 @@ class ImagesChart(Chart):
 def images(tables: StudyTables) -> ImagesChart:
     """Make the chart of the images."""
     found = tables["image-ascent"]
-    classes = list(dict.fromkeys(str(row["class"]) for row in found))
+    classes = distinct(found, "class")
     kinds = list(dict.fromkeys((str(row["network"]), str(row["regulariser"])) for row in found))
     rows = []
     for network, regulariser in kinds:
-        own = {str(row["class"]): row for row in found if (row["network"], row["regulariser"]) == (network, regulariser)}
-        pixels = [np.frombuffer(bytes.fromhex(str(own[name]["pixels"])), np.uint8) for name in classes]
-        side = math.isqrt(len(pixels[0]))
-        rows.append((f"{network},\n{regulariser}", tuple(image.reshape(side, side) for image in pixels)))
+        own = {str(row["class"]): row for row in where(found, network=network, regulariser=regulariser)}
+        rows.append((f"{network},\n{regulariser}", tuple(data.from_hex(own[name]["pixels"]) for name in classes)))
     lowest = min(column(found, "probability"))
     return ImagesChart(
         stem="image-ascent",
         title=f"Ascent along a row of J gives images taken for any class with a probability of {lowest:.2f} or more",
         topic="Images that a classifier takes for a class",
-        subtitle="",
         caption=f"Each image from black to its brightest pixel. {find_study('image-ascent').conclude(tables)}",
         classes=tuple(classes),
         rows=tuple(rows),
@@ -52,12 +49,12 @@ def images(tables: StudyTables) -> ImagesChart:
 def probabilities(tables: StudyTables) -> PanelsChart:
     """Make the chart of probabilities by step."""
     found = tables["image-ascent-curves"]
-    networks, kinds = (list(dict.fromkeys(str(row[name]) for row in found)) for name in ("network", "regulariser"))
+    networks, kinds = distinct(found, "network"), distinct(found, "regulariser")
 
     def line(network: str, kind: str) -> Series:
-        own = [row for row in found if (row["network"], row["regulariser"]) == (network, kind)]
-        steps = sorted({float(row["step"]) for row in own})
-        lowest = [min(float(row["probability"]) for row in own if float(row["step"]) == step) for step in steps]
+        own = where(found, network=network, regulariser=kind)
+        steps = sorted(set(column(own, "step")))
+        lowest = [min(column(where(own, step=step), "probability")) for step in steps]
         return Series(kind, tuple(steps), tuple(lowest))
 
     half = [next((x for x, y in zip(s.x, s.y, strict=True) if y > 0.5), math.inf) for s in (line(n, k) for n in networks for k in kinds)]
@@ -67,9 +64,8 @@ def probabilities(tables: StudyTables) -> PanelsChart:
         if max(half) < math.inf
         else "Some class stays below one half with some regulariser",
         topic="Probability of the class during ascent",
-        subtitle="",
         caption="The probability of the class that is climbed for, lowest of all classes.",
-        panels=tuple(Panel(network, "step", "lowest probability", tuple(line(network, kind) for kind in kinds)) for network in networks),
+        panels=tuple(Panel(network, "step", tuple(line(network, kind) for kind in kinds), "lowest probability") for network in networks),
     )
 
 

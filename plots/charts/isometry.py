@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from plots.chart import StudyTables, brief, study_figure
-from plots.panels import Panel, PanelsChart, Series
+from plots.panels import Panel, PanelsChart, Series, line_of
 from studies import find_study
-from studies.study import column
+from studies.study import column, distinct, where
 
 FLOOR = 1e-6  # of the largest singular value: below, rounding in float32
 
 
 @study_figure(83, "isometry")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, spectra = tables["isometry"], tables["isometry-spectra"]
     gains = sorted({float(row["gain"]) for row in rows})
-    kinds = list(dict.fromkeys(str(row["weights"]) for row in rows))
+    kinds = distinct(rows, "weights")
 
     def means(weights: str) -> tuple[Series, ...]:
-        lines: list[Series] = []
-        for gain in gains:
-            own = [row for row in rows if row["weights"] == weights and float(row["gain"]) == gain]
-            depth = tuple(column(own, "depth"))
-            lines.append(Series(f"χ = {gain:g}", depth, tuple(column(own, "mean_predicted")), tuple(column(own, "mean"))))
-        return tuple(lines)
+        return tuple(
+            line_of(f"χ = {gain:g}", where(rows, weights=weights, gain=gain), "depth", "mean_predicted", points="mean") for gain in gains
+        )
 
     def variance(weights: str) -> Series:
-        own = [row for row in rows if row["weights"] == weights and float(row["gain"]) == 1]
-        predicted, measured = tuple(column(own, "relative_variance_predicted")), tuple(column(own, "relative_variance"))
-        return Series(weights, tuple(column(own, "depth")), predicted, measured)
+        own = where(rows, weights=weights, gain=1)
+        return line_of(weights, own, "depth", "relative_variance_predicted", points="relative_variance")
 
     def spectrum(weights: str, depth: float) -> Series:
-        own = [row for row in spectra if row["weights"] == weights and float(row["depth"]) == depth]
+        own = where(spectra, weights=weights, depth=depth)
         least = FLOOR * max(column(own, "singular_value"))
         own = [row for row in own if float(row["singular_value"]) > least]
-        return Series(f"{weights}, {depth:.0f}", tuple(column(own, "share")), tuple(column(own, "singular_value")))
+        return line_of(f"{weights}, {depth:.0f}", own, "share", "singular_value")
 
     depths = sorted({float(row["depth"]) for row in spectra})[1:]  # few layers are alike
+    singular = tuple(spectrum(kind, depth) for kind in kinds for depth in depths)
     deepest = max(column(rows, "depth"))
     worst = max(abs(float(row["relative_variance"]) / float(row["relative_variance_predicted"]) - 1) for row in rows)
     return PanelsChart(
@@ -46,14 +42,8 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         subtitle="Lines: mean field theory. Points: measured, the mean of the networks drawn.",
         caption=brief("Lines: theory for infinite width. Points: measured.", find_study("isometry").conclude(tables)),
         panels=(
-            *(Panel(f"mean square, {kind} weights", "layers", "", means(kind), logarithmic=True) for kind in kinds),
-            Panel("variance / mean² of the squared values, χ = 1", "layers", "", tuple(map(variance, kinds)), logarithmic=True),
-            Panel(
-                "singular values of one network, χ = 1, by layers",
-                "share of larger ones",
-                "",
-                tuple(spectrum(kind, depth) for kind in kinds for depth in depths),
-                logarithmic=True,
-            ),
+            *(Panel(f"mean square, {kind} weights", "layers", means(kind), logarithmic=True) for kind in kinds),
+            Panel("variance / mean² of the squared values, χ = 1", "layers", tuple(map(variance, kinds)), logarithmic=True),
+            Panel("singular values of one network, χ = 1, by layers", "share of larger ones", singular, logarithmic=True),
         ),
     )

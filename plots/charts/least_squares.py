@@ -5,16 +5,15 @@ from __future__ import annotations
 from plots.chart import StudyTables, brief, study_figure
 from plots.panels import Panel, PanelsChart, Series
 from studies import find_study, least_squares
-from studies.study import column
+from studies.study import column, where
 
 
 @study_figure(82, "least-squares")
 def chart_of(tables: StudyTables) -> PanelsChart:
-    """Make the chart."""
     rows, curves = tables["least-squares"], tables["least-squares-curves"]
 
     def line(label: str, loss: str, share: float) -> Series:
-        own = [row for row in curves if row["loss"] == loss and float(row["share"]) == share and float(row["distance"]) < 1e6]
+        own = [row for row in where(curves, loss=loss, share=share) if float(row["distance"]) < 1e6]
         return Series(label, tuple(column(own, "step")), tuple(max(1e-16, d) for d in column(own, "distance")))
 
     shares = [float(row["share"]) for row in rows]
@@ -26,13 +25,12 @@ def chart_of(tables: StudyTables) -> PanelsChart:
         stem="least-squares",
         title=f"Gradient descent converges up to {max(nearer):g} of 2/λ_max, by iterates known in closed form within {worst:.0e}",
         topic="Distance from the solution, of least squares and of least absolute deviations",
-        subtitle="",
         caption=brief(
             find_study("least-squares").conclude(tables),
             "Absolute values have another solution than squares: that of a linear program.",
         ),
         panels=(
-            Panel("squares", "step", "distance", squares, logarithmic=True),
-            Panel("absolute values, by rule of the steps", "step", "distance from the optimum", falling, logarithmic=True),
+            Panel("squares", "step", squares, "distance", logarithmic=True),
+            Panel("absolute values, by rule of the steps", "step", falling, "distance from the optimum", logarithmic=True),
         ),
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.analysis.tables import byte_count
-from benchmarks.records.problems import best_baseline, best_by_mode, is_ours
+from benchmarks.records.problems import is_ours
 from benchmarks.records.rows import Row
 from jacobians.planning.registry import MODES
 from plots import style
-from plots.axes import canvas, clip, legend, line, sizes_axis, time_axis
-from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
-from plots.families import VARIABLES, ahead, families, grids, lead, make_trace, meetings, numbered, point, subtitle_of
+from plots.axes import canvas, clip, legend, lines_over_sizes, time_axis
+from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure, numbered
+from plots.families import VARIABLES, ahead, best_over, by_size, families, grids, lead, limit_of, meetings, mode_traces, subtitle_of
 from plots.growth import TAIL, exponent, square, tails
 
 BEYOND_OVERHEAD = 3.0  # times the smallest time of a mode: from there on a time grows with the work
@@ -52,34 +52,17 @@ def charts(rows: Sequence[Row], stem: str) -> list[LineChart]:
     found: list[LineChart] = []
     for variable, label in VARIABLES.items():
         for family in families(rows, variable):
-            found.append(_chart(family, (variable,), label, numbered(stem, len(found)), lambda row, v=variable: getattr(row, v)))
+            found.append(_chart(family, (variable,), label, numbered(stem, len(found))))
     layers = square(rows)
     if layers:
-        chart = _chart(layers, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)), lambda row: row.D)
+        chart = _chart(layers, ("D", "K"), "width M of input and hidden layers", numbered(stem, len(found)))
         grown = ", ".join(f"{tail.mode} as M^{tail.fitted:.2f}" for tail in tails(rows))
         found.append(replace(chart, title=f"{chart.title}; from M = {TAIL} on, {grown}" if grown else chart.title))
     return found
 
 
-def look_of(name: str) -> tuple[str, str]:
-    """Return the look and the label of a hand-written mode, or of the best library."""
-    return (f"{name}:native", f"{name}, hand-written") if name in MODES else ("library:best", "best library")
-
-
-def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, position: Callable[[Row], float]) -> LineChart:
-    points: dict[str, dict[float, Row]] = {}
-    limit: list[tuple[float, float, float, float]] = []
-    for value in sorted({position(row) for row in family}):
-        here = [row for row in family if position(row) == value]
-        for mode, row in best_by_mode(here).items():
-            points.setdefault(mode, {})[value] = row
-        library = best_baseline(here)
-        if library:
-            points.setdefault("library", {})[value] = library
-        least = min((row.fraction_of_ceiling * row.median for row in here if row.fraction_of_ceiling and is_ours(row)), default=None)
-        if least is not None:
-            limit.append((value, least, least, least))
-    order = [name for name in (*MODES, "library") if name in points]
+def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str) -> LineChart:
+    points, sizes = best_over(family, varying[0]), by_size(family, varying[0])
     symbol = varying[0] if len(varying) == 1 else "M"
     forward, reverse = points.get("forward", {}), points.get("reverse", {})
     meet = list(meetings(forward, reverse))
@@ -90,10 +73,15 @@ def _chart(family: list[Row], varying: tuple[str, ...], label: str, stem: str, p
         subtitle=subtitle_of(family, *varying),
         caption=brief(lead(family), _fits(symbol, points), _mixed(symbol, points)),
         x_label=label,
-        traces=tuple(make_trace(*look_of(name), [point(x, row) for x, row in points[name].items()]) for name in order),
+        traces=mode_traces({name: rows.items() for name, rows in points.items()}),
         crossovers=tuple(x for _, x, *_ in meet),
-        limit=make_trace("limit", "no faster on this machine", limit) if len(limit) > 1 else None,
+        limit=limit_of("no faster on this machine", {x: least for x, here in sizes.items() if (least := _least(here))}),
     )
+
+
+def _least(rows: Sequence[Row]) -> float | None:
+    """Return the least time that the ceilings allow."""
+    return min((row.fraction_of_ceiling * row.median for row in rows if row.fraction_of_ceiling and is_ours(row)), default=None)
 
 
 def _finding(symbol: str, meet: Sequence[tuple[str, float, float, float]], points: dict[str, dict[float, Row]]) -> str:
@@ -141,15 +129,11 @@ def _mixed(symbol: str, points: dict[str, dict[float, Row]]) -> str:
 @draw.register
 def _(chart: LineChart) -> Figure:
     figure, axes = canvas(chart, height=4.4)
-    axes.set_yscale("log")
-    positions = sorted({x for trace in chart.traces for x in trace.x})
-    sizes_axis(axes, positions, chart.x_label)
-    for trace in chart.traces:
-        line(axes, trace)
+    lines_over_sizes(axes, chart.traces, chart.x_label)
     seen = [y for trace in chart.traces for y in trace.y]
     if chart.limit:
         seen += chart.limit.y
-    clip(lambda low, high: axes.set_ylim(low, high), seen)
+    clip(axes.set_ylim, seen)
     if chart.limit:
         # Shaded below: a region that no method can reach, and not a line among others.
         floor = axes.get_ylim()[0]
@@ -157,10 +141,10 @@ def _(chart: LineChart) -> Figure:
     for position in chart.crossovers:
         axes.axvline(position, color=style.GREY, linewidth=0.8, linestyle=":", zorder=1)
     if chart.unit == "B":
-        axes.yaxis.set_major_formatter(FuncFormatter(byte_count))
+        axes.yaxis.set_major_formatter(byte_count)
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel(chart.y_label)
     else:
-        time_axis(axes.yaxis, chart.y_label, axes.set_ylabel)
+        time_axis(axes.yaxis, chart.y_label)
     legend(figure, axes)
     return figure

@@ -10,7 +10,7 @@ from benchmarks.records.rows import Row
 from jacobians.kernels.native import program, runner
 from plots.chart import Exhibit, Results, figure
 from plots.charts.lines import LineChart
-from plots.families import VARIABLES, families, make_trace, subtitle_of
+from plots.families import VARIABLES, Point, by_size, families, limit_of, make_trace, subtitle_of
 
 PAGE = 4096.0  # bytes; less is not seen
 SHOWN = {"native": "in C", "eager": "in torch"}
@@ -36,7 +36,7 @@ def beyond_output(row: Row) -> float:
 
 def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
     """Make the chart: forward and reverse mode of ours in C and in torch, and the leanest library."""
-    points: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+    points: dict[tuple[str, str], list[Point]] = {}
     least: dict[int, float] = {}
     for row in family:
         x, y = getattr(row, variable), beyond_output(row)
@@ -44,9 +44,8 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
             points.setdefault((row.method, f"{row.mode}, hand-written {SHOWN[row.implementation]}"), []).append((x, y, y, y))
         if runner.available():
             least[x] = min(program.working_bytes(mode, problem_of(row), lean=True) for mode in ("forward", "reverse"))
-    libraries = [row for row in family if _is_seen_library(row)]
-    for x in sorted({getattr(row, variable) for row in libraries}):
-        y = min(beyond_output(row) for row in libraries if getattr(row, variable) == x)
+    for x, libraries in by_size(filter(_is_seen_library, family), variable).items():
+        y = min(map(beyond_output, libraries))
         points.setdefault(("library:best", "leanest library"), []).append((x, y, y, y))
     return LineChart(
         stem=stem,
@@ -59,7 +58,7 @@ def chart_of(family: Sequence[Row], variable: str, stem: str) -> LineChart:
         traces=tuple(make_trace(method, label, points[method, label]) for method, label in sorted(points)),
         y_label="peak memory beyond J (one page at least)",
         unit="B",
-        limit=make_trace("limit", "less than max_bytes= can keep to", [(x, y, y, y) for x, y in least.items()]) if len(least) > 1 else None,
+        limit=limit_of("less than max_bytes= can keep to", least),
     )
 
 
@@ -68,8 +67,7 @@ def _is_seen_library(row: Row) -> bool:
 
 
 def _finding(family: Sequence[Row], variable: str) -> str:
-    largest = max(getattr(row, variable) for row in family)
-    there = [row for row in family if getattr(row, variable) == largest]
+    largest, there = list(by_size(family, variable).items())[-1]
     ours = min((beyond_output(row) for row in there if is_ours(row)), default=None)
     theirs = min((beyond_output(row) for row in there if _is_seen_library(row)), default=None)
     if ours is None or theirs is None:

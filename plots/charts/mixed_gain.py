@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from benchmarks.records.problems import best_by_mode, fastest, groups, problem_of, ratio, title
 from benchmarks.records.rows import Row
@@ -36,7 +35,6 @@ def mixed_gain(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str) -> GainChart | None:
-    """Make the chart."""
     measured: dict[float, list[float]] = {}
     counted: dict[float, float] = {}
     peak = (0.0, "")
@@ -79,7 +77,7 @@ def _(chart: GainChart) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"))
+        axis.set_major_formatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}")
     axes.set_xlabel("narrowest hidden layer / min(D, P)")
     axes.set_ylabel("times as fast")
     legend(drawing, axes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from plots import style
 from plots.axes import WIDTH, powers_axis, titles
 from plots.chart import Chart, StudyTables, draw, study_figure
 from studies import pinn
-from studies.study import Row, column
+from studies.study import column, where
 
 DTYPES = ("float32", "float64")
 COLOURS = {"jac": style.VERMILION, "autograd": style.PURPLE}
@@ -37,7 +36,8 @@ class FieldsChart(Chart):
 def curves(tables: StudyTables) -> CurvesChart:
     """Make the chart of losses and times."""
     equations = [equation.name for equation in pinn.EQUATIONS]
-    lines = [(name, way, tuple(_losses(tables["pinn"], name, way))) for name in equations for way in pinn.WAYS]
+    rows = tables["pinn"]
+    lines = [(name, way, tuple(column(where(rows, equation=name, written=way), "loss"))) for name in equations for way in pinn.WAYS]
     found = [(name, dtype, pinn.ratios(tables["pinn-times"], name, dtype)) for name in equations for dtype in DTYPES]
     middle = [ratio[0] for _, _, ratio in found]
     differ = ", ".join(f"{name} {pinn.apart(tables['pinn'], name, 'Adam'):.0e}" for name in equations)
@@ -53,16 +53,12 @@ def curves(tables: StudyTables) -> CurvesChart:
     )
 
 
-def _losses(rows: Sequence[Row], equation: str, way: str) -> list[float]:
-    return column([row for row in rows if (row["equation"], row["written"]) == (equation, way)], "loss")
-
-
 @study_figure(80, "pinn")
 def fields(tables: StudyTables) -> FieldsChart:
     """Make the chart of solutions."""
     shown, errors = [], []
     for equation in pinn.EQUATIONS:
-        rows = [row for row in tables["pinn-fields"] if row["equation"] == equation.name]
+        rows = where(tables["pinn-fields"], equation=equation.name)
         u, exact = (np.array(column(rows, name)).reshape(pinn.GRID, pinn.GRID) for name in ("u", "exact"))
         (x0, y0), (x1, y1) = equation.low, equation.high
         shown.append((equation.name, u, np.abs(u - exact), (x0, x1, y0, y1)))
@@ -71,7 +67,6 @@ def fields(tables: StudyTables) -> FieldsChart:
         stem="pinn-solutions",
         title=f"Relative errors of the solutions: {', '.join(errors)}",
         topic="Solutions of the networks, and their distance from the exact ones",
-        subtitle="",
         caption="Poisson's equation on a square; Burgers' equation with ν = 0.01/π, time upwards, whose solution steepens to a front at "
         "x = 0.",
         fields=tuple(shown),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,8 @@ from matplotlib.figure import Figure
 from plots import style
 from plots.axes import WIDTH, titles
 from plots.chart import Chart, StudyTables, draw, study_figure
-from studies import from_scratch, published
-from studies.study import Row, column
+from studies import data, from_scratch, published
+from studies.study import Row, column, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +40,20 @@ def _published(data: str, sample: int) -> tuple[float, ...]:
 
 
 def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart:
-    """Make the chart of a network."""
-    rows = [row for row in tables["from-scratch-probabilities"] if row["network"] == network]
+    rows = where(tables["from-scratch-probabilities"], network=network)
     epochs = max(column(rows, "epoch"))
 
     def probabilities(sample: float, epoch: float) -> tuple[float, ...]:
-        return tuple(column([row for row in rows if (float(row["sample"]), float(row["epoch"])) == (sample, epoch)], "probability"))
+        return tuple(column(where(rows, sample=sample, epoch=epoch), "probability"))
 
     classes = tuple(dict.fromkeys(_name(row["class"]) for row in rows))
 
     def sample_of(row: Row) -> Sample:
-        pixels = np.frombuffer(bytes.fromhex(str(row["pixels"])), np.uint8)
-        side, at = math.isqrt(len(pixels)), float(row["sample"])
+        at = float(row["sample"])
         known = _published(str(row["data"]), int(at))
-        return Sample(pixels.reshape(side, side), _name(row["class"]), probabilities(at, 0), probabilities(at, epochs), known)
+        return Sample(data.from_hex(row["pixels"]), _name(row["class"]), probabilities(at, 0), probabilities(at, epochs), known)
 
-    samples = tuple(sample_of(row) for row in tables["from-scratch-samples"] if row["network"] == network)
+    samples = tuple(sample_of(row) for row in where(tables["from-scratch-samples"], network=network))
     before = [p for sample in samples for p in sample.before]
     own = [sample.after[classes.index(sample.label)] for sample in samples]
     right = sum(p == max(sample.after) for p, sample in zip(own, samples, strict=True))
@@ -66,7 +63,6 @@ def chart_of(tables: StudyTables, network: str, stem: str) -> ProbabilitiesChart
         title=f"Before training a class has {min(before):.2f} to {max(before):.2f}; after it {right} of {len(samples)} are right, "
         f"the class itself has {min(own):.2f} or more",
         topic=f"Probabilities of {len(classes)} classes for {len(samples)} test samples",
-        subtitle="",
         caption=f"{network}, {rows[0]['data']}. Grey: before training. Colour: after {epochs:g} epochs, green its class.{marks}",
         classes=classes,
         samples=samples,

@@ -16,7 +16,7 @@ from benchmarks.records.rows import Row
 from plots import style
 from plots.axes import canvas, clip, legend, time_axis
 from plots.chart import Chart, Exhibit, Results, Trace, brief, draw, figure
-from plots.families import families, make_trace, subtitle_of
+from plots.families import Point, by_size, families, make_trace, subtitle_of
 from plots.panels import Panel, PanelsChart, Series
 
 PUBLISHED = RESULTS / "published" / "notebook_times.csv"
@@ -44,30 +44,31 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
     family = next(iter(families(rows, "L")), None)
     if family is None or not published.exists():
         return None
-    depths = sorted({row.L for row in family})
-    sizes = {(row.D, row.K, row.P) for row in family}
-    points: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
-    for record in _read(published):
-        if (int(record["D"]), int(record["K"]), int(record["P"])) in sizes and int(record["L"]) in depths:
-            y = float(record["seconds"]) / float(record["jacobians"])
-            key = (f"{record['mode']}:published-{record['device']}", f"{record['mode']}, published, {record['device']}")
-            points.setdefault(key, []).append((depths.index(int(record["L"])), y, y, y))
+    depths = list(by_size(family, "L"))
+    kind, sizes = _kind_and_sizes(family)
+    times = {
+        (record["device"], record["mode"], *(int(record[name]) for name in "LDKP")): float(record["seconds"]) / float(record["jacobians"])
+        for record in _read(published)
+    }
+    points: dict[tuple[str, str], list[Point]] = {}
+    for (device, mode, L, *of), y in times.items():
+        if tuple(of) == sizes and L in depths:
+            points.setdefault((f"{mode}:published-{device}", f"{mode}, published, {device}"), []).append((depths.index(L), y, y, y))
     if not points:
         return None
     exact = any(row.implementation == "notebook" for row in family)
     naive_name, naive = ("notebook", "the notebook's method") if exact else ("dense", "diagonal matrices multiplied from an identity")
     gains: list[float] = []
     slower: list[bool] = []
-    for index, L in enumerate(depths):
-        here = [row for row in family if row.L == L]
+    for index, here in enumerate(by_size(family, "L").values()):
         theirs = {row.mode: row for row in here if row.implementation == naive_name}
         for mode, row in best_by_mode(here).items():
             if mode in ("forward", "reverse"):
                 points.setdefault((f"{mode}:native", f"{mode}, hand-written"), []).append((index, row.median, row.median, row.median))
                 if mode in theirs:
                     gains.append(theirs[mode].median / row.median)
-                if mode == "forward" and (published_forward := published_time(_read(published), row)):
-                    slower.append(row.median > published_forward)
+                if mode == "forward" and (printed := times.get((kind, mode, row.L, *sizes))):
+                    slower.append(row.median > printed)
     span = f"{min(gains):.2g} to {max(gains):.2g} times" if gains else ""
     return BesideChart(
         stem=stem,
@@ -83,14 +84,10 @@ def chart_of(rows: Sequence[Row], stem: str, published: Path) -> BesideChart | N
     )
 
 
-def published_time(records: Sequence[dict[str, str]], row: Row) -> float | None:
-    """Return the published time of one Jacobian of a row's sizes and mode on its kind of device."""
-    device = "cpu" if row.device == "cpu" else "gpu"
-    for record in records:
-        same = (record["device"], record["mode"], *(int(record[name]) for name in "LDKP")) == (device, row.mode, row.L, row.D, row.K, row.P)
-        if same:
-            return float(record["seconds"]) / float(record["jacobians"])
-    return None
+def _kind_and_sizes(family: Sequence[Row]) -> tuple[str, tuple[int, ...]]:
+    """Return what the published table calls the device, and D, K and P."""
+    first = family[0]
+    return "cpu" if first.device == "cpu" else "gpu", tuple(getattr(first, name) for name in "DKP")
 
 
 def ways(rows: Sequence[Row]) -> dict[str, tuple[Row, Row]]:
@@ -123,9 +120,8 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
     if not every or not published.exists():
         return None
     family, *others = every
-    depths = sorted({row.L for row in family})
-    device = "cpu" if family[0].device == "cpu" else "gpu"
-    sizes = (family[0].D, family[0].K, family[0].P)
+    depths = list(by_size(family, "L"))
+    device, sizes = _kind_and_sizes(family)
     records = [record for record in _read(published) if tuple(int(record[name]) for name in "DKP") == sizes]
     found = {f"published, {device}": published_ratios(records, device), **_over_depth(family)}
     lines = {name: values for name, values in found.items() if depths[0] in values}
@@ -134,7 +130,7 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
 
     def panel(title: str, lines: dict[str, dict[int, float]], *more: Series, logarithmic: bool = True) -> Panel:
         series = (Series(name, tuple(map(float, values)), tuple(values.values())) for name, values in lines.items())
-        return Panel(title, "hidden layers L", "", (*series, *more), logarithmic)
+        return Panel(title, "hidden layers L", (*series, *more), logarithmic=logarithmic)
 
     operations = "operations"
     grey = [Series(operations, tuple(map(float, depths)), y, like=operations) for y in (tuple(counted.values()), (1.0,) * len(depths))]
@@ -162,8 +158,8 @@ def depth(rows: Sequence[Row], stem: str, published: Path) -> PanelsChart | None
 def _over_depth(family: Sequence[Row]) -> dict[str, dict[int, float]]:
     """Return the ratios of forward to reverse, way by way and depth by depth."""
     found: dict[str, dict[int, float]] = {}
-    for L in sorted({row.L for row in family}):
-        for name, pair in ways([row for row in family if row.L == L]).items():
+    for L, here in by_size(family, "L").items():
+        for name, pair in ways(here).items():
             found.setdefault(name, {})[L] = ratio(*pair).value
     return found
 
@@ -188,8 +184,8 @@ def _(chart: BesideChart) -> Figure:
         x = [position - 0.4 + (number + 0.5) * step for position in trace.x]
         axes.bar(x, trace.y, width=0.9 * step, color=look.colour, alpha=0.9 if trace.method.endswith("native") else 0.45, label=trace.label)
     axes.set_yscale("log")
-    clip(lambda low, high: axes.set_ylim(low, high), [y for trace in chart.traces for y in trace.y])
+    clip(axes.set_ylim, [y for trace in chart.traces for y in trace.y])
     axes.set_xticks(range(len(chart.depths)), [f"L = {depth}" for depth in chart.depths])
-    time_axis(axes.yaxis, "time of one Jacobian", axes.set_ylabel)
+    time_axis(axes.yaxis, "time of one Jacobian")
     legend(drawing, axes)
     return drawing

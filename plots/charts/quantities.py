@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from benchmarks.records.problems import best_baseline, best_of_ours, certainties, groups, ratio
+from benchmarks.records.problems import against_libraries, certainties, ratio
 from benchmarks.records.rows import Row
 from jacobians.planning.registry import JACOBIAN, find_quantity
 from plots import style
-from plots.axes import WIDTH, line, sizes_axis, time_axis, titles
+from plots.axes import WIDTH, lines_over_sizes, time_axis, titles
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
 from plots.charts.speedups import chart_of
 from plots.families import VARIABLES, families, hardware, make_trace, point
@@ -45,18 +45,10 @@ def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
     panels: list[tuple[str, tuple[Trace, ...]]] = []
     leads: list[float] = []
     for variable, label in VARIABLES.items():
-        family = max(families(rows, variable), key=len, default=None)
-        if family is None:
-            continue
-        ours, theirs = [], []
-        for value in sorted({getattr(row, variable) for row in family}):
-            here = [row for row in family if getattr(row, variable) == value]
-            mine, library = best_of_ours(here), best_baseline(here)
-            if mine and library:
-                ours.append(point(value, mine))
-                theirs.append(point(value, library))
-                leads.append(ratio(library, mine).value)
-        if ours:
+        pairs = against_libraries(max(families(rows, variable), key=len, default=[]))
+        if pairs:
+            leads += [ratio(library, ours).value for ours, library in pairs]
+            ours, theirs = ([point(getattr(row, variable), row) for row in rows] for rows in zip(*pairs, strict=True))
             traces = (make_trace("reverse:native", "best hand-written", ours), make_trace("library:best", "best library", theirs))
             panels.append((label, traces))
     if not panels:
@@ -68,7 +60,7 @@ def growth_of(rows: Sequence[Row], stem: str) -> GrowthChart | None:
         title=f"{quantity.title}: faster than every library at {wins} of {len(leads)} sizes, {min(leads):.2g} to {max(leads):.2g} times",
         topic="Time as one size grows",
         subtitle=hardware(rows),
-        caption=f"Medians with 95 % intervals, tanh networks with biases; {certainties([row for group in groups(rows) for row in group])}.",
+        caption=f"Medians with 95 % intervals, tanh networks with biases; {certainties(rows)}.",
         panels=tuple(panels),
     )
 
@@ -84,11 +76,8 @@ def _(chart: GrowthChart) -> Figure:
             axes.set_visible(False)
             continue
         label, traces = chart.panels[index]
-        axes.set_yscale("log")
-        sizes_axis(axes, sorted({x for trace in traces for x in trace.x}), label)
-        for trace in traces:
-            line(axes, trace)
-        time_axis(axes.yaxis, "time per call" if index % 2 == 0 else "", axes.set_ylabel)
+        lines_over_sizes(axes, traces, label)
+        time_axis(axes.yaxis, "time per call" if index % 2 == 0 else "")
     places.flat[0].legend(loc="upper left")
     places.flat[0].set_title(chart.subtitle, loc="left", fontsize=8, color=style.MUTED)
     return drawing

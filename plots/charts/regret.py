@@ -39,7 +39,6 @@ def regret(results: Results) -> Iterator[Exhibit]:
 
 
 def chart_of(rows: Sequence[Row], stem: str, rates: Mapping[str, Ceilings]) -> RegretChart | None:
-    """Make the chart."""
     if not any(sum(is_ours(row) for row in group) >= 2 for group in groups(rows)):
         return None
     found = regrets(rows, rates=rates)

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from benchmarks.records.problems import best_baseline, best_of_ours, groups, title
 from benchmarks.records.rows import Row
 from jacobians.planning.machine import Ceilings
+from jacobians.planning.registry import MODES
 from plots import style
 from plots.axes import canvas, legend, powers_axis
 from plots.chart import Chart, Exhibit, Results, Trace, draw, figure
-from plots.families import hardware, make_trace
+from plots.families import Point, hardware, make_trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +40,30 @@ def chart_of(rows: list[Row], stem: str, rates: Ceilings) -> Roofline:
     """Put the best methods of every problem under the ceilings: one point for ours, one for the libraries."""
     ours = [row for group in groups(rows) if (row := best_of_ours(group))]
     theirs = [row for group in groups(rows) if (row := best_baseline(group))]
-    points: dict[str, list[tuple[float, float, float, float]]] = {}
-    for name, chosen in [("library:best", theirs), *((f"{mode}:native", [r for r in ours if r.mode == mode]) for mode in style.MODES)]:
-        for row in chosen:
-            speed = (row.flops or 0) / row.median
-            points.setdefault(name, []).append(((row.flops or 0) / (row.bytes or 1), speed, speed, speed))
-    best = max(ours or rows, key=lambda row: (row.flops or 0) / row.median)
-    share = (best.flops or 0) / best.median / rates.flops
+    best = max(ours or rows, key=_speed)
     sizes = [(size, rate) for size, rate in rates.read if size in {2**20, 2**28}] or [rates.read[0], rates.read[-1]]
-    labels = {"library:best": "best library", **{f"{mode}:native": f"{mode}, best hand-written" for mode in style.MODES}}
+    looks = {"library:best": ("best library", theirs)}
+    looks |= {f"{mode}:native": (f"{mode}, best hand-written", [row for row in ours if row.mode == mode]) for mode in MODES}
     return Roofline(
         stem=stem,
-        title=f"The best hand-written method reaches {share:.0%} of what arithmetic allows",
+        title=f"The best hand-written method reaches {_speed(best) / rates.flops:.0%} of what arithmetic allows",
         topic="Operations per second under the machine's ceilings",
         subtitle=hardware(rows),
         caption=f"{len(ours)} problems. The fastest, {best.method} on {title(best)}, does "
-        f"{(best.flops or 0) / best.median / 1e9:.0f} GFLOP/s; large products of the libraries reach {rates.gemm / 1e9:.0f}.",
+        f"{_speed(best) / 1e9:.0f} GFLOP/s; large products of the libraries reach {rates.gemm / 1e9:.0f}.",
         flops=rates.flops,
         gemm=rates.gemm,
         bandwidths=tuple((f"{_bytes(size)} read again and again", rate) for size, rate in sizes),
-        points=tuple(make_trace(name, labels[name], points[name]) for name in labels if name in points),
+        points=tuple(make_trace(look, label, map(_point, chosen)) for look, (label, chosen) in looks.items() if chosen),
     )
+
+
+def _speed(row: Row) -> float:
+    return (row.flops or 0) / row.median
+
+
+def _point(row: Row) -> Point:
+    return (row.flops or 0) / (row.bytes or 1), _speed(row), _speed(row), _speed(row)
 
 
 def _bytes(size: int) -> str:
@@ -102,7 +105,7 @@ def _(chart: Roofline) -> Figure:
     axes.set_ylim(min(y for trace in chart.points for y in trace.y) / 1.6, top)
     powers_axis(axes.xaxis)
     axes.set_xlabel("operations per byte (FLOP / compulsory bytes)")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e9:g}"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g}")
     axes.set_ylabel("GFLOP/s")
     legend(drawing, axes)
     return drawing

@@ -53,7 +53,7 @@ def speedups(results: Results) -> Iterator[Exhibit]:
 
 def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantity: str = JACOBIAN) -> SpeedupChart | None:
     """Compare the best hand-written method with every library on each problem."""
-    names = names_of(sweep)
+    names, libraries = names_of(sweep), dict.fromkeys(LIBRARIES.values())
     scored: list[tuple[float, str, dict[str, tuple[float, float, float]]]] = []
     for group in groups(rows):
         ours, best = best_of_ours(group), best_baseline(group)
@@ -64,7 +64,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
         if quantity != JACOBIAN and name is None:
             continue
         of: dict[str, tuple[float, float, float]] = {}
-        for library in dict.fromkeys(LIBRARIES.values()):
+        for library in libraries:
             row = fastest(r for r in group if is_baseline(r) and LIBRARIES.get(r.implementation) == library)
             if row:
                 lead = ratio(row, ours)
@@ -73,10 +73,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
     if not scored:
         return None
     scored.sort(key=lambda item: -item[0])
-    series: dict[str, list[tuple[float, float, float, float]]] = {}
-    for index, (_, _, of) in enumerate(scored):
-        for name, (value, low, high) in of.items():
-            series.setdefault(name, []).append((index, value, low, high))
+    series = {name: [(index, *of[name]) for index, (_, _, of) in enumerate(scored) if name in of] for name in libraries}
     leads = [lead for lead, _, _ in scored]
     what = "F" if quantity == JACOBIAN else f"{find_quantity(quantity).title}: f"  # …aster
     middle = sorted(leads)[len(leads) // 2]
@@ -91,7 +88,7 @@ def chart_of(rows: Sequence[Row], stem: str, sweep: Sweep | None = None, quantit
             "Ratios of paired blocks with 95 % intervals.",
         ),
         problems=tuple(name for _, name, _ in scored),
-        series=tuple(make_trace(f"library:{name}", name, series[name]) for name in dict.fromkeys(LIBRARIES.values()) if name in series),
+        series=tuple(make_trace(f"library:{name}", name, points) for name, points in series.items() if points),
     )
 
 

@@ -90,7 +90,7 @@ def _winner(row: Row) -> str:
 
 
 def _predicted(row: Row, D: list[int], P: list[int], rates: Ceilings | None) -> list[tuple[float, float]]:
-    if rates is None or row.K is None:
+    if rates is None:
         return []
     problem = problem_of(row)
     line: list[tuple[float, float]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.analysis import recommend
@@ -14,30 +15,21 @@ from benchmarks.run.provenance import Provenance
 from jacobians.kernels.cuda import blocks, wide
 from jacobians.kernels.native import program
 from jacobians.modes import bracketing
-from jacobians.planning import cost_model
-from jacobians.planning.registry import JACOBIAN, MODES, methods
+from jacobians.planning import cost_model, registry
+from jacobians.planning.registry import JACOBIAN, methods
 
-CONSTANTS: dict[str, Any] = {
-    "PER_SAMPLE": bracketing.PER_SAMPLE,
-    "MOST_TANGENTS": program.MOST_TANGENTS,
-    "MOST_COTANGENTS": program.MOST_COTANGENTS,
-    "FEWEST_OPERATIONS": program.FEWEST_OPERATIONS,
-    "FEWEST_BYTES": program.FEWEST_BYTES,
-    "NEARBY": recommend.NEARBY,
-    "NATIVE_CALL": cost_model.NATIVE_CALL,
-    "EAGER_CALL": cost_model.EAGER_CALL,
-    **{name: getattr(cost_model, name) for name in ("GPU_CALL", "GRAPH_START", "GRAPH_CALL", "GRAPH_BATCH_CALL", "GPU_PASSES")},
-    **{name: getattr(cost_model, name) for name in ("TRITON_START", "TRITON_LAYER_S", "TRITON_TILE_S", "TRITON_AT_ONCE")},
-    **{name: getattr(blocks, name) for name in ("MOST_NEURONS", "MOST_STREAMS", "MOST_ROWS", "MULTIPROCESSORS")},
-    "WIDE_ROWS": wide.WIDE_ROWS,
-    "EAGER_OPERATIONS": cost_model.EAGER_OPERATIONS,
-    "ROW_S": cost_model.ROW_S,
-    "LAYER_S": cost_model.LAYER_S,
-    "NUMBER_S": cost_model.NUMBER_S,
-    "EFFICIENCY": cost_model.EFFICIENCY,
-    "EAGER_EFFICIENCY": cost_model.EAGER_EFFICIENCY,
-    "MODES": MODES,
-}
+SHARED: tuple[tuple[ModuleType, str], ...] = (
+    (bracketing, "PER_SAMPLE"),
+    (program, "MOST_TANGENTS MOST_COTANGENTS FEWEST_OPERATIONS FEWEST_BYTES"),
+    (recommend, "NEARBY"),
+    (cost_model, "NATIVE_CALL EAGER_CALL GPU_CALL GRAPH_START GRAPH_CALL GRAPH_BATCH_CALL GPU_PASSES"),
+    (cost_model, "TRITON_START TRITON_LAYER_S TRITON_TILE_S TRITON_AT_ONCE"),
+    (blocks, "MOST_NEURONS MOST_STREAMS MOST_ROWS MULTIPROCESSORS"),
+    (wide, "WIDE_ROWS"),
+    (cost_model, "EAGER_OPERATIONS ROW_S LAYER_S NUMBER_S EFFICIENCY EAGER_EFFICIENCY"),
+    (registry, "MODES"),
+)
+CONSTANTS: dict[str, Any] = {name: getattr(module, name) for module, names in SHARED for name in names.split()}
 
 
 def model() -> str:

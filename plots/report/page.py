@@ -40,7 +40,6 @@ class _Loaded:
 
 
 def write(results: Sequence[Path] | None = None, out: Path | None = None) -> Path:
-    """Write the report."""
     target = out or Path("report.html")
     files = list(results) if results else result_files()
     check_output(target, files)

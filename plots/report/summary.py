@@ -6,27 +6,23 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.analysis.tables import duration
-from benchmarks.records.problems import best_baseline, best_by_mode, best_of_ours, certainties, groups, ratio, title
+from benchmarks.records.problems import against_libraries, best_by_mode, certainties, groups, ratio, title
 from benchmarks.records.rows import Row, ok_rows
 from jacobians.planning.registry import JACOBIAN
 from plots.charts.headline import DEVICES
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """Summarise results."""
     valid = ok_rows(rows)
     wrong = sum(row.status == "invalid" for row in rows)
-    measured = groups(rows)
     checked = (
-        f"{len(valid)} measurements on {len(measured)} problems, each after its result was checked against float64 autograd"
+        f"{len(valid)} measurements on {len(groups(rows))} problems, each after its result was checked against float64 autograd"
         f" ({wrong} failed the check)."
     )
     leads: list[tuple[float, str]] = []
-    for group in measured:
-        ours, library = best_of_ours(group), best_baseline(group)
-        if ours and library:
-            times = f"{duration(ours.median_s)} against {duration(library.median_s)}"
-            leads.append((ratio(library, ours).value, f"{title(group[0])} ({times})"))
+    for ours, library in against_libraries(rows):
+        times = f"{duration(ours.median_s)} against {duration(library.median_s)}"
+        leads.append((ratio(library, ours).value, f"{title(ours)} ({times})"))
     if leads:
         most, least = max(leads), min(leads)
         wins = sum(lead > 1 for lead, _ in leads)

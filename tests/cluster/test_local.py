@@ -411,9 +411,10 @@ class TestMerge:
     def test_memory_does_not_grow_with_the_rows(self, tmp_path):
         """What Python itself holds, for five times as many rows."""
         code = (
-            "import sys, tracemalloc, pathlib\nfrom benchmarks.records.merge import Journal, Merger, write_rows\n"
+            "import sys, tracemalloc, pathlib\nfrom benchmarks.records.csv_file import write_csv\n"
+            "from benchmarks.records.merge import Journal, Merger\n"
             "def peak(path):\n    tracemalloc.start()\n    with Merger() as merger:\n        merger.add([Journal(path)])\n"
-            "        (found,) = merger.results()\n        write_rows(merger.rows(*found), path.with_suffix('.csv'))\n"
+            "        (found,) = merger.results()\n        write_csv(merger.rows(*found), path.with_suffix('.csv'))\n"
             "    most = tracemalloc.get_traced_memory()[1]\n    tracemalloc.stop()\n    return most\n"
             "few, many = (peak(pathlib.Path(name)) for name in sys.argv[1:])\nassert many < 1.5 * few + 500_000, (few, many)\n"
         )

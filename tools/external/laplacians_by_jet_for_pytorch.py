@@ -25,14 +25,7 @@ CALLS = 15
 
 
 def network(widths: tuple[int, ...]) -> torch.nn.Sequential:
-    """Draw a network with Xavier's weights.
-
-    Args:
-        widths: Of the layers, input first.
-
-    Returns:
-        Linear layers with tanh between them.
-    """
+    """Draw a network with Xavier's weights."""
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []
     for i, o in pairwise(widths):
@@ -43,14 +36,7 @@ def network(widths: tuple[int, ...]) -> torch.nn.Sequential:
 
 
 def median(call: Callable[[], object]) -> float:
-    """Time a call.
-
-    Args:
-        call: What to time.
-
-    Returns:
-        Seconds, the median.
-    """
+    """Time a call."""
     times = []
     for _ in range(CALLS + 2):
         start = time.perf_counter()

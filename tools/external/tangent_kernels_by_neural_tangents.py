@@ -27,16 +27,7 @@ CALLS = 15
 
 
 def measure(widths: tuple[int, ...], activation: str, N: int) -> float:
-    """Time a kernel.
-
-    Args:
-        widths: Of the layers, input first.
-        activation: A name in `jax.nn`.
-        N: Samples.
-
-    Returns:
-        Seconds, the median.
-    """
+    """Time a kernel."""
     import jax  # pyright: ignore[reportMissingImports]
     import neural_tangents as nt  # pyright: ignore[reportMissingImports]
     import numpy as np
