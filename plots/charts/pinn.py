@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,9 @@ COLOURS = {"jac": style.VERMILION, "autograd": style.PURPLE}
 
 @dataclass(frozen=True, kw_only=True)
 class CurvesChart(Chart):
-    """Losses by step, one panel an equation, and how many times as long a step takes by autograd."""
+    """Errors by seconds of training, one panel an equation, and how many times as long a step takes by autograd."""
 
-    curves: tuple[tuple[str, str, tuple[float, ...]], ...]  # equation, way, losses
+    curves: tuple[tuple[str, str, tuple[float, ...], tuple[float, ...]], ...]  # equation, way, seconds, errors
     ratios: tuple[tuple[str, str, tuple[float, float, float]], ...]  # equation, dtype, median and quartiles
 
 
@@ -36,14 +37,21 @@ class FieldsChart(Chart):
 def curves(tables: StudyTables) -> CurvesChart:
     """Make the chart of losses and times."""
     equations = [equation.name for equation in pinn.EQUATIONS]
-    rows = tables["pinn"]
-    lines = [(name, way, tuple(column(where(rows, equation=name, written=way), "loss"))) for name in equations for way in pinn.WAYS]
+    lines, longer = [], []
+    for equation in pinn.EQUATIONS:
+        for way in pinn.WAYS:
+            seen = [row for row in where(tables["pinn"], equation=equation.name, written=way) if not math.isnan(float(row["error"]))]
+            lines.append((equation.name, way, tuple(column(seen, "seconds")), tuple(column(seen, "error"))))
+        mine, theirs = (pinn.seconds_to(tables["pinn"], equation, way) for way in pinn.WAYS)
+        if max(mine, theirs) < math.inf:
+            longer.append(f"{theirs / mine:.1f} times as long to an error of {equation.reached:g} ({equation.name})")
     found = [(name, dtype, pinn.ratios(tables["pinn-times"], name, dtype)) for name in equations for dtype in DTYPES]
     middle = [ratio[0] for _, _, ratio in found]
+    step = f"{min(middle):.1f} to {max(middle):.1f} times as long a step"
     differ = ", ".join(f"{name} {pinn.apart(tables['pinn'], name, 'Adam'):.0e}" for name in equations)
     return CurvesChart(
         stem="pinn",
-        title=f"A training step takes {min(middle):.1f} to {max(middle):.1f} times as long by autograd, on the same loss curve",
+        title=f"Training by autograd takes {' and '.join(longer) or step}",
         topic="Physics-informed networks, Adam then L-BFGS",
         subtitle=f"{'-'.join(map(str, pinn.WIDTHS))}, tanh, {pinn.POINTS} points inside and {pinn.EDGE} on the edge; curves in float64",
         caption=f"Largest relative difference of the two losses over the steps of Adam: {differ}. Times are of blocks of steps "
@@ -77,18 +85,17 @@ def fields(tables: StudyTables) -> FieldsChart:
 def _(chart: CurvesChart) -> Figure:
     drawing = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     titles(drawing, chart)
-    names = list(dict.fromkeys(name for name, _, _ in chart.curves))
+    names = list(dict.fromkeys(name for name, *_ in chart.curves))
     panels = drawing.subplots(1, len(names) + 1, width_ratios=[1] * len(names) + [0.8])
     for axes, name in zip(panels, names, strict=False):
-        for equation, way, losses in chart.curves:
+        for equation, way, seconds, errors in chart.curves:
             if equation == name:
-                line = "-" if way == "jac" else (0, (4, 3))
-                axes.plot(range(1, len(losses) + 1), losses, color=COLOURS[way], linestyle=line, linewidth=1.6, label=f"written with {way}")
+                axes.plot(seconds, errors, color=COLOURS[way], linestyle="-" if way == "jac" else (0, (4, 3)), label=f"written with {way}")
         axes.set_yscale("log")
         powers_axis(axes.yaxis)
         axes.set_title(name, fontsize=8.5, loc="left")
-        axes.set_xlabel("step")
-    panels[0].set_ylabel("loss")
+        axes.set_xlabel("seconds of training")
+    panels[0].set_ylabel("relative error")
     panels[0].legend(loc="upper right")
     bars = panels[-1]
     for place, (_, _, (middle, low, high)) in enumerate(chart.ratios):

@@ -196,7 +196,7 @@ class TestConditions:
         assert 0 < shot.ours_s <= sum(os.times()[:2])
 
     def test_the_fixed_loop_of_a_card_is_products_by_its_own_clock(self):
-        """Tried on torch's device of shapes without memory: the clock is read around each product, and the processor's loop is not taken."""
+        """Tried on the device without memory: the clock is read around each product, and the processor's loop is not taken."""
         ticks = itertools.count()
         assert conditions.fixed_s(self.after(), "meta", lambda: float(next(ticks))) == 1.0
         assert next(ticks) == 10

@@ -69,9 +69,24 @@ def test_both_ways_have_the_same_loss_and_gradient(equation):
 
 @pytest.mark.parametrize("way", pinn.WAYS)
 def test_every_step_of_either_optimizer_moves_the_parameters(way):
-    losses = [loss for _, _, loss, _ in pinn.train(pinn.Training(pinn.EQUATIONS[0], way, seed=0), 3, 5)]
-    assert len(set(losses)) == 8
-    assert losses[-1] < losses[3]
+    found = [row for rows in pinn.train(pinn.Training(pinn.EQUATIONS[0], way, seed=0), 3, 60) for row in rows]
+    losses, seconds = [row["loss"] for row in found], [row["seconds"] for row in found]
+    assert [row["step"] for row in found] == [1, 2, 3, 23, 43, 63]
+    assert losses == sorted(set(losses), reverse=True)
+    assert seconds == sorted(set(seconds))
+    assert [math.isnan(row["error"]) for row in found] == [True, True, False, False, False, False]
+
+
+def test_the_time_to_an_error_is_that_of_the_first_look_that_shows_it():
+    rows = [{"equation": "Poisson", "written": "jac", "error": error, "seconds": s} for s, error in ((1.0, 0.5), (2.0, 0.01), (3.0, 0.02))]
+    assert pinn.seconds_to(rows, POISSON, "jac") == 2.0
+    assert pinn.seconds_to(rows, POISSON, "autograd") == math.inf
+
+
+def test_half_of_the_points_gather_at_the_front():
+    points = pinn.Training(BURGERS, "jac", seed=0).points
+    near = points[:, 0].abs() < 0.1
+    assert near[: len(points) // 2].double().mean() > 2 * near[len(points) // 2 :].double().mean()
 
 
 @pytest.mark.long
