@@ -74,12 +74,14 @@ def unchosen() -> str:
     return f"On the CPU the best hand-written method beats the best library on {' and on '.join(parts)}." if parts else ""
 
 
-def wide_batches() -> str:
-    """Write the scoreboard of batches through wide networks; nothing where they were not measured."""
-    for path in _newest("wide-batches"):
-        row = read_csv(path)[0]
-        return f"Batches through wide networks, on {row.device_name} ({row.threads} threads):\n\n{scores(path)}"
-    return ""
+def boards() -> str:
+    """Write the scoreboards of sweeps that are not of one machine with the first; nothing where they were not measured."""
+    parts: list[str] = []
+    for sweep, what in (("wide-batches", "Batches through wide networks"), ("derivatives", "Derivatives by name")):
+        for path in _newest(sweep):
+            row = read_csv(path)[0]
+            parts.append(f"{what}, on {row.device_name} ({row.threads} threads):\n\n{scores(path)}")
+    return "\n\n".join(parts)
 
 
 def _newest(sweep: str) -> list[Path]:
@@ -242,7 +244,7 @@ def _named(rows: list[Row], origin: Provenance) -> list[list[str]]:
 def text() -> str:
     """Write all that stands between the markers of the page of results."""
     board = scores(_folder() / "workloads.csv")
-    return "\n\n".join(filter(None, (modes(), statements(), grown(), board, wide_batches(), table(), derivatives())))
+    return "\n\n".join(filter(None, (modes(), statements(), grown(), board, boards(), table(), derivatives())))
 
 
 def on_accelerators() -> str:
