@@ -93,9 +93,6 @@ class Results:
         rows = [row for file in chosen for row in ok_rows(file.rows) if self.device in {None, row.device}]
         return [row for row in rows if quantity in {None, row.quantity}]
 
-    def file(self, name: str) -> ResultFile | None:
-        return next((file for file in self.files if file.name == name), None)
-
     @property
     def rates(self) -> dict[str, Ceilings]:
         """Device to ceilings."""

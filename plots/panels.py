@@ -120,12 +120,12 @@ def _(chart: PanelsChart) -> Figure:
             time_axis(axes.yaxis, panel.y_label)
         if len(panel.series) > 1 and not chart.shared:
             _make_room(axes, axes.legend(loc="best", frameon=True, facecolor=style.PAPER, edgecolor="none", framealpha=0.8), drawing)
-    free = list(grid.flat)[len(chart.panels) :]
+    free = grid.flat[len(chart.panels) :]
     for axes in free:
         axes.set_axis_off()
     if chart.shared:
         found = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        if free:
+        if len(free):
             free[0].legend(found.values(), found.keys(), loc="upper left").set_in_layout(False)
         else:
             _legend_above(drawing, found)

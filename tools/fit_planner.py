@@ -120,9 +120,7 @@ def of_directory(directory: Path) -> list[Fit]:
     if not paths:
         raise BadInput(f"{directory}: no results with their environment; name results/<machine>")
     rows = [row for path in paths for row in read_csv(path)]
-    rates: dict[str, Ceilings] = {}
-    for path in paths:
-        rates |= read_provenance(path).rates
+    rates = {device: found for path in paths for device, found in read_provenance(path).rates.items()}
     devices = dict.fromkeys(row.device for row in ok_rows(rows) if row.device in rates)
     return [fit(rows, rates[device], device) for device in devices]
 

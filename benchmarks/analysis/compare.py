@@ -72,11 +72,14 @@ def compare(base: Sequence[Row], other: Sequence[Row], *, force: bool = False) -
     base, other = ok_rows(base), ok_rows(other)
     if not force:
         for name, words in (("schema_version", "schema"), ("dtype", "dtype"), ("cache", "cache")):
-            _same(words, {str(getattr(row, name)) for row in base}, {str(getattr(row, name)) for row in other})
-    theirs: dict[tuple[object, str], list[Row]] = {}
+            ours, theirs = ({str(getattr(row, name)) for row in rows} for rows in (base, other))
+            if ours and theirs and not ours & theirs:
+                got = f"{', '.join(sorted(ours))} against {', '.join(sorted(theirs))}"
+                raise BadInput(f"the results differ in {words}: {got}; measure them alike, or give --force")
+    matching: dict[tuple[object, str], list[Row]] = {}
     for row in other:
-        theirs.setdefault(_match(row, force), []).append(row)
-    pairs = [Comparison(row, _likest(row, theirs[_match(row, force)])) for row in base if _match(row, force) in theirs]
+        matching.setdefault(_match(row, force), []).append(row)
+    pairs = [Comparison(row, _likest(row, matching[_match(row, force)])) for row in base if _match(row, force) in matching]
     if {row.device for row in base} != {row.device for row in other}:
         pairs += _best_against_best(base, other, force)
     deviation = _deviation(pairs)
@@ -131,12 +134,6 @@ def as_records(comparisons: Sequence[Comparison]) -> list[dict[str, str | float 
         }
         for c in comparisons
     ]
-
-
-def _same(words: str, ours: set[str], theirs: set[str]) -> None:
-    if ours and theirs and not ours & theirs:
-        got = f"{', '.join(sorted(ours))} against {', '.join(sorted(theirs))}"
-        raise BadInput(f"the results differ in {words}: {got}; measure them alike, or give --force")
 
 
 def _match(row: Row, force: bool) -> tuple[object, str]:

@@ -34,7 +34,8 @@ class History:
 
 def history(results: Sequence[tuple[Path, Sequence[Row]]], *, force: bool = False) -> History:
     """Follow the cases of one machine over several results."""
-    dated = sorted(((_started(rows), path, rows) for path, rows in results if ok_rows(rows)), key=lambda item: item[:2])
+    started = ((min(row.started_at or "" for row in good), path, rows) for path, rows in results if (good := ok_rows(rows)))
+    dated = sorted(started, key=lambda item: item[:2])
     if len(dated) < 2:
         raise BadInput(f"a history needs at least two results with measured cases, got {len(dated)}; name more result CSVs")
     machines = sorted({row.machine for _, _, rows in dated for row in rows})
@@ -65,7 +66,3 @@ def summary(found: History) -> list[str]:
     faster = sum(change.comparison.verdict == "faster" for change in found.changes)
     lines = [f"{started}  commit {commit}  {count} measured cases  {path}" for path, started, commit, count in found.results]
     return [*lines, f"{found.compared} comparisons: {faster} faster, {len(found.changes) - faster} slower, the others within noise"]
-
-
-def _started(rows: Sequence[Row]) -> str:
-    return min((row.started_at or "" for row in ok_rows(rows)), default="")

@@ -60,13 +60,8 @@ def groups(rows: Iterable[Row]) -> list[list[Row]]:
 
 def is_ours(row: Row) -> bool:
     """Say whether a row is of a hand-written method; unknown names, of older results, are not."""
-    return is_hand_written(row.method)
-
-
-def is_hand_written(method: str) -> bool:
-    """Say whether a method is ours."""
     try:
-        return find_method(method).hand_written
+        return find_method(row.method).hand_written
     except ValueError:
         return False
 

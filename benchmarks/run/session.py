@@ -105,8 +105,9 @@ class Session:
             self._records.clear()
             gc.collect()
         if case.key not in self._records:
+            threads = self.options.threads or clock.available_threads()
             rule = StopRule(self.options.seconds or case.seconds, self.options.precision)
-            self._records[case.key] = Record(case, threads_of(self.options), self.options.cache, Measurement(rule), run=self.options.run_id)
+            self._records[case.key] = Record(case, threads, self.options.cache, Measurement(rule), run=self.options.run_id)
         return self._records[case.key]
 
     def wait_for_turn(self, turn: Turn) -> None:
@@ -181,11 +182,6 @@ def in_turn(cases: list[Case]) -> list[Turn]:
     for case in cases:
         by_problem.setdefault(case.group, []).append(case)
     return [Turn(case, block) for group in by_problem.values() for block in range(StopRule.most_blocks) for case in group]
-
-
-def threads_of(options: Any) -> int:
-    """Return the number of threads to use."""
-    return options.threads or clock.available_threads()
 
 
 def status_of(error: BaseException) -> tuple[str, str]:

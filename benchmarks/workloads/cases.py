@@ -134,14 +134,10 @@ class Sweep(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _known_methods(self) -> Sweep:
+    def _known_methods_and_problems(self) -> Sweep:
         for pattern in self.exclude:
             if not jac.methods(pattern, self.quantity) and pattern not in (*LEFT_OUT, *GONE):
                 raise BadInput(f"exclude: {suggest('method', pattern, [method.short for method in jac.methods(quantity=self.quantity)])}")
-        return self
-
-    @model_validator(mode="after")
-    def _has_problems(self) -> Sweep:
         if not self.grid and not self.drawn:
             allowed = ", ".join(name for name in Sweep.model_fields if name != "name")
             raise ValueError(f"the key 'grid' is missing; allowed keys: {allowed}")

@@ -140,11 +140,10 @@ def _finding(variable: str, best: dict[str, Best], crossovers: Sequence[Crossove
             parts.append(f"{DEVICES[device]}: {clear.pop() if len(clear) == 1 else 'it varies' if clear else 'both alike'}")
     if len(best) < 2:
         return parts[0]
-    better = [
+    cpu, gpu = (
         {x: fastest(found[mode][x] for mode in BOTH if x in found[mode]) for x in {*found["forward"], *found["reverse"]}}
         for found in best.values()
-    ]
-    cpu, gpu = better
+    )
     sizes = sorted(cpu.keys() & gpu.keys())
     wins = [x for x in sizes if (there := gpu[x]) and (here := cpu[x]) and ahead(there, here)]
     if wins and wins == [x for x in sizes if x >= wins[0]]:
@@ -212,7 +211,7 @@ def _(chart: HeadlineChart) -> Figure:
         axes.set_title(panel.finding, fontsize=8.5, loc="left", color=style.INK)
         clip(axes.set_ylim, seen)
         time_axis(axes.yaxis, "time of one Jacobian" if number % 2 == 0 else "")
-    for axes in list(grid.flat)[len(chart.panels) :]:
+    for axes in grid.flat[len(chart.panels) :]:
         axes.set_visible(False)
     handles = [
         Line2D([], [], label=f"{name if name in BOTH else 'best library'}, {DEVICES[device]}", **_look(name, device))  # pyright: ignore[reportArgumentType]

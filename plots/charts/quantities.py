@@ -71,11 +71,9 @@ def _(chart: GrowthChart) -> Figure:
     drawing = Figure(figsize=(WIDTH, 1.2 + 2.3 * down), layout="constrained")
     titles(drawing, chart)
     places = drawing.subplots(down, 2 if len(chart.panels) > 1 else 1, sharey=True, squeeze=False)
-    for index, axes in enumerate(places.flat):
-        if index >= len(chart.panels):
-            axes.set_visible(False)
-            continue
-        label, traces = chart.panels[index]
+    for axes in places.flat[len(chart.panels) :]:
+        axes.set_visible(False)
+    for index, (axes, (label, traces)) in enumerate(zip(places.flat, chart.panels, strict=False)):
         lines_over_sizes(axes, traces, label)
         time_axis(axes.yaxis, "time per call" if index % 2 == 0 else "")
     places.flat[0].legend(loc="upper left")

@@ -45,8 +45,8 @@ class SpeedupChart(Chart):
 @figure(10)
 def speedups(results: Results) -> Iterator[Exhibit]:
     """Make the chart of the workloads."""
-    file = results.file("workloads")
-    chart = chart_of(results.rows("workloads"), results.stem("speedups"), file.sweep if file else None)
+    sweep = next((file.sweep for file in results.files if file.name == "workloads"), None)
+    chart = chart_of(results.rows("workloads"), results.stem("speedups"), sweep)
     if chart:
         yield Exhibit("Against every library", chart, ("workloads",))
 

@@ -97,23 +97,22 @@ def render(paths: Sequence[Path], place: Path = ROOT / "docs") -> str:
 
 def _modes(loaded: list[_Loaded]) -> list[dict[str, Any]]:
     """Make the first tables: per sweep our modes beside the best library; the shortest first, which the page shows open."""
-    tables = []
-    for result in loaded:
-        for columns, rows in (by_mode(result.rows), by_method(result.rows)):
-            if not rows:
-                continue
-            tables.append({"title": f"{result.path.stem}, {result.rows[0].device_name}", "columns": columns, "rows": rows})
+    tables = [
+        {"title": f"{result.path.stem}, {result.rows[0].device_name}", "columns": columns, "rows": rows}
+        for result in loaded
+        for columns, rows in (by_mode(result.rows), by_method(result.rows))
+        if rows
+    ]
     return sorted(tables, key=lambda table: len(table["rows"]))
 
 
 def _boards(loaded: list[_Loaded], machine: str) -> list[dict[str, Any]]:
     boards: list[dict[str, Any]] = []
     for result in loaded:
-        if result.origin.machine == machine and any(grid.name for grid in result.origin.sweep.grid):
-            scores = scoreboard.scores(result.rows, result.origin.sweep, result.origin.rates)
-            columns, rows = scoreboard.table(scores)
+        sweep = result.origin.sweep
+        if result.origin.machine == machine and any(grid.name for grid in sweep.grid):
+            columns, rows = scoreboard.table(scoreboard.scores(result.rows, sweep, result.origin.rates))
             if rows:
-                sweep = result.origin.sweep
                 heading = f"{sweep.title}: hand-written against the best library, on {result.rows[0].device_name}"
                 boards.append({"sweep": sweep.name, "title": heading, "columns": columns, "rows": rows})
     return boards
