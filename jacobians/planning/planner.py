@@ -28,23 +28,14 @@ _compared: dict[tuple[str, str], dict[str, float]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen method, the candidates it was chosen from, and the reason in one line.
-
-    Attributes:
-        method: The winner.
-        predicted: Method name to predicted seconds, fastest first.
-        measured: Method name to seconds measured on this machine, where known.
-        reason: Why it won.
-        provisional: Whether other methods could not answer at once, e.g. because they are still being compiled.
-        rivals: The winner and another whose predicted time is close: the first call times both.
-    """
+    """A chosen method, the candidates it was chosen from, and the reason in one line."""
 
     method: Method
-    predicted: Mapping[str, float] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
+    predicted: Mapping[str, float] = field(default_factory=dict)  # method name to predicted seconds, fastest first
+    measured: Mapping[str, float] = field(default_factory=dict)  # method name to seconds measured on this machine, where known
     reason: str = ""
-    provisional: bool = False
-    rivals: tuple[str, ...] = ()
+    provisional: bool = False  # other methods could not answer at once, e.g. because they are still being compiled
+    rivals: tuple[str, ...] = ()  # the winner and another whose predicted time is close: the first call times both
 
 
 def candidates(
