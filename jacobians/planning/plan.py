@@ -421,13 +421,14 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: in
     if psi.coupled:
         raise ValueError(f"max_bytes cannot bound J behind {psi.name}, whose rows are not computed by themselves; leave out max_bytes")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
-    compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
+    ours = () if transforms.active() else wanted
+    compiled = [m.mode for m in ours if m.implementation == "native" and m.unsupported(problem) is None]
     if create_graph:
         return _bounded_graph(mlp, x, problem, compiled, max_bytes)
-    for mode in compiled if not transforms.active() else ():
+    for mode in compiled:
         if program.working_bytes(mode, problem) <= max_bytes:
             return compute_cached(mlp, JACOBIAN, (x,), f"{mode}:native", Request())
-    for mode in compiled if not transforms.active() else ():
+    for mode in compiled:
         if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= max_bytes:
             with suppress(NotPlain):  # then by the readable modes
                 return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
@@ -440,7 +441,7 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: in
 
 def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], max_bytes: int) -> Tensor:
     """Keep the limit in both passes: the kernels keep nothing between them but x and the parameters."""
-    for lean in (False, True) if not transforms.active() else ():
+    for lean in (False, True):
         for mode in compiled:
             pull = Pullback(problem, mlp.biased, lean=lean)
             if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > max_bytes:

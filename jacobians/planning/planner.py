@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jacobians.planning import machine
 from jacobians.planning.cost_model import estimate, estimate_back
-from jacobians.planning.registry import JACOBIAN, Method, NotPlain, Request, Stale, find_method, methods
+from jacobians.planning.registry import ALONE, JACOBIAN, Method, NotPlain, Request, Stale, find_method, methods
 from jacobians.problem import Problem
 
 if TYPE_CHECKING:
@@ -39,11 +39,7 @@ class Choice:
 
 
 def candidates(
-    problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
-    ceilings: machine.Ceilings | None = None,
-    threads: int | None = None,
-    wait: bool = True,
+    problem: Problem, request: Request = ALONE, ceilings: machine.Ceilings | None = None, threads: int | None = None, wait: bool = True
 ) -> dict[str, float]:
     """Predict every hand-written method that can serve a problem."""
     known = methods(quantity=problem.quantity)
@@ -59,12 +55,7 @@ def candidates(
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 
 
-def choose(
-    problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
-    wait: bool = True,
-    compare: bool = False,
-) -> Choice:
+def choose(problem: Problem, request: Request = ALONE, wait: bool = True, compare: bool = False) -> Choice:
     """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
 
     Example:
@@ -170,7 +161,7 @@ def measure(
     mlp: MLP,
     inputs: tuple[Tensor, ...],
     problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
+    request: Request = ALONE,
     names: Sequence[str] | None = None,
     seconds: float = 0.05,
 ) -> Choice:

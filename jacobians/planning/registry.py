@@ -52,6 +52,9 @@ class Request(NamedTuple):
         return tuple(name for name, wanted in zip(self._fields, self, strict=True) if wanted)
 
 
+ALONE = Request()  # the quantity, and nothing besides
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Work of one computation.
@@ -180,7 +183,7 @@ class Method:
         """`mode:implementation` of the Jacobian, `quantity/mode:implementation` of anything else."""
         return self.short if self.quantity == JACOBIAN else f"{self.quantity}/{self.short}"
 
-    def unsupported(self, problem: Problem, request: Request = Request()) -> str | None:  # noqa: B008 - immutable
+    def unsupported(self, problem: Problem, request: Request = ALONE) -> str | None:
         """Say why this method cannot serve a problem, before anything runs.
 
         Args:
