@@ -19,14 +19,8 @@ from jacobians.store import outofcore, scheduling
 
 LOOK_S = 2.0
 DYING_S = 120
-CHOSEN = (
-    "quantity",
-    "samples_per_chunk",
-    "target",
-    "loss",
-    "method",
-    "compression",
-)  # options that `jac.compute_to_disk` takes as they are
+# Options that `jac.compute_to_disk` takes as they are.
+CHOSEN = ("quantity", "samples_per_chunk", "target", "loss", "method", "compression")
 
 
 def network_of(where: str) -> MLP:

@@ -19,12 +19,12 @@ from jacobians.network.mlp import MLP
 from jacobians.network.stack import Stack
 from jacobians.planning import transforms
 from jacobians.planning.arrange import frame_of, ordinary
-from jacobians.planning.inputs import dense, problem_of, warn_of_straight
+from jacobians.planning.inputs import check_like, dense, problem_of, warn_of_straight
 from jacobians.planning.plan import compute_cached, jacobian
 from jacobians.planning.registry import NotPlain, Request
-from jacobians.quantities import products
 from jacobians.quantities.hessian import forward_over_reverse
 from jacobians.quantities.laplacian import bends
+from jacobians.quantities.pullback import pullback, pushforward
 
 
 def laplacian(
@@ -216,9 +216,9 @@ def jvp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], v: Tensor, *, create
     if not ordinary(x):
         frame = frame_of(mlp, x)
         return frame.rows(jvp(mlp, frame.x, frame.join("v", v), create_graph=create_graph))
-    _like(mlp, x, "v", v, "D")
+    _like(mlp, x, "v", v, mlp.D)
     with torch.set_grad_enabled(create_graph or transforms.active()):
-        return products.pushforward(mlp, x, v)
+        return pushforward(mlp, x, v)
 
 
 @transforms.in_own_precision
@@ -247,9 +247,9 @@ def vjp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], u: Tensor, *, create
     if not ordinary(x):
         frame = frame_of(mlp, x)
         return frame.rows(vjp(mlp, frame.x, frame.flat(u), create_graph=create_graph), 1)
-    _like(mlp, x, "u", u, "P")
+    _like(mlp, x, "u", u, mlp.P)
     with torch.set_grad_enabled(create_graph or transforms.active()):
-        return products.pullback(mlp, x, u)
+        return pullback(mlp, x, u)
 
 
 @transforms.in_own_precision
@@ -282,9 +282,9 @@ def hvp(mlp: MLP | nn.Module, x: Tensor | Sequence[Tensor], v: Tensor, u: Tensor
     if not ordinary(x):
         frame = frame_of(mlp, x)
         return frame.rows(hvp(mlp, frame.x, frame.join("v", v), None if u is None else frame.flat(u), create_graph=create_graph), 1)
-    _like(mlp, x, "v", v, "D")
+    _like(mlp, x, "v", v, mlp.D)
     if u is not None:
-        _like(mlp, x, "u", u, "P")
+        _like(mlp, x, "u", u, mlp.P)
     problem = problem_of(mlp, x)
     reason = bends(problem)
     if reason is not None:
@@ -305,13 +305,8 @@ def _features(mlp: MLP, x: Tensor) -> int:
     return x.shape[-1]
 
 
-def _like(mlp: MLP, x: Tensor, name: str, given: Any, end: str) -> None:
-    """Check shape, dtype and device."""
+def _like(mlp: MLP, x: Tensor, name: str, given: Any, last: int) -> None:
+    """Refuse an x that does not fit, and what has not its shape, but for the last size, its dtype and its device."""
     problem_of(mlp, x)
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}; convert it with torch.as_tensor")
-    expected = (*x.shape[:-1], getattr(mlp, end))
-    if tuple(given.shape) != expected:
-        raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}; give one number for each, and sample")
-    if given.dtype != x.dtype or given.device != x.device:
-        raise TypeError(f"{name} must be {x.dtype} on {x.device}, as x is, got {given.dtype} on {given.device}; convert it with .to(x)")
+    dense(name, given)
+    check_like(name, given, (*x.shape[:-1], last), x)

@@ -31,21 +31,13 @@ class ModuleGradient:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Normalised:
-    """The tape of a batch norm.
+    """The tape of a batch norm."""
 
-    Attributes:
-        n: `(z - μ) / √(σ² + ε)`.
-        factor: `γ / √(σ² + ε)`.
-        of_batch: Whether μ and σ² are the batch's, and so depend on every sample.
-        mean: μ.
-        variance: σ².
-    """
-
-    n: Tensor
-    factor: Tensor
-    of_batch: bool
-    mean: Tensor
-    variance: Tensor
+    n: Tensor  # `(z - μ) / √(σ² + ε)`
+    factor: Tensor  # `γ / √(σ² + ε)`
+    of_batch: bool  # whether μ and σ² are the batch's, and so depend on every sample
+    mean: Tensor  # μ
+    variance: Tensor  # σ²
 
 
 def normalise(norm: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
@@ -142,7 +134,7 @@ def module_gradient(module: nn.Module, x: Tensor, target: Tensor, loss: str | Lo
                 out, normalised = normalise(layer, h)
                 tape.append((layer, h, normalised))
                 h = out
-        value, C = rule.value(h, target), rule.cotangent(h, target)
+        value, C = rule.value_and_cotangent(h, target)
         found: dict[int, Tensor] = {}  # by the identity of the parameter: layers may share one
 
         def add(parameter: Tensor | None, derivative: Tensor) -> None:

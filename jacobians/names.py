@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
@@ -22,12 +22,12 @@ def unknown(what: str, given: object, known: Iterable[str]) -> str:
     return f"unknown {what} {given!r}; choose from {', '.join(names)}"
 
 
-def outdated(given: Mapping[str, object], successors: Mapping[str, str]) -> str:
+def outdated(given: Iterable[str]) -> str:
     """Write what is wrong with keywords that a function does not have.
 
     Example:
-        >>> outdated({"chunk": 1}, {"chunk": "max_bytes"}), outdated({"chunks": 1}, {"chunk": "max_bytes"})
+        >>> outdated({"chunk": 1}), outdated({"chunks": 1})
         ("'chunk' is 'max_bytes' since 0.2.0", "unexpected keyword 'chunks'")
     """
     name = next(iter(given))
-    return f"{name!r} is {successors[name]!r} since 0.2.0" if name in successors else f"unexpected keyword {name!r}"
+    return "'chunk' is 'max_bytes' since 0.2.0" if name == "chunk" else f"unexpected keyword {name!r}"

@@ -19,10 +19,10 @@ from jacobians.network.losses import Loss, loss_of
 from jacobians.network.mlp import MLP
 from jacobians.planning import transforms
 from jacobians.planning.arrange import frame_of, ordinary
-from jacobians.planning.inputs import check_inputs, not_folded, problem_of
+from jacobians.planning.inputs import check_bytes, check_inputs, not_folded, problem_of
 from jacobians.planning.plan import compute_cached
 from jacobians.planning.registry import NotPlain, Request, find_method
-from jacobians.problem import Problem, is_integer
+from jacobians.problem import Problem
 from jacobians.quantities.gradient import Gradient, Parts, gradient_in_pieces
 from jacobians.quantities.parameter_jacobian import ParameterJacobian, factors_of
 from jacobians.quantities.per_sample import PerSampleGradients, gradients_of_each
@@ -70,7 +70,7 @@ def gradient(
         Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 323 (1986).
     """
     if renamed:
-        raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
+        raise TypeError(outdated(renamed))
     request = Request(inputs=inputs, create_graph=create_graph)
     if max_bytes is not None:
         _kept, mlp = mlp, network_of(mlp)
@@ -83,8 +83,7 @@ def gradient(
 @transforms.in_own_precision
 def _bounded(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, method: str, request: Request, max_bytes: int) -> tuple[Tensor, ...] | Parts:
     """Compute within a memory limit: by the kernel with its smallest blocks, else by pieces of the readable method."""
-    if not is_integer(max_bytes) or max_bytes < 1:
-        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
+    check_bytes(max_bytes)
     if request.create_graph:
         raise ValueError("max_bytes cannot bound a gradient that is differentiated again: its graph holds every piece; leave out max_bytes")
     if loss.reduction == "none":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from operator import index
 
 from jacobians.network.activations import Activation, activation, per_layer
@@ -145,6 +146,11 @@ class Problem:
         return 1 if self.batch is None else self.batch
 
     @property
+    def weights(self) -> int:
+        """Numbers of all weights together."""
+        return sum(i * o for i, o in pairwise(self.widths))
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of `x`: `(D,)` or `(N, D)`."""
         return (self.D,) if self.batch is None else (self.batch, self.D)
@@ -160,14 +166,7 @@ class Problem:
         return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
 
     def with_(self, **changes: object) -> Problem:
-        """Return a copy with some fields replaced.
-
-        Args:
-            **changes: Field names and their new values.
-
-        Returns:
-            The changed problem.
-        """
+        """Return a copy with some fields replaced."""
         return replace(self, **changes)  # pyright: ignore[reportArgumentType]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import starmap
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from jacobians.planning.inputs import problem_of
 from jacobians.planning.plan import MOST_PLANS, look
 from jacobians.planning.registry import NotPlain, Stale
 from jacobians.quantities.gradient import Gradient
+from jacobians.quantities.pullback import views_of
 
 
 class SGD:
@@ -155,5 +155,4 @@ class SGD:
             return parameters
         if self._velocity is None:
             self._velocity = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
-        parts = self._velocity.split([p.numel() for p in parameters])
-        return list(starmap(lambda part, p: part.view(p.shape), zip(parts, parameters, strict=True)))
+        return list(views_of(self._velocity, parameters))

@@ -21,37 +21,22 @@ PER_SAMPLE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One product of the tree: layers `first … last` of the chain, split after layer `at`.
-
-    Attributes:
-        first: First layer of the segment, counted from 1.
-        last: Last layer.
-        at: The slope `S_at` stands between the two parts.
-        scales_left: Whether `S_at` scales the columns of the left part, rather than the rows of the right one.
-        left: Tree of layers `at+1 … last`; `None` where that is a single weight.
-        right: Tree of layers `first … at`; `None` where that is a single weight.
-    """
+    """One product of the tree: layers `first … last` of the chain, counted from 1, split after layer `at`."""
 
     first: int
     last: int
-    at: int
-    scales_left: bool
-    left: Split | None
-    right: Split | None
+    at: int  # the slope `S_at` stands between the two parts
+    scales_left: bool  # whether `S_at` scales the columns of the left part, rather than the rows of the right one
+    left: Split | None  # tree of layers `at+1 … last`; `None` where that is a single weight
+    right: Split | None  # tree of layers `first … at`; `None` where that is a single weight
 
 
 @dataclass(frozen=True, slots=True)
 class Bracketing:
-    """A tree of products and what it costs.
+    """A tree of products and what it costs."""
 
-    Attributes:
-        tree: The products; `None` for a chain of a single weight.
-        multiply_adds: Operations of the products and scalings, per sample.
-        widths: Widths of the chain.
-    """
-
-    tree: Split | None
-    multiply_adds: int
+    tree: Split | None  # `None` for a chain of a single weight
+    multiply_adds: int  # operations of the products and scalings, per sample
     widths: tuple[int, ...]
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,19 +16,12 @@ ALLOCATOR = 1.4  # blocks that were freed are not always the ones that are taken
 LIBRARY_BYTES = 8 * 2**20  # what the matrix library packs its operands into, and keeps; measured up to 5.7 MB on two threads
 
 
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """The size of a chunk.
-
-    Attributes:
-        samples: Samples.
-        seeds: Columns of J in forward mode, rows in reverse mode.
-        bytes: Memory that takes at most, beyond J itself.
-    """
+class Chunks(NamedTuple):
+    """The size of a chunk."""
 
     samples: int
-    seeds: int
-    bytes: int
+    seeds: int  # columns of J in forward mode, rows in reverse mode
+    bytes: int  # memory that it takes at most, beyond J itself
 
 
 def working_bytes(problem: Problem, mode: str, samples: int, seeds: int) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from jacobians.modes.bracketing import Split, optimal_bracketing
+from jacobians.modes.bracketing import optimal_bracketing
 from jacobians.modes.mixed import multiply
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, Layer
 from jacobians.planning import transforms
 
 
@@ -87,22 +87,14 @@ def factored(mlp: MLP, x: Tensor) -> FactoredJacobian:
         A = mlp.activations[-1].push(y, A.expand(*y.shape[:-1], *A.shape[-2:]))
     # A factor without a slope inside is a bare weight: it must be neither shared with the caller nor without its batch.
     A, B = (M.expand(*x.shape[:-1], *M.shape[-2:]) for M in (A, B))
-    return FactoredJacobian(*(M.clone() if transforms.active() or M.untyped_storage().data_ptr() in _storages(mlp) else M for M in (A, B)))
+    if transforms.active():  # where storages cannot be compared
+        return FactoredJacobian(A.clone(), B.clone())
+    shared = {W.untyped_storage().data_ptr() for W in mlp.weights}
+    return FactoredJacobian(*(M.clone() if M.untyped_storage().data_ptr() in shared else M for M in (A, B)))
 
 
-def _segment(first: int, last: int, mlp: MLP, tape: list, batched: bool) -> Tensor:
-    order = optimal_bracketing(
-        mlp.widths[first - 1 : last + 1], batched=batched, scaled=not all(rule.linear for rule in mlp.activations[:-1])
-    )
-    if order.tree is None:
-        return tape[first - 1].weight
-    return multiply(_shift(order.tree, first - 1), tape)
-
-
-def _shift(tree: Split, by: int) -> Split:
-    left, right = (None if part is None else _shift(part, by) for part in (tree.left, tree.right))
-    return Split(tree.first + by, tree.last + by, tree.at + by, tree.scales_left, left, right)
-
-
-def _storages(mlp: MLP) -> set[int]:
-    return {W.untyped_storage().data_ptr() for W in mlp.weights}
+def _segment(first: int, last: int, mlp: MLP, tape: list[Layer], batched: bool) -> Tensor:
+    """Multiply layers `first … last`, by a tree that counts from the first of them."""
+    widths, part = mlp.widths[first - 1 : last + 1], tape[first - 1 : last]
+    tree = optimal_bracketing(widths, batched=batched, scaled=not all(rule.linear for rule in mlp.activations[:-1])).tree
+    return part[0].weight if tree is None else multiply(tree, part)

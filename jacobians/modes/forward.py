@@ -9,7 +9,7 @@ from jacobians.modes import steps
 from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Request, register
+from jacobians.planning.registry import Computation, Request, readable
 from jacobians.problem import Problem
 
 
@@ -62,9 +62,7 @@ def forward(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Co
     return (y if value else None), T.mT
 
 
-@register(
-    "forward:eager", hand_written=True, differentiable=True, options=("wrt", "steps"), summary="tangents pushed layer by layer, in torch"
-)
+@readable("forward:eager", options=("wrt", "steps"), summary="tangents pushed layer by layer, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     columns = index_of(request.wrt)
     return Computation(run=lambda x: forward(mlp, x, value=request.value, columns=columns))

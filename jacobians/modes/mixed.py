@@ -14,7 +14,7 @@ from jacobians.modes.reverse import reverse
 from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP, Layer
-from jacobians.planning.registry import Computation, Request, register
+from jacobians.planning.registry import Computation, Request, readable
 from jacobians.problem import Problem
 
 
@@ -85,9 +85,7 @@ def multiply(tree: Split, tape: Sequence[Layer]) -> Tensor:
     return left @ right
 
 
-@register(
-    "mixed:eager", hand_written=True, differentiable=True, options=("wrt", "steps"), summary="the cheapest order of products, in torch"
-)
+@readable("mixed:eager", options=("wrt", "steps"), summary="the cheapest order of products, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     columns = index_of(request.wrt)
     return Computation(run=lambda x: mixed(mlp, x, value=request.value, columns=columns))

@@ -8,7 +8,7 @@ from jacobians.modes import steps
 from jacobians.modes.scaling import ALL, Columns, index_of, scale
 from jacobians.network.from_torch import network_of
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Request, register
+from jacobians.planning.registry import Computation, Request, readable
 from jacobians.problem import Problem
 
 
@@ -59,13 +59,7 @@ def reverse(mlp: MLP | nn.Module, x: Tensor, *, value: bool = False, columns: Co
     return (y if value else None), C
 
 
-@register(
-    "reverse:eager",
-    hand_written=True,
-    differentiable=True,
-    options=("wrt", "steps"),
-    summary="cotangents pulled back over a tape of slopes, in torch",
-)
+@readable("reverse:eager", options=("wrt", "steps"), summary="cotangents pulled back over a tape of slopes, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     columns = index_of(request.wrt)
     return Computation(run=lambda x: reverse(mlp, x, value=request.value, columns=columns))

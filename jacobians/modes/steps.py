@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,21 +19,14 @@ Result = tuple[Tensor | None, Tensor]
 
 
 class Tape:
-    """The values of all steps at x, with the tensors that they read.
-
-    Args:
-        graph: The steps.
-        x: Input of shape (D,) or (N, D).
-    """
+    """The values of all steps at x, (D,) or (N, D), with the tensors that they read."""
 
     def __init__(self, graph: Graph, x: Tensor) -> None:
         graph.read()  # refuses a module that has changed
         self._graph, self._lead = graph, x.shape[:-1]
         self.x = x.reshape(-1, graph.D)
         self._tensors = [step.tensors() for step in graph.steps]
-        self._values = [self.x]
-        for step, p in zip(graph.steps, self._tensors, strict=True):
-            self._values.append(step.value(p, *(self._values[i] for i in step.inputs)))
+        self._values = graph.evaluate(self.x, self._tensors)
         self.y = self.shaped(self._values[-1])
 
     def shaped(self, t: Tensor) -> Tensor:
@@ -71,8 +64,8 @@ class Tape:
         found = cotangents[0]
         return seeds.new_zeros(1, seeds.shape[1], self._graph.D) if found is None else found
 
-    def bend(self, tangents: list[Tensor], pair: Pair) -> Tensor | None:
-        """Push second derivatives along pairs of tangents: `q ← ∂f q + ∂²f T T`. `None` where they are zero."""
+    def bend(self, tangents: list[Tensor], pairs: int, pair: Pair) -> Tensor:
+        """Push second derivatives along so many pairs of tangents: `q ← ∂f q + ∂²f T T`."""
         bent: list[Tensor | None] = [None]
         for step, p, y in zip(self._graph.steps, self._tensors, self._values[1:], strict=True):
             if not step.bends:
@@ -86,7 +79,8 @@ class Tape:
                 linear = step.push(p, h, y, whole)
                 new = linear if new is None else linear + new
             bent.append(new)
-        return bent[-1]
+        last = bent[-1]
+        return self.x.new_zeros(1, pairs, self._graph.P) if last is None else last
 
 
 def forward(graph: Graph, x: Tensor, value: bool, columns: Columns = ALL) -> Result:
@@ -113,8 +107,7 @@ def laplacian(graph: Graph, x: Tensor, directions: Tensor) -> tuple[Tensor, Tens
     """Compute y, J and Laplacians in one forward walk."""
     tape = Tape(graph, x)
     tangents = tape.push(tape.eye(graph.D))
-    q = tape.bend(tangents, lambda A, B: directions @ (A * B))
-    q = x.new_zeros(1, len(directions), graph.P) if q is None else q
+    q = tape.bend(tangents, len(directions), lambda A, B: directions @ (A * B))
     return tape.y, tape.finished(tangents[-1].mT), tape.finished(q.mT)
 
 
@@ -128,15 +121,18 @@ def along(graph: Graph, x: Tensor, tangents: Tensor | None = None, seeds: Tensor
         place = torch.empty(D, D, dtype=torch.long, device=x.device)
         place[first, second] = place[second, first] = torch.arange(len(first), device=x.device)
     else:
-        R = tangents.shape[1]
-        N = tangents.shape[0]
+        N, R, _ = tangents.shape
         T = torch.cat([tape.eye(D).expand(N, -1, -1), tangents], 1)
         place = torch.arange(R * D, device=x.device).reshape(R, D)
         first, second = torch.arange(D, device=x.device).repeat(R), D + torch.arange(R, device=x.device).repeat_interleave(D)
-    q = tape.bend(tape.push(T), lambda A, B: (A[:, first] * B[:, second] + A[:, second] * B[:, first]) / 2)
-    q = x.new_zeros(1, len(first), graph.P) if q is None else q
+    q = tape.bend(tape.push(T), len(first), _mean_of_both(first, second))
     found = q if seeds is None else q @ seeds.mT  # (N, pairs, P or Q)
     return tape.finished(found.mT[..., place])
+
+
+def _mean_of_both(first: Any, second: Any) -> Pair:
+    """Return what takes products of some tangents with others, either way round."""
+    return lambda A, B: (A[:, first] * B[:, second] + A[:, second] * B[:, first]) / 2
 
 
 def named(graph: Graph, x: Tensor, wanted: Sequence[Stream]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -147,13 +143,13 @@ def named(graph: Graph, x: Tensor, wanted: Sequence[Stream]) -> tuple[Tensor, tu
     sums = [stream for stream in wanted if order_of(stream) == 2]
     terms = [(row, place[index[0]], place[index[1]], weight) for row, stream in enumerate(sums) for index, weight in stream]
     tangents = tape.push(tape.eye(graph.D)[:, columns])
-    q: Tensor | None = None
+    q = tape.x.new_empty(0)
     if sums:
         rows, first, second, weights = map(list, zip(*terms, strict=True))
         M = x.new_zeros(len(sums), len(terms))
         M[rows, list(range(len(terms)))] = x.new_tensor(weights)
-        q = tape.bend(tangents, lambda A, B: M @ ((A[:, first] * B[:, second] + A[:, second] * B[:, first]) / 2))
-    q = x.new_zeros(1, len(sums), graph.P) if q is None else q
+        products = _mean_of_both(first, second)
+        q = tape.bend(tangents, len(sums), lambda A, B: M @ products(A, B))
 
     def found(stream: Stream) -> Tensor:
         if order_of(stream) == 2:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacobians.network.activations import Activation
 from jacobians.network.mlp import MLP
 
 HIGHEST = 4  # order
@@ -29,14 +28,6 @@ def taylor(mlp: MLP, x: Tensor, wanted: Sequence[Stream]) -> tuple[Tensor, tuple
 
     Carried are only divisors of the wanted m: u_xxyy takes 9 numbers a neuron, where the univariate series that polarisation needs for it
     (along x, y, x + y and x - y) take 17. A sum of derivatives of which nothing else is made is carried as one.
-
-    Args:
-        mlp: The network.
-        x: (N, D).
-        wanted: Derivatives, or sums of them.
-
-    Returns:
-        y (N, P), and a tensor (N, P) for each that is wanted.
 
     Example:
         >>> mlp = MLP([torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0]])], activation="exp")
@@ -89,18 +80,12 @@ def carried(wanted: tuple[Stream, ...]) -> tuple[dict[Stream, Products], tuple[S
         >>> [index for ((index, _),) in program]
         [(0,), (1,), (0, 0), (0, 1)]
     """
-    single = {m for stream in wanted for index, _ in stream for m in _divisors(index)}
+    single = {m for stream in wanted for index, _ in stream for size in range(1, len(index)) for m in combinations(index, size)}
     single |= {stream[0][0] for stream in wanted if stream == one(stream[0][0])}
     sums = [stream for stream in wanted if not {index for index, _ in stream} <= single]
     streams = dict.fromkeys([*map(one, sorted(single, key=lambda m: (len(m), m))), *sums])
     ends = dict.fromkeys(s for stream in wanted for s in ([stream] if stream in streams else [one(m) for m, _ in stream]))
     return {stream: _products(stream) for stream in sorted(streams, key=order_of)}, tuple(ends)
-
-
-def _divisors(index: Index) -> Iterator[Index]:
-    """Go over the proper parts of a derivative."""
-    for size in range(1, len(index)):
-        yield from combinations(index, size)
 
 
 def _partitions(places: Index) -> Iterator[tuple[Index, ...]]:
@@ -124,13 +109,17 @@ def _products(stream: Stream) -> Products:
     return {k: tuple((weight, tuple(map(one, blocks))) for blocks, weight in same.items()) for k, same in counted.items()}
 
 
-def _derivatives(rule: Activation, z: Tensor, h: Tensor, order: int) -> list[Tensor | None]:
+def _derivatives(rule: Activation, z: Tensor, h: Tensor, order: int) -> Sequence[Tensor | None]:
     """Return φ', φ'' … of a layer, as many as are needed; those of tanh from each other, in half the operations."""
     if rule.name == "tanh" and rule.scale == 1:
         s = 1 - h * h
-        found: list[Tensor | None] = [s]
-        for k in range(2, order + 1):
-            found.append(h * s * -2 if k == 2 else s * torch.rsub(s, 4, alpha=6) if k == 3 else found[1] * torch.rsub(s, 4, alpha=12))
+        found = [s]
+        if order > 1:
+            found.append(h * s * -2)
+        if order > 2:
+            found.append(s * torch.rsub(s, 4, alpha=6))
+        if order > 3:
+            found.append(found[1] * torch.rsub(s, 4, alpha=12))
         return found
     return [derivative(z, h) for derivative in (rule.slope, rule.curvature, rule.third, rule.fourth)[:order]]
 

@@ -31,18 +31,13 @@ _GELU_CUBE = 0.044715  # of the tanh form: Hendrycks & Gimpel, arXiv 1606.08415
 
 
 class Sine(nn.Module):
-    """`sin(ω z)`, the activation of SIREN (Sitzmann et al. 2020), as a torch module.
-
-    Args:
-        omega: The frequency ω.
-    """
+    """`sin(ω z)`, the activation of SIREN (Sitzmann et al. 2020), as a torch module."""
 
     def __init__(self, omega: float = 1.0) -> None:
         super().__init__()
         self.omega = omega
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return `sin(ω z)`."""
         return torch.sin(self.omega * z)
 
 
@@ -50,7 +45,6 @@ class Exp(nn.Module):
     """`exp(z)` as a torch module."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return `exp(z)`."""
         return torch.exp(z)
 
 
@@ -58,30 +52,19 @@ class LogCosh(nn.Module):
     """`log cosh z` as a torch module."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return `log cosh z`."""
         return _log_cosh(z)
 
 
 class Rule(NamedTuple):
-    """A row of the table. Settings are passed by name.
+    """A row of the table. Settings are passed by name."""
 
-    Attributes:
-        value: `(z, **settings) -> h`.
-        slope: `(z, h, **settings) -> φ'(z)`, by whichever of `z` and `h` is cheaper; `None` where the slope is one everywhere.
-        curvature: `(z, h, **settings) -> φ''(z)`; `None` where it is zero everywhere.
-        third: `(z, h, **settings) -> φ'''(z)`; `None` where it is zero everywhere.
-        module: The torch module; its constructor and its attributes have the names of the settings.
-        jax: JAX's own function: its place below `jax`, called with z and the settings, or `(jax, z, *settings) -> h`.
-        settings: Name of each setting to its default, which is torch's.
-    """
-
-    value: Callable[..., Tensor]
-    slope: Callable[..., Tensor] | None
-    curvature: Callable[..., Tensor] | None
-    third: Callable[..., Tensor] | None
-    module: Callable[..., nn.Module]
-    jax: str | Callable[..., Any]
-    settings: Mapping[str, float | str] = {}
+    value: Callable[..., Tensor]  # `(z, **settings) -> h`
+    slope: Callable[..., Tensor] | None  # `(z, h, **settings) -> φ'(z)`, by the cheaper of `z` and `h`; `None` where it is one everywhere
+    curvature: Callable[..., Tensor] | None  # `(z, h, **settings) -> φ''(z)`; `None` where it is zero everywhere
+    third: Callable[..., Tensor] | None  # `(z, h, **settings) -> φ'''(z)`; `None` where it is zero everywhere
+    module: Callable[..., nn.Module]  # torch's; its constructor and its attributes have the names of the settings
+    jax: str | Callable[..., Any]  # JAX's own: its place below `jax`, called with z and the settings, or `(jax, z, *settings) -> h`
+    settings: Mapping[str, float | str] = {}  # the name of each to its default, which is torch's
 
 
 def _gate(w: Tensor, w1: Tensor | float, w2: Tensor | float, w3: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,26 +75,25 @@ def _gate(w: Tensor, w1: Tensor | float, w2: Tensor | float, w3: Tensor | float)
     return d * w1, d * (odd * w1 * w1 + w2), d * ((odd * odd - 2 * d) * w1 * w1 * w1 + 3 * odd * w1 * w2 + w3)
 
 
-def _gelu_gate(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Return p and its derivatives, of the tanh form `z p`: (1 + tanh u) / 2 without its cancellation in the left tail."""
-    near = z.clamp(-1e3, 1e3)  # beyond, p is 0 or 1, its derivatives are 0 and the products must be
+def _gelu_gate(z: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return w and its derivatives, of the tanh form `z σ(w)`: (1 + tanh u) / 2 without its cancellation in the left tail."""
+    near = z.clamp(-1e3, 1e3)  # beyond, σ(w) is 0 or 1, its derivatives are 0 and the products must be
     a = 2 * _SQRT_2_OVER_PI
     w = a * (near + _GELU_CUBE * near * near * near)
-    w1, w2, w3 = a * (1 + 3 * _GELU_CUBE * near * near), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
-    return torch.sigmoid(w), _gate(w, w1, w2, w3)
+    return w, a * (1 + 3 * _GELU_CUBE * near * near), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
 
 
 def _gelu_slope(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
-        p, (p1, _, _) = _gelu_gate(z)
-        return p + z * p1
+        w, *derivatives = _gelu_gate(z)
+        return torch.sigmoid(w) + z * _gate(w, *derivatives)[0]
     # Φ(z) + z φ(z); erfc keeps its relative accuracy in the left tail, where 1 + erf cancels.
     return 0.5 * torch.erfc(-_SQRT_HALF * z) + z * (_INV_SQRT_2PI * torch.exp(-0.5 * z * z))
 
 
 def _gelu_curvature(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
-        _, (p1, p2, _) = _gelu_gate(z)
+        p1, p2, _ = _gate(*_gelu_gate(z))
         return 2 * p1 + z * p2
     near = z.clamp(-1e3, 1e3)  # the density is 0 beyond
     return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * (2 - near * near)
@@ -119,7 +101,7 @@ def _gelu_curvature(z: Tensor, h: Tensor, approximate: str) -> Tensor:
 
 def _gelu_third(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
-        _, (_, p2, p3) = _gelu_gate(z)
+        _, p2, p3 = _gate(*_gelu_gate(z))
         return 3 * p2 + z * p3
     near = z.clamp(-1e3, 1e3)
     return _INV_SQRT_2PI * torch.exp(-0.5 * near * near) * near * (near * near - 4)
@@ -271,9 +253,7 @@ def _gelu_fourth(z: Tensor, h: Tensor, approximate: str) -> Tensor:
     near = z.clamp(-1e3, 1e3)
     square = near * near
     if approximate == "tanh":
-        a = 2 * _SQRT_2_OVER_PI
-        w1, w2, w3 = a * (1 + 3 * _GELU_CUBE * square), a * 6 * _GELU_CUBE * near, a * 6 * _GELU_CUBE
-        return _fourth_of_gate(near, a * near * (1 + _GELU_CUBE * square), w1, w2, w3)
+        return _fourth_of_gate(near, *_gelu_gate(z))
     return _INV_SQRT_2PI * torch.exp(-0.5 * square) * (square * (7 - square) - 4)
 
 
@@ -376,34 +356,12 @@ class Activation:
         return isinstance(self._rule, Coupled)
 
     def push(self, y: Tensor, T: Tensor) -> Tensor:
-        """Return `S T` with `S = ∂y/∂z`, of a coupled activation: `diag(p) - p pᵀ` for softmax.
-
-        Args:
-            y: Its value, (..., P).
-            T: (..., P, m).
-
-        Returns:
-            Of the shape of T.
-
-        Example:
-            >>> softmax = Activation("softmax")
-            >>> softmax.push(softmax.value(torch.zeros(2)), torch.eye(2))
-            tensor([[ 0.2500, -0.2500],
-                    [-0.2500,  0.2500]])
-        """
+        """Return `S T` with `S = ∂y/∂z`, of a coupled activation of value y (..., P), for T (..., P, m): `diag(p) - p pᵀ` for softmax."""
         assert isinstance(self._rule, Coupled)
         return self._rule.push(y, T) if self.scale == 1 else self.scale * self._rule.push(y / self.scale, T)
 
     def pull(self, y: Tensor, C: Tensor) -> Tensor:
-        """Return `Sᵀ C` with `S = ∂y/∂z`, of a coupled activation.
-
-        Args:
-            y: Its value, (..., P).
-            C: (..., P).
-
-        Returns:
-            Of the shape of C.
-        """
+        """Return `Sᵀ C` with `S = ∂y/∂z`, of a coupled activation of value y (..., P), for C (..., P)."""
         assert isinstance(self._rule, Coupled)
         return self._rule.pull(y, C) if self.scale == 1 else self.scale * self._rule.pull(y / self.scale, C)
 
@@ -413,63 +371,22 @@ class Activation:
         return h if self.scale == 1 else self.scale * h
 
     def slope(self, z: Tensor, h: Tensor) -> Tensor | None:
-        """Return `scale · φ'(z)`, or `None` where it is one everywhere.
-
-        Args:
-            z: Where.
-            h: The value there, of `value`.
-
-        Returns:
-            The slope, of the shape of `z`.
-        """
+        """Return `scale · φ'(z)`, of the shape of z, or `None` where it is one everywhere; h is `value(z)`."""
         if self._rule.slope is None:
             return None if self.scale == 1 or self.coupled else torch.full_like(z, self.scale)
         s = self._rule.slope(z, h if self.scale == 1 else h / self.scale, **self.settings)
         return s if self.scale == 1 else self.scale * s
 
     def curvature(self, z: Tensor, h: Tensor) -> Tensor | None:
-        """Return `scale · φ''(z)`, or `None` where it is zero everywhere.
-
-        Args:
-            z: Where.
-            h: The value there, of `value`.
-
-        Returns:
-            The second derivative, of the shape of `z`.
-
-        Raises:
-            ValueError: The activation couples its layer, and has a second derivative for every pair of its values.
-        """
+        """Return `scale · φ''(z)`, of the shape of z, or `None` where it is zero everywhere; refused of a coupled activation."""
         return self._higher("curvature", z, h)
 
     def third(self, z: Tensor, h: Tensor) -> Tensor | None:
-        """Return `scale · φ'''(z)`, or `None` where it is zero everywhere.
-
-        Args:
-            z: Where.
-            h: The value there, of `value`.
-
-        Returns:
-            The third derivative, of the shape of `z`.
-
-        Raises:
-            ValueError: The activation couples its layer.
-        """
+        """Return `scale · φ'''(z)`, as `curvature` does."""
         return self._higher("third", z, h)
 
     def fourth(self, z: Tensor, h: Tensor) -> Tensor | None:
-        """Return `scale · φ⁗(z)`, or `None` where it is zero everywhere.
-
-        Args:
-            z: Where.
-            h: The value there, of `value`.
-
-        Returns:
-            The fourth derivative, of the shape of `z`.
-
-        Raises:
-            ValueError: The activation couples its layer.
-        """
+        """Return `scale · φ⁗(z)`, as `curvature` does."""
         return self._higher("fourth", z, h)
 
     @property
@@ -487,15 +404,7 @@ class Activation:
         return d if self.scale == 1 else self.scale * d
 
     def jax(self, library: Any, z: Any) -> Any:
-        """Return the value by JAX's own function.
-
-        Args:
-            library: The imported `jax`.
-            z: A JAX array.
-
-        Returns:
-            A JAX array.
-        """
+        """Return the value at a JAX array by the own function of JAX, which is imported."""
         rule = self._rule.jax
         given = self.settings.values()
         h = attrgetter(rule)(library)(z, *given) if isinstance(rule, str) else rule(library, z, *given)
@@ -507,14 +416,7 @@ class Activation:
 
     @classmethod
     def from_torch(cls, module: nn.Module) -> Activation | None:
-        """Recognise a torch module by its exact type.
-
-        Args:
-            module: Any module.
-
-        Returns:
-            The activation with the module's settings, or `None` where it is none of the table.
-        """
+        """Recognise a torch module, with its settings, by its exact type; `None` where it is none of the table."""
         for name, rule in (RULES | OUTPUTS).items():
             if type(module) is rule.module:
                 return cls(name, **{key: getattr(module, key) for key in rule.settings})
@@ -525,20 +427,16 @@ class Activation:
         return self._text
 
     def __repr__(self) -> str:
-        """Write it as Python."""
         name, paren, rest = self._text.partition("(")
         return f"Activation({name!r}, {rest}" if paren else f"Activation({name!r})"
 
     def __eq__(self, other: object) -> bool:
-        """Compare name, settings and scale."""
         return isinstance(other, Activation) and self._text == other._text
 
     def __hash__(self) -> int:
-        """Hash name, settings and scale."""
         return hash(self._text)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copy and pickle by its text."""
         return activation, (self._text,)
 
 
@@ -609,10 +507,8 @@ def per_layer(given: str | Activation | Sequence[str | Activation], layers: int)
     """
     if isinstance(given, str) and SEPARATOR in given:
         given = given.split(SEPARATOR)
-    if isinstance(given, str | Activation):
+    if isinstance(given, str | Activation) or not isinstance(given, Sequence):  # which is refused by its type
         return (_hidden(given),) * layers
-    if not isinstance(given, Sequence):
-        return (_hidden(given),) * layers  # refuses it by its type
     each = tuple(_hidden(one) for one in given)
     if len(each) != layers:
         raise ValueError(f"got {len(each)} activations for {layers} hidden layers; pass one for all, or one per hidden layer")

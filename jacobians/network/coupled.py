@@ -10,21 +10,13 @@ from torch import Tensor, nn
 
 
 class Coupled(NamedTuple):
-    """A row of the table of outputs whose slope is no diagonal matrix: each y depends on every z.
+    """A row of the table of outputs whose slope is no diagonal matrix: each y depends on every z."""
 
-    Attributes:
-        value: `(z, dim) -> y`.
-        push: `(y, T) -> S T` with `S = ∂y/∂z`, for T of shape (..., P, m).
-        pull: `(y, C) -> Sᵀ C` for C of shape (..., P).
-        module: The torch module.
-        jax: JAX's own function below `jax`, called with z and dim.
-    """
-
-    value: Callable[..., Tensor]
-    push: Callable[[Tensor, Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[..., Tensor]  # `(z, dim) -> y`
+    push: Callable[[Tensor, Tensor], Tensor]  # `(y, T) -> S T` with `S = ∂y/∂z`, for T of shape (..., P, m)
+    pull: Callable[[Tensor, Tensor], Tensor]  # `(y, C) -> Sᵀ C` for C of shape (..., P)
     module: Callable[..., nn.Module]
-    jax: str
+    jax: str  # JAX's own function below `jax`, called with z and dim
     slope: None = None
     settings: Mapping[str, float | str] = {"dim": -1}
 

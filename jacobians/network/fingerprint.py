@@ -33,14 +33,8 @@ _REMEDY = "make it an attribute of the module that is a number, a text or a func
 class Fingerprint:
     """Compares a module with what it was.
 
-    Args:
-        module: The module.
-        settings: `(module, names)` of the attributes that decide, of modules whose forward is torch's or ours.
-        own: Modules with a forward of their own.
-        buffers: Whether the buffers that these read are looked at in each call.
-
-    Raises:
-        ValueError: A forward reads what may change unnoticed.
+    `settings` names the attributes that decide, of modules whose forward is torch's or ours; `own` are those with another, which is refused
+    where it reads what may change unnoticed. `buffers` says whether the buffers that these read are looked at in each call.
     """
 
     def __init__(
@@ -49,8 +43,7 @@ class Fingerprint:
         self._buffers = buffers
         whole, *self._modules = module.modules()
         self._whole = weakref.ref(whole)  # which a fingerprint does not keep alive
-        self._types = list(map(type, self._modules))
-        self._type = type(whole)
+        self._type, self._types = type(whole), list(map(type, self._modules))
         self._kinds = list(dict.fromkeys([self._type, *self._types]))
         self._forwards = [kind.forward for kind in self._kinds]
         self._dicts = [m.__dict__ for m in (whole, *self._modules)]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jacobians.network.activations import RULES, Activation, text_of
 from jacobians.network.fingerprint import GLOBAL_HOOKS, HOOKS, Fingerprint, generators
-from jacobians.network.mlp import MLP, check_parameters
+from jacobians.network.mlp import MLP, Tuples, check_parameters
 
 if TYPE_CHECKING:
     from jacobians.network.graph import Graph
@@ -37,16 +37,8 @@ _ELSEWHERE = "take torch.func.vmap(torch.func.jacrev(lambda x: net(x[None])[0]))
 _WRAP_AGAIN = "wrap the module again with MLP.from_torch"
 
 
-Tuples = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]
-
-
 class Scaled(nn.Module):
-    """An activation times a constant, as a torch module: `scale · φ(z)`.
-
-    Args:
-        activation: The module of φ.
-        scale: The constant.
-    """
+    """An activation times a constant, as a torch module: `scale · φ(z)`."""
 
     def __init__(self, activation: nn.Module, scale: float) -> None:
         super().__init__()
@@ -54,7 +46,6 @@ class Scaled(nn.Module):
         self.scale = scale
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return `scale · φ(z)`."""
         return self.scale * self.activation(z)
 
 
@@ -113,8 +104,8 @@ def still_there(module: nn.Module | None) -> nn.Module:
     return module
 
 
-def trace(module: nn.Module, buffers: bool = False) -> Any:
-    """Trace the forward of a module by `torch.fx`; with its buffers as nodes, or as what they are now."""
+def trace(module: nn.Module, buffers: bool = False) -> tuple[list[Any], list[Any]]:
+    """Trace the forward of a module by `torch.fx`, to its arguments and all other nodes; with its buffers as nodes, or as they are now."""
     from torch import fx
 
     class Tracer(fx.Tracer):
@@ -130,9 +121,9 @@ def trace(module: nn.Module, buffers: bool = False) -> Any:
                 )  # fx would, with the module
             return super().create_arg(a)
 
-    tracer = Tracer()
+    tracer, before = Tracer(), generators()
     try:
-        return tracer.trace(module)
+        nodes = list(tracer.trace(module).nodes)
     except Exception as error:  # whatever the forward does with a proxy
         first = str(error).splitlines()[0] if str(error) else "no message"
         raise TypeError(
@@ -140,20 +131,17 @@ def trace(module: nn.Module, buffers: bool = False) -> Any:
         ) from None
     finally:
         vars(tracer).clear()  # it is part of cycles, and holds the module
+    if generators() != before:
+        raise ValueError(f"the forward of {type(module).__name__} draws random numbers: no two calls compute the same; take them out")
+    return [node for node in nodes if node.op == "placeholder"], [node for node in nodes if node.op != "placeholder"]
 
 
 class Inputs(NamedTuple):
-    """Several inputs that a forward puts together before anything else.
+    """Several inputs that a forward puts together before anything else."""
 
-    Attributes:
-        names: Of the arguments of the forward.
-        order: The arguments in the order in which they are put together.
-        stacked: Whether each is one number a sample, without an axis of its own.
-    """
-
-    names: tuple[str, ...]
-    order: tuple[int, ...]
-    stacked: bool
+    names: tuple[str, ...]  # of the arguments of the forward
+    order: tuple[int, ...]  # the arguments in the order in which they are put together
+    stacked: bool  # whether each is one number a sample, without an axis of its own
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Take (N, D) apart into arguments, all but the last of them one column wide."""
@@ -165,20 +153,7 @@ class Inputs(NamedTuple):
 class Chain:
     """The layers of a module in order, and the checks that they have not changed.
 
-    Args:
-        module: The torch module.
-        normalising: Whether batch norms may be in training mode, for `module_gradient`.
-        weak: Whether it must not keep the module alive.
-
-    Attributes:
-        module: Returns the module, or `None` where it is gone.
-        sequence: The linear layers, batch norms and activations in their order, for `module_gradient`.
-        flattens: Whether the module begins with a Flatten, and so takes images.
-        inputs: How several inputs are put together first, or `None` for one.
-
-    Raises:
-        TypeError: It is no module, or a layer is of a kind that is no part of such a chain.
-        ValueError: A layer stands in the wrong place or does more than its type says.
+    With `normalising`, for `module_gradient`, batch norms may be in training mode; with `weak` it does not keep the module alive.
     """
 
     def __init__(self, module: nn.Module, normalising: bool = False, weak: bool = False) -> None:
@@ -187,9 +162,9 @@ class Chain:
                 f"expected a torch nn.Module, got {type(module).__name__}; pass e.g. nn.Sequential(nn.Linear(3, 64), nn.Tanh(), …)"
             )
         self.module: Callable[[], nn.Module | None] = held_by(module, weak)
-        self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []
-        self.flattens = False
-        self.inputs: Inputs | None = None
+        self.sequence: list[nn.Linear | nn.BatchNorm1d | Activation] = []  # in their order, for `module_gradient`
+        self.flattens = False  # whether the module begins with a Flatten, and so takes images
+        self.inputs: Inputs | None = None  # how several inputs are put together first
         self._weak, self._normalising = weak, normalising
         self._settings: list[tuple[nn.Module, tuple[str, ...]]] = []
         self._own: list[nn.Module] = []
@@ -205,9 +180,7 @@ class Chain:
         for unit in self._affine:
             if unit.inner != 1:  # no activation came behind it
                 unit.activation = Activation("identity", scale=unit.inner)
-        last = self._affine[-1].activation
-        self.hidden = [unit.activation or Activation("identity") for unit in self._affine[:-1]]
-        self.output = last or Activation("identity")
+        *self.hidden, self.output = (unit.activation or Activation("identity") for unit in self._affine)
         if normalising:  # evaluated once, now
             return
         self._fingerprint = Fingerprint(module, self._settings, self._own)
@@ -215,7 +188,7 @@ class Chain:
         self._slots = [(unit.linear, name) for unit in self._affine for name in ("weight", "bias")]
         self._read: tuple[list[Tensor | None], Tuples] = ([], ((), ()))
 
-    def read(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    def read(self) -> Tuples:
         """Return weights and biases as they are now."""
         if not self._fingerprint.same():
             self._adopt_change()
@@ -250,10 +223,8 @@ class Chain:
         self._fingerprint = now._fingerprint
 
     def _description(self) -> list[object]:
-        return [self.inputs, *self._order()]
-
-    def _order(self) -> list[object]:
-        return [(id(u.linear), *map(id, (*u.before, *u.behind)), len(u.before), u.activation, str(u.rows)) for u in self._affine]
+        units = [(id(u.linear), *map(id, (*u.before, *u.behind)), len(u.before), u.activation, str(u.rows)) for u in self._affine]
+        return [self.inputs, *units]
 
     @cached_property
     def folded(self) -> bool:
@@ -286,13 +257,8 @@ class Chain:
 
     def _traced(self, module: nn.Module) -> Iterator[tuple[str, nn.Module | Activation]]:
         """Go over the layers of a module whose forward is a chain, by symbolic tracing."""
-        before = generators()
         self._own = [m for m in module.modules() if not type(m).__module__.startswith("torch.nn")]
-        graph = trace(module)
-        if generators() != before:
-            raise ValueError(f"the forward of {type(module).__name__} draws random numbers: no two calls compute the same; take them out")
-        given = [node for node in graph.nodes if node.op == "placeholder"]
-        nodes = [node for node in graph.nodes if node.op != "placeholder"]
+        given, nodes = trace(module)
         last = given[0] if given else None
         if len(given) > 1:
             last = nodes.pop(0)
@@ -457,7 +423,6 @@ class _OfModule(MLP):
         self._take(read(module, weak=True), module)
 
     def parameter_tuples(self) -> Tuples:
-        """Return weights and biases as they are now, of the layers that the module has now."""
         assert self._chain is not None
         try:
             return self._chain.read()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from jacobians.network import steps
 from jacobians.network.activations import RULES, Activation
-from jacobians.network.fingerprint import Fingerprint, generators
+from jacobians.network.fingerprint import Fingerprint
 from jacobians.network.from_torch import (
     FUNCTIONS,
     VIEWS,
@@ -26,23 +27,6 @@ from jacobians.network.from_torch import (
     trace,
 )
 from jacobians.network.mlp import MLP
-from jacobians.network.steps import (
-    COSINE,
-    Affine,
-    BatchNorm,
-    Constant,
-    Coupled,
-    Elementwise,
-    Features,
-    Join,
-    Kink,
-    Norm,
-    Part,
-    Product,
-    Slot,
-    Step,
-    Sum,
-)
 
 _ARITHMETIC = {
     **dict.fromkeys(("add", "iadd"), "add"),
@@ -50,43 +34,24 @@ _ARITHMETIC = {
     **dict.fromkeys(("mul", "imul", "multiply"), "mul"),
     **dict.fromkeys(("truediv", "itruediv", "div", "divide"), "div"),
 }
+_AS_WIDE = steps.Elementwise | steps.Kink | steps.Constant | steps.Sum | steps.Product | steps.Norm | steps.BatchNorm  # as they take
 
 
 class Graph:
-    """The steps of a module, and the checks that they have not changed. It stands where a `Chain` does.
-
-    Args:
-        module: The torch module.
-        reason: Why it is no chain.
-        weak: Whether it must not keep the module alive.
-
-    Attributes:
-        steps: The steps in an order in which each comes after those it takes.
-        D: Input width.
-        P: Output width.
-        widths: D, the widths of affine steps, and P.
-
-    Raises:
-        TypeError: A step is of a kind that is not known.
-        ValueError: A step does not fit.
-    """
+    """The steps of a module, each behind those that it takes, and the checks that they have not changed. It stands where a `Chain` does."""
 
     folded = True  # its parameters are no weights and biases of a chain
 
     def __init__(self, module: nn.Module, reason: str, weak: bool = False) -> None:
         self.module: Callable[[], nn.Module | None] = held_by(module, weak)
-        self.reason, self._weak = reason, weak
-        self.steps: list[Step] = []
+        self.reason = reason
+        self.steps: list[steps.Step] = []
         self.flattens, self.inputs = False, None
         self.hidden, self.output = [], Activation("identity")
         self._settings: list[tuple[nn.Module, tuple[str, ...]]] = []
-        self._slots: list[Slot] = []
+        self._slots: list[steps.Slot] = []
         refuse_all_extras(module)
-        before = generators()
-        graph = trace(module, buffers=True)
-        if generators() != before:
-            raise ValueError("the forward draws random numbers")
-        self._build(module, graph)
+        self._build(module, *trace(module, buffers=True))
         own = [m for m in module.modules() if not type(m).__module__.startswith("torch.nn")]
         self._fingerprint = Fingerprint(module, self._settings, own, buffers=True)
         self._settings = []
@@ -128,21 +93,21 @@ class Graph:
     def text(self) -> list[str]:
         """Write the steps down, without the addresses of `description`."""
 
-        def of(step: Step) -> str:
+        def of(step: steps.Step) -> str:
             kind, inputs, slots, *rest = step.description()
             names = [slot and slot[1:] for slot in slots]  # pyright: ignore[reportGeneralTypeIssues]
-            return f"{kind.__name__} {inputs} {names} {['cos' if r is COSINE else str(r) for r in rest]}"  # pyright: ignore[reportAttributeAccessIssue]
+            return f"{kind.__name__} {inputs} {names} {['cos' if r is steps.COSINE else str(r) for r in rest]}"  # pyright: ignore[reportAttributeAccessIssue]
 
         return list(map(of, self.steps))
 
     def kinks(self) -> list[str]:
         """Name the activations of a network that is piecewise linear; none where it is not."""
-        rules = [s.rule for s in self.steps if isinstance(s, Elementwise)]
-        if any(isinstance(s, Product | Norm | Coupled) for s in self.steps) or not all(
+        rules = [s.rule for s in self.steps if isinstance(s, steps.Elementwise)]
+        if any(isinstance(s, steps.Product | steps.Norm | steps.Coupled) for s in self.steps) or not all(
             getattr(r, "piecewise_linear", False) for r in rules
         ):
             return []
-        prelu = ["prelu"] if any(isinstance(s, Kink) for s in self.steps) else []
+        prelu = ["prelu"] if any(isinstance(s, steps.Kink) for s in self.steps) else []
         return [*dict.fromkeys(r.name for r in rules if isinstance(r, Activation)), *prelu]
 
     def _size(self, module: nn.Module) -> None:
@@ -152,10 +117,12 @@ class Graph:
         for number, step in enumerate(self.steps, start=1):
             if step.inputs[0] in like_x:
                 p = step.tensors()
-                if isinstance(step, Affine):
+                if isinstance(step, steps.Affine):
                     self.D = p[0].shape[1]  # pyright: ignore[reportOptionalMemberAccess]
                     break
-                if isinstance(step, Elementwise | Kink | Constant | Sum | Product | Norm | BatchNorm):
+                if isinstance(
+                    step, steps.Elementwise | steps.Kink | steps.Constant | steps.Sum | steps.Product | steps.Norm | steps.BatchNorm
+                ):
                     like_x.add(number)
         if not self.D:
             raise ValueError("no Linear layer or matrix tells the width of x")
@@ -164,24 +131,22 @@ class Graph:
             raise ValueError("it is on the meta device and has no numbers")
         values = self.evaluate(torch.zeros(1, self.D, dtype=first.dtype, device=first.device))
         self.P = values[-1].shape[-1]
-        wide = [values[i].shape[-1] for i, step in enumerate(self.steps, start=1) if isinstance(step, Affine) and i < len(self.steps)]
-        self.widths = (self.D, *wide, self.P)
+        wide = [values[i].shape[-1] for i, step in enumerate(self.steps, start=1) if isinstance(step, steps.Affine) and i < len(self.steps)]
+        self.widths = (self.D, *wide, self.P)  # those between are of affine steps
 
-    def evaluate(self, x: Tensor) -> list[Tensor]:
-        """Return x (N, D) and the values of all steps."""
+    def evaluate(self, x: Tensor, tensors: Sequence[Sequence[Any]] | None = None) -> list[Tensor]:
+        """Return x (N, D) and the values of all steps, with their tensors as they are now or were read before."""
         values = [x]
-        for step in self.steps:
-            values.append(step.value(step.tensors(), *(values[i] for i in step.inputs)))
+        for step, p in zip(self.steps, tensors or [step.tensors() for step in self.steps], strict=True):
+            values.append(step.value(p, *(values[i] for i in step.inputs)))
         return values
 
-    def _build(self, module: nn.Module, graph: fx.Graph) -> None:
-        given = [node for node in graph.nodes if node.op == "placeholder"]
-        nodes = [node for node in graph.nodes if node.op != "placeholder"]
+    def _build(self, module: nn.Module, given: list[fx.Node], nodes: list[fx.Node]) -> None:
         at: dict[fx.Node, int] = {given[0]: 0} if given else {}  # the step that a node is
         if len(given) > 1:
             self.inputs = joined(module, given, nodes[0])
             at = {nodes.pop(0): 0}
-        slots: dict[fx.Node, Slot] = {}
+        slots: dict[fx.Node, steps.Slot] = {}
         for node in nodes:
             if node.op == "output":
                 if node.args[0] not in at or at[node.args[0]] != len(self.steps):  # pyright: ignore[reportArgumentType]
@@ -191,40 +156,41 @@ class Graph:
                 slots[node] = _slot(module, str(node.target))
                 continue
             made = self._layer(module, node, at) if node.op == "call_module" else self._function(node, at, slots)
-            if isinstance(made, Step):
+            if isinstance(made, steps.Step):
                 self.steps.append(made)
                 at[node] = len(self.steps)
             else:
                 at[node] = made
 
-    def _layer(self, module: nn.Module, node: fx.Node, at: dict[fx.Node, int]) -> Step | int:
+    def _layer(self, module: nn.Module, node: fx.Node, at: dict[fx.Node, int]) -> steps.Step | int:
         """Return the step of a layer, or the number of the step that it leaves as it is."""
-        where, layer = str(node.target), module.get_submodule(str(node.target))
-        (source,) = node.args
-        i, kind = at[source], type(layer)  # pyright: ignore[reportArgumentType]
+        where = str(node.target)
+        layer: Any = module.get_submodule(where)
+        (source,) = list[Any](node.args)
+        i, kind = at[source], type(layer)
 
-        def parameters(*names: str, table: str = "_parameters") -> list[Slot | None]:
+        def parameters(*names: str, table: str = "_parameters") -> list[steps.Slot | None]:
             return [(layer.__dict__, table, name) if layer.__dict__[table].get(name) is not None else None for name in names]
 
         if kind is nn.Linear:
-            return Affine([i], parameters("weight", "bias"))
+            return steps.Affine([i], parameters("weight", "bias"))
         if kind in (nn.LayerNorm, nn.RMSNorm):
             self._settings.append((layer, ("eps", "normalized_shape")))
-            if len(layer.normalized_shape) != 1:  # pyright: ignore[reportArgumentType]
+            if len(layer.normalized_shape) != 1:
                 raise ValueError(f"layer {where} ({kind.__name__}) must normalise the last axis alone")
             named = [*parameters("weight"), *(parameters("bias") if kind is nn.LayerNorm else [None])]
-            return Norm([i], named, layer.eps, kind is nn.LayerNorm)  # pyright: ignore[reportArgumentType]
+            return steps.Norm([i], named, layer.eps, kind is nn.LayerNorm)
         if kind is nn.BatchNorm1d:
             self._settings.append((layer, ("training", "eps")))
             refuse_training(where, layer)
             stats = parameters("running_mean", "running_var", table="_buffers")
-            return BatchNorm([i], [*stats, *parameters("weight", "bias")], layer.eps)  # pyright: ignore[reportArgumentType]
+            return steps.BatchNorm([i], [*stats, *parameters("weight", "bias")], layer.eps)
         if kind in (nn.Dropout, nn.AlphaDropout):
             self._settings.append((layer, ("training", "p")))
             refuse_training(where, layer)
             return i
         if kind is nn.PReLU:
-            return Kink([i], parameters("weight"))
+            return steps.Kink([i], parameters("weight"))
         if kind is nn.Flatten and i == 0 and (layer.start_dim, layer.end_dim) == (1, -1):
             self.flattens = True
             self._settings.append((layer, ("start_dim", "end_dim")))
@@ -233,53 +199,54 @@ class Graph:
         if rule is None:
             raise TypeError(f"layer {where} is a {kind.__name__}")
         self._settings.append((layer, tuple(rule.settings)))
-        return i if rule.linear else (Coupled if rule.coupled else Elementwise)([i], rule)
+        return i if rule.linear else (steps.Coupled if rule.coupled else steps.Elementwise)([i], rule)
 
-    def _function(self, node: fx.Node, at: dict[fx.Node, int], slots: dict[fx.Node, Slot]) -> Step | int:
+    def _function(self, node: fx.Node, at: dict[fx.Node, int], slots: dict[fx.Node, steps.Slot]) -> steps.Step | int:
         """Return the step of a function or method, or the number of the step that it leaves as it is."""
         name = name_of(node)
-        args, options = list(node.args), {key: value for key, value in node.kwargs.items() if key not in ("inplace", "out")}
+        args: list[Any] = list(node.args)
+        options: dict[str, Any] = {key: value for key, value in node.kwargs.items() if key not in ("inplace", "out")}
         if name in ("cat", "concat", "concatenate", "hstack"):
             parts, *rest = args
             dim = options.get("dim", rest[0] if rest else 1 if name == "hstack" else 0)
             if dim in (-1, 1) and isinstance(parts, list | tuple) and all(part in at for part in parts):
-                return Join([at[part] for part in parts])  # pyright: ignore[reportArgumentType]
+                return steps.Join([at[part] for part in parts])
         elif name in _ARITHMETIC and len(args) == 2 and not options:
             return self._arithmetic(_ARITHMETIC[name], args, at, slots)
         elif name in ("neg", "square") or (name == "pow" and args[1:] == [2]):
-            i = at[args[0]]  # pyright: ignore[reportArgumentType]
-            return Constant([i], "mul", -1.0) if name == "neg" else Product([i, i])
+            i = at[args[0]]
+            return steps.Constant([i], "mul", -1.0) if name == "neg" else steps.Product([i, i])
         elif opens_log_cosh(node):
-            return at[args[0]]  # pyright: ignore[reportArgumentType]
+            return at[args[0]]
         elif name == "log" and opens_log_cosh(args[0]):
-            return Elementwise([at[args[0]]], Activation("log_cosh"))  # pyright: ignore[reportArgumentType]
+            return steps.Elementwise([at[args[0]]], Activation("log_cosh"))
         elif name == "cos":
-            return Elementwise([at[args[0]]], COSINE)  # pyright: ignore[reportArgumentType]
+            return steps.Elementwise([at[args[0]]], steps.COSINE)
         elif name == "matmul" and args[0] in at and args[1] in slots:
-            return Features([at[args[0]]], [slots[args[1]], None])  # pyright: ignore[reportArgumentType]
+            return steps.Features([at[args[0]]], [slots[args[1]], None])
         elif name == "linear" and args[0] in at:
             given = [*args[1:], options.get("bias")][:2]
             if all(t is None or t in slots for t in given):
-                return Affine([at[args[0]]], [None if t is None else slots[t] for t in given])  # pyright: ignore[reportArgumentType]
+                return steps.Affine([at[args[0]]], [None if t is None else slots[t] for t in given])
         elif name == "getitem" and args[0] in at:
-            return Part([at[args[0]]], part_of(node))  # pyright: ignore[reportArgumentType]
+            return steps.Part([at[args[0]]], part_of(node))
         elif name in VIEWS and args[0] in at:
-            if at[args[0]] == 0 and name == "flatten" and [*args[1:], *options.values()] in ([1], [1, -1]):  # pyright: ignore[reportArgumentType]
+            if at[args[0]] == 0 and name == "flatten" and [*args[1:], *options.values()] in ([1], [1, -1]):
                 self.flattens = True
                 return 0
             if ends_in_views(node):
-                return at[args[0]]  # pyright: ignore[reportArgumentType]
+                return at[args[0]]
         elif name in FUNCTIONS and args and args[0] in at:
             settings = dict(zip(RULES[FUNCTIONS[name]].settings, args[1:], strict=False)) | options
-            return Elementwise([at[args[0]]], Activation(FUNCTIONS[name], **settings))  # pyright: ignore[reportArgumentType]
+            return steps.Elementwise([at[args[0]]], Activation(FUNCTIONS[name], **settings))
         raise TypeError(f"'{node}' ({name}) is no step that is known")
 
-    def _arithmetic(self, kind: str, args: Sequence[Any], at: dict[fx.Node, int], slots: dict[fx.Node, Slot]) -> Step:
+    def _arithmetic(self, kind: str, args: Sequence[Any], at: dict[fx.Node, int], slots: dict[fx.Node, steps.Slot]) -> steps.Step:
         a, b = args
         if a in at and b in at:
             if kind == "div":
                 raise TypeError("a quotient of two values is no step that is known")
-            return Product([at[a], at[b]]) if kind == "mul" else Sum([at[a], at[b]], 1 if kind == "add" else -1)
+            return steps.Product([at[a], at[b]]) if kind == "mul" else steps.Sum([at[a], at[b]], 1 if kind == "add" else -1)
         of_x, other = (a, b) if a in at else (b, a)
         if isinstance(other, int | float):
             operand: Any = float(other)
@@ -293,7 +260,7 @@ class Graph:
             raise TypeError(f"{other!r} is no constant")
         if of_x is b and kind == "div":
             raise TypeError("a constant divided by a value is no step that is known")
-        return Constant([at[of_x]], "from" if of_x is b and kind == "sub" else kind, operand)
+        return steps.Constant([at[of_x]], "from" if of_x is b and kind == "sub" else kind, operand)
 
 
 def part_of(node: Any) -> slice:
@@ -310,7 +277,7 @@ def part_of(node: Any) -> slice:
     raise TypeError(f"'{node}' takes {index!r}, which are no features side by side of all samples")
 
 
-def _slot(module: nn.Module, target: str) -> Slot:
+def _slot(module: nn.Module, target: str) -> steps.Slot:
     """Return where a parameter or buffer stands."""
     path, _, name = target.rpartition(".")
     inside = module.get_submodule(path).__dict__

@@ -22,21 +22,13 @@ _LEAST_PRODUCT = 1e-12  # and y (1 - y) in its derivative
 
 
 class Rule(NamedTuple):
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        value: `(y, t) -> loss` per element, or per sample where classes are counted together.
-        cotangent: `(y, t) -> ∂value/∂y`, of the shape of y.
-        curvature: `(y, t, u) -> (∂²value/∂y²) u`, of the shape of y.
-        per_sample: Whether the value is one number per sample, over which a mean is taken; else one per element.
-        classes: Whether the target may be class indices.
-    """
-
-    value: Callable[[Tensor, Tensor], Tensor]
-    cotangent: Callable[[Tensor, Tensor], Tensor]
-    curvature: Callable[[Tensor, Tensor, Tensor], Tensor]
-    per_sample: bool = False
-    classes: bool = False
+    value: Callable[[Tensor, Tensor], Tensor]  # `(y, t) -> loss` per element, or per sample where classes are counted together
+    cotangent: Callable[[Tensor, Tensor], Tensor]  # `(y, t) -> ∂value/∂y`, of the shape of y
+    curvature: Callable[[Tensor, Tensor, Tensor], Tensor]  # `(y, t, u) -> (∂²value/∂y²) u`, of the shape of y
+    per_sample: bool = False  # whether the value is one number per sample, over which a mean is taken; else one per element
+    classes: bool = False  # whether the target may be class indices
 
 
 def _bce(y: Tensor, t: Tensor) -> Tensor:
@@ -168,53 +160,16 @@ class Loss:
         return {"mean": torch.mean, "sum": torch.sum, "none": lambda v: v}[self.reduction](value)
 
     def value_and_cotangent(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and `∂L/∂y`, looking at the target once: on a GPU each look waits for the device.
-
-        Args:
-            y: Outputs, (P,) or (N, P).
-            target: As for `value`.
-
-        Returns:
-            Both, as `value` and `cotangent` return them.
-
-        Raises:
-            TypeError: The target has the wrong dtype.
-            ValueError: The target does not fit y.
-        """
+        """Return what `value` and `cotangent` do, looking at the target once: on a GPU each look waits for the device."""
         target = self.checked(y, target)
         return self._value(y, target), self._reduced(self._rule.cotangent(y, target), y)
 
     def cotangent(self, y: Tensor, target: Tensor) -> Tensor:
-        """Return `∂L/∂y`, of the sum of all values where nothing is reduced.
-
-        Args:
-            y: Outputs, (P,) or (N, P).
-            target: As for `value`.
-
-        Returns:
-            Of the shape of y.
-
-        Raises:
-            TypeError: The target has the wrong dtype.
-            ValueError: The target does not fit y.
-        """
+        """Return `∂L/∂y`, of the shape of y and of what `value` takes; of the sum of all values where nothing is reduced."""
         return self._reduced(self._rule.cotangent(y, self.checked(y, target)), y)
 
     def curvature(self, y: Tensor, target: Tensor, u: Tensor) -> Tensor:
-        """Return `(∂²L/∂y²) u`, of the sum of all values where nothing is reduced.
-
-        Args:
-            y: Outputs, (P,) or (N, P).
-            target: As for `value`.
-            u: A tangent of the outputs, of their shape.
-
-        Returns:
-            Of the shape of y.
-
-        Raises:
-            TypeError: The target has the wrong dtype.
-            ValueError: The target does not fit y.
-        """
+        """Return `(∂²L/∂y²) u` for a tangent u of the outputs, of their shape, as `cotangent` does."""
         return self._reduced(self._rule.curvature(y, self.checked(y, target), u), y)
 
     def _reduced(self, C: Tensor, y: Tensor) -> Tensor:
@@ -225,36 +180,12 @@ class Loss:
         return C if self.scale == 1 else self.scale * C
 
     def cotangent_of_each(self, y: Tensor, target: Tensor) -> Tensor:
-        """Return `∂L_n/∂y_n` of every sample's own loss, as if it were a batch of one.
-
-        Args:
-            y: Outputs, (N, P).
-            target: As for `value`.
-
-        Returns:
-            Of the shape of y.
-
-        Raises:
-            TypeError: The target has the wrong dtype.
-            ValueError: The target does not fit y.
-        """
+        """Return `∂L_n/∂y_n` (N, P) of every sample's own loss, as if it were a batch of one."""
         C = self.scale * self._rule.cotangent(y, self.checked(y, target))
         return C / y.shape[-1] if self.reduction == "mean" and not self._rule.per_sample else C
 
     def checked(self, y: Tensor, target: Tensor) -> Tensor:
-        """Return the target, refusing one that does not fit.
-
-        Args:
-            y: Outputs.
-            target: The target.
-
-        Returns:
-            The target.
-
-        Raises:
-            TypeError: It is not a tensor, or has the wrong dtype.
-            ValueError: It has the wrong shape, or a class index is out of range.
-        """
+        """Return the target, refusing one that does not fit, and class indices out of range."""
         self.check_shape(y, target)
         if self._rule.classes and not target.is_floating_point():
             if target.is_meta or transforms.active() or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
@@ -265,16 +196,7 @@ class Loss:
         return target
 
     def check_shape(self, y: Tensor, target: Tensor) -> None:
-        """Refuse a target whose shape or dtype does not fit.
-
-        Args:
-            y: Outputs.
-            target: The target.
-
-        Raises:
-            TypeError: It is not a tensor, or has the wrong dtype.
-            ValueError: It has the wrong shape.
-        """
+        """Refuse a target whose shape or dtype does not fit."""
         if not isinstance(target, Tensor):
             raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}; convert it with torch.as_tensor")
         if self._rule.classes and not target.is_floating_point():
@@ -289,11 +211,9 @@ class Loss:
             raise TypeError(f"target must be {y.dtype}, as y is, got {target.dtype}; convert it with target.to({y.dtype})")
 
     def __eq__(self, other: object) -> bool:
-        """Say whether two losses are the same."""
         return isinstance(other, Loss) and str(self) == str(other)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copy and pickle by what it was made of."""
         return Loss, (self.name, self.reduction, self.scale)
 
     def __hash__(self) -> int:
@@ -301,7 +221,6 @@ class Loss:
         return hash((self.name, self.reduction, self.scale))
 
     def __repr__(self) -> str:
-        """Write it as Python."""
         return f"Loss({self.name!r}, reduction={self.reduction!r}, scale={self.scale:g})"
 
 

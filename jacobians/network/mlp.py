@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jacobians.network.graph import Graph
     from jacobians.network.stack import Stack
 
+Tuples = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]  # of weights and biases
 INITS = ("xavier", "normal", "orthogonal")
 
 
@@ -81,15 +82,8 @@ class MLP:
         self.sizes = "-".join(map(str, self._widths))  # the same as text: while torch.compile traces, numbers may be symbols
         self._plans: dict[object, object] = {}  # plans live and die with the network: see plans.py
 
-    def parameter_tuples(self) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        """Return `weights` and `biases` as they are now, with one look at the module where there is one.
-
-        Returns:
-            Both tuples.
-
-        Raises:
-            ValueError: The module has changed so that this is no longer its network.
-        """
+    def parameter_tuples(self) -> Tuples:
+        """Return `weights` and `biases` as they are now, with one look at the module where there is one."""
         return self._fixed if self._chain is None else self._chain.read()
 
     @property
@@ -102,12 +96,13 @@ class MLP:
         """`b_1 … b_{L+1}`, each (out,) or `None`."""
         return self.parameter_tuples()[1]
 
-    def parameters(self) -> Iterator[Tensor]:
-        """Iterate over the parameters.
+    @property
+    def biased(self) -> list[bool]:
+        """Whether each layer has a bias."""
+        return [b is not None for b in self.biases]
 
-        Yields:
-            `W_1, b_1, W_2, …`, omitting absent biases.
-        """
+    def parameters(self) -> Iterator[Tensor]:
+        """Iterate over the parameters, `W_1, b_1, W_2, …`, without absent biases."""
         for W, b in zip(*self.parameter_tuples(), strict=True):
             yield W
             if b is not None:
@@ -343,9 +338,7 @@ class MLP:
             A network whose parameters are converted copies (or the same tensors where nothing changes).
         """
         self._only_chains("converted")
-        weights = [W.to(device=device, dtype=dtype) for W in self.weights]
-        biases = [None if b is None else b.to(device=device, dtype=dtype) for b in self.biases]
-        return MLP(weights, biases, self.activation, self.output_activation)
+        return converted(self, lambda t: t.to(device=device, dtype=dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate `y = f(x)`."""
@@ -398,8 +391,7 @@ class MLP:
         chain = "-".join(map(str, self.widths))
         if self._graph is not None:
             return f"MLP({chain}, {len(self._graph.steps)} steps, {self.dtype}, {self.device})"
-        biased = any(b is not None for b in self.biases)
-        return f"MLP({chain}, {self.activation}, output={self.output_activation}, bias={biased}, {self.dtype}, {self.device})"
+        return f"MLP({chain}, {self.activation}, output={self.output_activation}, bias={any(self.biased)}, {self.dtype}, {self.device})"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle the parameters alone: plans belong to this object."""
@@ -425,6 +417,12 @@ def _draw_bias(fan_out: int, fan_in: int, init: str, generator: torch.Generator)
         return torch.randn(fan_out, generator=generator, dtype=torch.float64, device="cpu")
     bound = 1.0 / math.sqrt(fan_in)
     return bound * (2.0 * torch.rand(fan_out, generator=generator, dtype=torch.float64, device="cpu") - 1.0)
+
+
+def converted(mlp: MLP, each: Callable[[Tensor], Tensor]) -> MLP:
+    """Return a network with each parameter converted."""
+    weights, biases = mlp.parameter_tuples()
+    return MLP([each(W) for W in weights], [None if b is None else each(b) for b in biases], mlp.activation, mlp.output_activation)
 
 
 def widths_of(weights: tuple[Tensor, ...]) -> tuple[int, ...]:

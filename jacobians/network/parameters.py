@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, Tuples
 from jacobians.planning.registry import Stale
 from jacobians.problem import Problem
 
@@ -17,28 +17,20 @@ try:  # one call in C, which torch.compile guards its graphs by
 except ImportError:  # pragma: no cover - another torch
     TensorGuards = None
 
-Tuples = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]
-
 
 class Parameters:
-    """Reads the parameters of a network, and refuses those that a plan was not made for.
-
-    Args:
-        mlp: The network.
-        problem: What was planned: widths, dtype and device.
-    """
+    """Reads the parameters of a network, and refuses those that a plan was not made for."""
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
         self._mlp = mlp
         self._chain = mlp._chain  # pyright: ignore[reportPrivateUsage]
-        self._biased = [b is not None for b in mlp.biases]
+        self._biased = mlp.biased
         self._expected = [(out, into) for into, out in pairwise(problem.widths)]
         self._dtype, self._device = getattr(torch, problem.dtype), problem.device
         # One object, so that threads see all of it or nothing: the tuples, all tensors in order, and whether these still look the same.
         self._known: tuple[object, list[Tensor], Callable[..., bool]] = (None, [], lambda *_: False)
 
     def now(self) -> tuple[Tuples, list[Tensor]]:
-        """Read the parameters."""
         current = self._mlp.parameter_tuples()
         seen, flat, same = self._known
         if current is seen and same(*flat):

@@ -13,18 +13,7 @@ from jacobians.network.mlp import MLP
 
 
 class Stack:
-    """Networks of one input and output width, as an ensemble: see `MLP.stack`.
-
-    Args:
-        networks: The networks, or modules that `MLP.from_torch` takes.
-
-    Attributes:
-        networks: The networks.
-
-    Raises:
-        TypeError: One is no network.
-        ValueError: There are none, or their widths, dtypes or devices differ.
-    """
+    """Networks of one input and output width, as an ensemble: see `MLP.stack`."""
 
     def __init__(self, networks: Sequence[MLP | nn.Module]) -> None:
         self.networks = tuple(MLP.from_torch(net) if isinstance(net, nn.Module) else network_of(net) for net in networks)
@@ -34,11 +23,7 @@ class Stack:
             raise ValueError(f"stacked networks must have the same input and output width, dtype and device, got {found}")
 
     def parameters(self) -> Iterator[Tensor]:
-        """Iterate over the parameters of all networks.
-
-        Yields:
-            Those of the first network, then those of the second, …
-        """
+        """Iterate over the parameters of all networks, one network after the other."""
         for net in self.networks:
             yield from net.parameters()
 
@@ -51,7 +36,6 @@ class Stack:
         return self.each(lambda net: net(x))
 
     def __len__(self) -> int:
-        """Return E."""
         return len(self.networks)
 
     def __repr__(self) -> str:

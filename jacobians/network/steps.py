@@ -23,17 +23,12 @@ Operand = float | Slot
 
 
 class Step:
-    """One step: from the values of earlier steps to another.
-
-    Args:
-        inputs: The numbers of these steps; 0 is x.
-        slots: Where its tensors stand.
-    """
+    """One step: from the values of earlier steps, by their numbers (0 is x), to another; where its tensors stand, and its settings."""
 
     bends = True  # whether the second order is known
 
-    def __init__(self, inputs: Sequence[int], slots: Sequence[Slot | None] = ()) -> None:
-        self.inputs, self.slots = tuple(inputs), tuple(slots)
+    def __init__(self, inputs: Sequence[int], slots: Sequence[Slot | None] = (), *settings: object) -> None:
+        self.inputs, self.slots, self.settings = tuple(inputs), tuple(slots), settings
 
     def tensors(self) -> list[Tensor | None]:
         """Return its tensors as they are now."""
@@ -48,8 +43,8 @@ class Step:
         raise NotImplementedError
 
     def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Pull cotangents of its value to each input."""
-        raise NotImplementedError
+        """Pull cotangents of its value to each input; as tangents are pushed, where the derivative is a diagonal matrix."""
+        return [self.push(p, h, y, [C])]
 
     def bend(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor], pair: Pair) -> Tensor | None:
         """Return the second derivative along pairs of tangents; `None` where it is linear."""
@@ -57,14 +52,13 @@ class Step:
 
     def description(self) -> tuple[object, ...]:
         """Return what makes it this step."""
-        return type(self), self.inputs, [None if s is None else (id(s[0]), *s[1:]) for s in self.slots]
+        return type(self), self.inputs, [None if s is None else (id(s[0]), *s[1:]) for s in self.slots], *self.settings
 
 
 class Affine(Step):
     """`W h + b`."""
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return `W h + b`."""
         return F.linear(h[0], p[0], p[1])
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
@@ -90,11 +84,10 @@ class Elementwise(Step):
     """`φ(z)`, of the table or of three functions `(z, h)`: value, slope and curvature."""
 
     def __init__(self, inputs: Sequence[int], rule: Activation | Rule) -> None:
-        super().__init__(inputs)
+        super().__init__(inputs, (), rule)
         self.rule = rule
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return φ(z)."""
         return self.rule.value(h[0])
 
     def _by(self, which: str, h: Sequence[Tensor], y: Tensor) -> Tensor | None:
@@ -106,18 +99,10 @@ class Elementwise(Step):
         slope = self._by("slope", h, y)
         return T[0] if slope is None else T[0] * slope
 
-    def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Return `φ' C`."""
-        return [self.push(p, h, y, [C])]
-
     def bend(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor], pair: Pair) -> Tensor | None:
         """Return `φ'' T T`."""
         curvature = self._by("curvature", h, y)
         return None if curvature is None else curvature * pair(T[0], T[0])
-
-    def description(self) -> tuple[object, ...]:
-        """Return the rule too."""
-        return *super().description(), self.rule
 
 
 class Coupled(Elementwise):
@@ -140,37 +125,29 @@ class Kink(Step):
     """PReLU, whose slope on the left is a parameter: of all neurons, or of each."""
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return z, or `a z` on the left."""
         return torch.where(h[0] > 0, h[0], p[0] * h[0])
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
         """Return `φ' T`."""
         return T[0] * torch.where(h[0] > 0, 1.0, p[0])[:, None]
 
-    def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Return `φ' C`."""
-        return [self.push(p, h, y, [C])]
-
 
 class Constant(Step):
     """`h ∘ c`, `h / c`, `h + c`, `h - c` or `c - h`, with a number or a tensor of one number, or of one each."""
 
     def __init__(self, inputs: Sequence[int], kind: str, operand: Operand) -> None:
-        super().__init__(inputs, [operand] if isinstance(operand, tuple) else [])
-        self.kind, self.operand = kind, operand
+        stands = isinstance(operand, tuple)
+        super().__init__(inputs, [operand] if stands else [], kind, None if stands else operand)
+        self.kind, self._number = kind, operand
 
     def tensors(self) -> list[Any]:
-        """Return c."""
-        return super().tensors() or [self.operand]
+        return super().tensors() or [self._number]
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return the value."""
         (z,), c = h, p[0]
         if isinstance(c, Tensor) and c.ndim and c.shape[-1] not in (1, z.shape[-1]):
             raise ValueError(f"a constant of {c.shape[-1]} numbers is combined with values of {z.shape[-1]}; make both as wide")
-        return {"mul": operator.mul, "div": operator.truediv, "add": operator.add, "sub": operator.sub, "from": lambda z, c: c - z}[
-            self.kind
-        ](z, c)
+        return _COMBINE[self.kind](z, c)
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
         """Return `c T`, `T / c`, T or -T."""
@@ -178,45 +155,29 @@ class Constant(Step):
             return T[0]
         return -T[0] if self.kind == "from" else T[0] * p[0] if self.kind == "mul" else T[0] / p[0]
 
-    def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Do the same with cotangents."""
-        return [self.push(p, h, y, [C])]
-
-    def description(self) -> tuple[object, ...]:
-        """Return what it computes too."""
-        return *super().description(), self.kind, None if self.slots else self.operand
-
 
 class Sum(Step):
     """`h ± g`: a skip."""
 
     def __init__(self, inputs: Sequence[int], sign: int = 1) -> None:
-        super().__init__(inputs)
+        super().__init__(inputs, (), sign)
         self.sign = sign
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return `h ± g`."""
         _same_width(h)
         return h[0] + h[1] if self.sign > 0 else h[0] - h[1]
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
-        """Add the tangents."""
         return T[0] + T[1] if self.sign > 0 else T[0] - T[1]
 
     def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Give the cotangents to both."""
         return [C, C if self.sign > 0 else -C]
-
-    def description(self) -> tuple[object, ...]:
-        """Return the sign too."""
-        return *super().description(), self.sign
 
 
 class Product(Step):
     """`h ∘ g`: a gate."""
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return `h ∘ g`."""
         _same_width(h)
         return h[0] * h[1]
 
@@ -237,16 +198,13 @@ class Join(Step):
     """Values one behind the other: a dense skip."""
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Put them together."""
         return torch.cat(h, -1)
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
-        """Put the tangents together."""
         N = next((t.shape[0] for t in T if t.shape[0] != 1), 1)
         return torch.cat([t.expand(N, -1, -1) for t in T], -1)
 
     def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Take the cotangents apart."""
         return list(C.split([t.shape[-1] for t in h], -1))
 
 
@@ -254,25 +212,19 @@ class Part(Step):
     """Some of the features, side by side."""
 
     def __init__(self, inputs: Sequence[int], index: slice) -> None:
-        super().__init__(inputs)
+        super().__init__(inputs, (), (index.start, index.stop))
         self.index = index
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Take them."""
         return h[0][..., self.index]
 
     def push(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, T: Sequence[Tensor]) -> Tensor:
-        """Take theirs of the tangents."""
         return T[0][..., self.index]
 
     def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
         """Put zeros around the cotangents."""
         start, stop, _ = self.index.indices(h[0].shape[-1])
         return [F.pad(C, (start, h[0].shape[-1] - stop))]
-
-    def description(self) -> tuple[object, ...]:
-        """Return the place too."""
-        return *super().description(), (self.index.start, self.index.stop)
 
 
 class Norm(Step):
@@ -283,7 +235,7 @@ class Norm(Step):
     """
 
     def __init__(self, inputs: Sequence[int], slots: Sequence[Slot | None], eps: float | None, centred: bool) -> None:
-        super().__init__(inputs, slots)
+        super().__init__(inputs, slots, eps, centred)
         self.eps, self.centred = eps, centred
 
     def _parts(self, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -297,7 +249,6 @@ class Norm(Step):
         return t - t.mean(-1, keepdim=True) if self.centred else t
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return `γ n + β`."""
         n, _ = self._parts(h[0])
         n = n if p[0] is None else p[0] * n
         return n if p[1] is None else n + p[1]
@@ -322,16 +273,12 @@ class Norm(Step):
         out = -out * inverse.square()
         return out if p[0] is None else p[0] * out
 
-    def description(self) -> tuple[object, ...]:
-        """Return ε and the kind too."""
-        return *super().description(), self.eps, self.centred
-
 
 class BatchNorm(Step):
     """BatchNorm1d in eval mode: `g h + c` with the running statistics as they are."""
 
     def __init__(self, inputs: Sequence[int], slots: Sequence[Slot | None], eps: float) -> None:
-        super().__init__(inputs, slots)
+        super().__init__(inputs, slots, eps)
         self.eps = eps
 
     def _factor(self, p: Sequence[Any]) -> Tensor:
@@ -339,7 +286,6 @@ class BatchNorm(Step):
         return g if p[2] is None else g * p[2]
 
     def value(self, p: Sequence[Any], *h: Tensor) -> Tensor:
-        """Return `g h + c`."""
         out = (h[0] - p[0]) * self._factor(p)
         return out if p[3] is None else out + p[3]
 
@@ -347,15 +293,8 @@ class BatchNorm(Step):
         """Return `g T`."""
         return T[0] * self._factor(p)
 
-    def pull(self, p: Sequence[Any], h: Sequence[Tensor], y: Tensor, C: Tensor) -> list[Tensor]:
-        """Return `g C`."""
-        return [C * self._factor(p)]
 
-    def description(self) -> tuple[object, ...]:
-        """Return ε too."""
-        return *super().description(), self.eps
-
-
+_COMBINE = {"mul": operator.mul, "div": operator.truediv, "add": operator.add, "sub": operator.sub, "from": lambda z, c: c - z}
 COSINE = Rule(torch.cos, lambda z, h: -torch.sin(z), lambda z, h: -h, lambda z, h: torch.sin(z), nn.Identity, "numpy.cos")
 
 

@@ -22,21 +22,13 @@ def ordinary(x: Any) -> TypeGuard[Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The form of an input.
+    """The form of an input."""
 
-    Attributes:
-        x: The same as one tensor, (N, D), or (D,) where there are no leading axes.
-        lead: The leading axes.
-        events: Shape of each input behind them.
-        order: The inputs in the order in which they stand in x.
-        several: Whether it was several tensors.
-    """
-
-    x: Tensor
-    lead: tuple[int, ...]
-    events: tuple[tuple[int, ...], ...]
-    order: tuple[int, ...]
-    several: bool
+    x: Tensor  # the same as one tensor, (N, D), or (D,) where there are no leading axes
+    lead: tuple[int, ...]  # the leading axes
+    events: tuple[tuple[int, ...], ...]  # shape of each input behind them
+    order: tuple[int, ...]  # the inputs in the order in which they stand in x
+    several: bool  # whether it was several tensors
 
     def flat(self, t: Any) -> Any:
         """Put the samples of another input, as a target, into one axis."""
@@ -128,17 +120,11 @@ def _image(mlp: MLP, x: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The columns of J that were asked for.
+    """The columns of J that were asked for."""
 
-    Attributes:
-        columns: Their places in x.
-        inputs: The inputs that they are, or `None` for columns of one tensor.
-        alone: Whether it was one, so that its axis, or the tuple around it, goes.
-    """
-
-    columns: tuple[int, ...]
-    inputs: tuple[int, ...] | None
-    alone: bool
+    columns: tuple[int, ...]  # their places in x
+    inputs: tuple[int, ...] | None  # the inputs that they are, or `None` for columns of one tensor
+    alone: bool  # whether it was one, so that its axis, or the tuple around it, goes
 
     def of(self, frame: Frame, J: Tensor) -> Any:
         """Give J its form."""

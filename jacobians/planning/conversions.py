@@ -60,15 +60,10 @@ LIBRARIES = {"numpy": (numpy_array, numpy_tensors), "jax": (jax_array, jax_tenso
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The `convert` of a computation that takes a tuple of a library's arrays: the inputs, behind the parameters where it takes these too.
+    """The `convert` of a computation of a library's arrays: the inputs in a tuple, behind the parameters where it takes these too."""
 
-    Attributes:
-        library: `"numpy"` or `"jax"`.
-        mlp: The network whose parameters, as they are at the call, come first, in pairs; `None` for the inputs alone.
-    """
-
-    library: str
-    mlp: MLP | None = None
+    library: str  # `"numpy"` or `"jax"`
+    mlp: MLP | None = None  # the network whose parameters, as they are at the call, come first, in pairs
 
     def __call__(self, given: Tensor | tuple[Tensor, ...]) -> tuple[Any, ...]:
         """Convert the inputs of one call."""
@@ -76,10 +71,7 @@ class Converted:
 
     def each(self, given: Sequence[Tensor | tuple[Tensor, ...]]) -> list[tuple[Any, ...]]:
         """Convert the inputs of some calls, and the parameters once."""
-        array = LIBRARIES[self.library][0]
-        pairs = (
-            ()
-            if self.mlp is None
-            else ([(array(W), None if b is None else array(b)) for W, b in zip(*self.mlp.parameter_tuples(), strict=True)],)
-        )
-        return [(*pairs, *map(array, inputs if isinstance(inputs, tuple) else (inputs,))) for inputs in given]
+        array, first = LIBRARIES[self.library][0], []
+        if self.mlp is not None:
+            first = [[(array(W), None if b is None else array(b)) for W, b in zip(*self.mlp.parameter_tuples(), strict=True)]]
+        return [(*first, *map(array, inputs if isinstance(inputs, tuple) else (inputs,))) for inputs in given]

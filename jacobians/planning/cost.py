@@ -37,4 +37,5 @@ def memory_bytes(problem: Problem, mode: str) -> int:
         >>> memory_bytes(Problem(widths=(1000, 1000, 1)), "forward") >= 4 * 1000 * 1000
         True
     """
-    return find_quantity(problem.quantity).memory_bytes(problem, mode)
+    quantity = find_quantity(problem.quantity)
+    return quantity.cost(problem, mode).bytes if quantity.memory_bytes is None else quantity.memory_bytes(problem, mode)

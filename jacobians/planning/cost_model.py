@@ -9,7 +9,6 @@ rates come from `machine.Ceilings`.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
 
 import torch
 
@@ -98,7 +97,7 @@ def _triton(problem: Problem, mode: str, ceilings: Ceilings) -> float:
 def _layers(problem: Problem, mode: str, ceilings: Ceilings) -> float:
     """Follow the kernels of wide networks: launches of a graph, and the weights read once for each way. Not yet seen on a card."""
     ways = 1 if mode == "forward" else 2
-    read = float(ways * problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)))
+    read = float(ways * problem.itemsize * problem.weights)
     return (GRAPH_START + ways * (problem.L + 1) * GRAPH_CALL) * ceilings.call_s + read / ceilings.bandwidth(read)
 
 
@@ -119,7 +118,7 @@ def _native_parameters(problem: Problem, work: Cost, ceilings: Ceilings, threads
         threads_used = min(threads, -(-problem.N // lanes))  # each takes blocks of its own
         rate = _rate(problem, ceilings, LARGE_EFFICIENCY if _wide(problem) else EFFICIENCY) * threads_used / max(1, threads)
         return NATIVE_CALL * ceilings.call_s + work.flops / rate + work.bytes / ceilings.bandwidth(work.bytes)
-    stored = problem.itemsize * sum(i * o for i, o in pairwise(problem.widths))
+    stored = problem.itemsize * problem.weights
     used = threads if work.flops >= program.FEWEST_OPERATIONS else 1
     efficiency = EFFICIENCY if stored < LARGE_BYTES else LARGE_EFFICIENCY
     passes = 1 if problem.N == 1 else 0  # of weights that nothing but one sample uses
@@ -132,7 +131,7 @@ def _native_parameters(problem: Problem, work: Cost, ceilings: Ceilings, threads
 
 def _wide(problem: Problem) -> bool:
     """Say whether the weights leave the second cache, where the products of a library for large matrices are best."""
-    return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= 2**20
+    return problem.itemsize * problem.weights >= 2**20
 
 
 def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) -> float:
@@ -142,11 +141,10 @@ def _rate(problem: Problem, ceilings: Ceilings, efficiency: float = EFFICIENCY) 
 def _native(problem: Problem, mode: str, ceilings: Ceilings, most_threads: int) -> float:
     """Follow the techniques of `jacobians.kernels.native.runner`."""
     work = program.work_of(mode, problem, most_threads)
-    widths, N = problem.widths, problem.N
+    widths, weights, N = problem.widths, problem.weights, problem.N
     threads = work.threads
     rate = _rate(problem, ceilings) * threads / max(1, most_threads)
     lanes = 64 // problem.itemsize
-    weights = sum(i * o for i, o in pairwise(widths))
     stored = problem.itemsize * weights
     hidden = sum(widths[1:])
     seconds = NATIVE_CALL * ceilings.call_s + (LAYER_S * problem.L if threads > 1 else 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from jacobians.network.mlp import MLP, check_parameters, widths_of
 from jacobians.planning import transforms
 from jacobians.planning.registry import find_quantity
-from jacobians.problem import Problem
+from jacobians.problem import Problem, is_integer
 
 
 def problem_of(mlp: MLP, x: Tensor) -> Problem:
@@ -70,6 +70,12 @@ def check_inputs(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None
     warn_of_straight(mlp, problem, what.order(problem))
 
 
+def check_bytes(max_bytes: object) -> None:
+    """Refuse what is no bound of memory."""
+    if not is_integer(max_bytes) or max_bytes < 1:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
+
+
 def warn_of_straight(mlp: MLP, problem: Problem, order: int) -> None:
     """Say that second derivatives of a piecewise linear network are zero: people wait for 2, and get 0."""
     if order < 2:
@@ -99,9 +105,9 @@ def not_folded(mlp: MLP) -> None:
         )
 
 
-def check_like(name: str, t: Tensor, shapes: Sequence[Sequence[int]], x: Tensor) -> None:
-    """Refuse a tensor that has none of the shapes, or another dtype or device than x."""
-    if tuple(t.shape) not in [tuple(shape) for shape in shapes]:
-        raise ValueError(f"{name} must have shape {' or '.join(str(tuple(shape)) for shape in shapes)}, got {tuple(t.shape)}; reshape it")
+def check_like(name: str, t: Tensor, shape: Sequence[int], x: Tensor) -> None:
+    """Refuse a tensor that has not the shape, or another dtype or device than x."""
+    if tuple(t.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(t.shape)}; reshape it")
     if t.dtype != x.dtype or t.device != x.device:
         raise TypeError(f"{name} must be {x.dtype} on {x.device}, as x is, got {t.dtype} on {t.device}; convert it with {name}.to(x)")

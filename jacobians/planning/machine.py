@@ -31,23 +31,14 @@ BLOCKS = 10  # of `time_in_turn`: what disturbs a shared machine may last for se
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The best rates of a device.
+    """The best rates of a device."""
 
-    Attributes:
-        read: Pairs of a working set in bytes and the rate in bytes/s at which it is read again and again, ascending.
-        flops: Floating-point operations per second of multiply-adds in registers, float32: nothing is faster.
-        flops64: The same in float64.
-        gemm: Of a large float32 matrix product by the fastest library: what products reach.
-        call_s: Seconds of a torch operation on one number.
-        measured: Whether these were measured here, rather than assumed.
-    """
-
-    read: tuple[tuple[int, float], ...]
-    flops: float
-    flops64: float
-    gemm: float
-    call_s: float
-    measured: bool = False
+    read: tuple[tuple[int, float], ...]  # working sets in bytes, ascending, and the bytes/s at which each is read again and again
+    flops: float  # floating-point operations per second of multiply-adds in registers, float32: nothing is faster
+    flops64: float  # the same in float64
+    gemm: float  # of a large float32 matrix product by the fastest library: what products reach
+    call_s: float  # seconds of a torch operation on one number
+    measured: bool = False  # here, rather than assumed
 
     def peak(self, itemsize: int) -> float:
         """Return the rate of arithmetic for numbers of a size."""
@@ -106,11 +97,7 @@ def _ceilings(device: str, threads: int) -> Ceilings:
     except (KeyError, TypeError, ValueError):
         if found:
             _set_aside(f"ceilings-{fingerprint(device)}.json")
-        return _assumed(device)
-
-
-def _assumed(device: str) -> Ceilings:
-    return ASSUMED["cpu" if device == "cpu" else "accelerator"]
+        return ASSUMED["cpu" if device == "cpu" else "accelerator"]
 
 
 def remember_ceilings(device: str, measured: Ceilings) -> None:

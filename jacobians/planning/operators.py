@@ -4,9 +4,9 @@ They serve while it traces, and nothing else: in a plain call one costs more tha
 """
 
 import functools
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from jacobians.kernels.native.pullback import Pullback
 from jacobians.kernels.native.runner import Runner, plain
 from jacobians.modes.taylor import weighted
 from jacobians.network.losses import loss_of
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, widths_of
 from jacobians.planning.planner import candidates
 from jacobians.planning.registry import JACOBIAN, Request, find_method
 from jacobians.planning.transforms import constant
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
+from jacobians.quantities.pullback import in_pairs
 
 MODES = {
     JACOBIAN: ("forward", "reverse", "mixed"),
@@ -115,56 +116,60 @@ def _widths(sizes: str) -> tuple[int, ...]:
     return tuple(map(int, sizes.split("-")))
 
 
-def _sizes(network: str, parameters: list[Tensor]) -> tuple[tuple[int, ...], list[bool]]:
+def _sizes(network: str, parameters: list[Tensor]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Return the widths, and whether each layer has a bias."""
-    biased = [bit == "1" for bit in network.rpartition("|")[2]]
-    at = list(accumulate((1 + b for b in biased), initial=0))[:-1]
-    weights = [parameters[i] for i in at]
-    return (weights[0].shape[1], *(W.shape[0] for W in weights)), biased
+    biased = tuple(bit == "1" for bit in network.rpartition("|")[2])
+    weights = [W for W, _ in in_pairs(parameters, biased)]
+    return widths_of(tuple(weights)), biased
+
+
+class _Structure(NamedTuple):
+    """What kernels are prepared for."""
+
+    network: str
+    widths: tuple[int, ...]
+    biased: tuple[bool, ...]
+    batch: int | None
+    dtype: str
+
+    def template(self) -> tuple[MLP, Problem]:
+        """Make a network of these sizes, whose memory is never touched."""
+        activation, output, _ = self.network.split("|")
+        weights = [torch.empty(o, i, dtype=getattr(torch, self.dtype)) for i, o in pairwise(self.widths)]
+        biases = [W.new_empty(len(W)) if b else None for W, b in zip(weights, self.biased, strict=True)]
+        problem = Problem(self.widths, self.batch, activation, output, any(self.biased), self.dtype)
+        return MLP(weights, biases, activation, output), problem
 
 
 @functools.lru_cache(maxsize=256)
-def _kernels(
-    network: str, biased: tuple[bool, ...], widths: tuple[int, ...], batch: int | None, dtype: str, mode: str, laplacians: int
-) -> tuple[Any, Pullback]:
+def _kernels(of: _Structure, mode: str, laplacians: int) -> tuple[Any, Pullback]:
     """Prepare the kernels of a structure, which hold no parameters of anybody."""
-    template, problem = _template(network, biased, widths, batch, dtype)
+    template, problem = of.template()
     if laplacians:
         compute: Any = second_order.Laplacians(template, problem.with_(quantity="laplacian"), laplacians)
     else:
         if mode == "auto":
             mode = next(method.mode for method in map(find_method, candidates(problem)) if method.implementation == "native")
         compute = Runner(template, mode, problem, value=True)
-    return compute, Pullback(problem, biased, laplacians)
+    return compute, Pullback(problem, of.biased, laplacians)
 
 
 @functools.lru_cache(maxsize=256)
-def _gradient(
-    network: str, biased: tuple[bool, ...], widths: tuple[int, ...], batch: int | None, dtype: str, loss: str, classes: bool, inputs: bool
-) -> tuple[gradient.Derivative, Pullback]:
-    template, problem = _template(network, biased, widths, batch, dtype)
+def _gradient(of: _Structure, loss: str, classes: bool, inputs: bool) -> tuple[gradient.Derivative, Pullback]:
+    template, problem = of.template()
     rule = loss_of(loss)
     kernel = gradient.Derivative(template, problem.with_(quantity="gradient", loss=loss), gradient.GRADIENT, rule, classes, inputs)
-    return kernel, Pullback(problem, biased)
+    return kernel, Pullback(problem, of.biased)
 
 
-def _template(network: str, biased: tuple[bool, ...], widths: tuple[int, ...], batch: int | None, dtype: str) -> tuple[MLP, Problem]:
-    """Make a network of these sizes, whose memory is never touched."""
-    activation, output, _ = network.split("|")
-    weights = [torch.empty(o, i, dtype=getattr(torch, dtype)) for i, o in pairwise(widths)]
-    biases = [W.new_empty(len(W)) if b else None for W, b in zip(weights, biased, strict=True)]
-    return MLP(weights, biases, activation, output), Problem(widths, batch, activation, output, any(biased), dtype)
-
-
-def _of(network: str, x: Tensor, parameters: list[Tensor]) -> tuple[str, tuple[bool, ...], tuple[int, ...], int | None, str]:
-    widths, biased = _sizes(network, parameters)
-    return network, tuple(biased), widths, None if x.ndim == 1 else len(x), str(x.dtype).removeprefix("torch.")
+def _of(network: str, x: Tensor, parameters: list[Tensor]) -> _Structure:
+    return _Structure(network, *_sizes(network, parameters), None if x.ndim == 1 else len(x), str(x.dtype).removeprefix("torch."))
 
 
 @torch.library.custom_op("jacobians::push", mutates_args=(), device_types="cpu")
 def push(x: Tensor, directions: Tensor | None, parameters: list[Tensor], network: str, mode: str) -> tuple[Tensor, Tensor, Tensor]:
     """Compute y, J, and the Laplacians of the directions; an empty tensor in their place where there are none."""
-    compute, pull = _kernels(*_of(network, x, parameters), mode, 0 if directions is None else len(directions))
+    compute, pull = _kernels(_of(network, x, parameters), mode, 0 if directions is None else len(directions))
     addresses = pull.addresses(parameters)
     if directions is None:
         y, J = compute(x, addresses)
@@ -192,7 +197,7 @@ def pull(
     wants_parameters: bool,
 ) -> tuple[Tensor, Tensor]:
     """Pull cotangents of y, J and Laplacians back to x and a vector of all parameters; an empty tensor for what is not wanted."""
-    _, way = _kernels(*_of(network, x, parameters), "forward", 0 if directions is None else len(directions))
+    _, way = _kernels(_of(network, x, parameters), "forward", 0 if directions is None else len(directions))
     cotangents = (y, J) if directions is None else (y, J, laplacians)
     gx, out = way(plain("x", x), parameters, directions, None, cotangents, wants_x, wants_parameters)
     return x.new_empty(0) if gx is None else gx, x.new_empty(0) if out is None else out
@@ -258,7 +263,7 @@ def _(info: Any, in_dims: Any, x: Tensor, directions: Tensor | None, parameters:
 def gradient_of(x: Tensor, target: Tensor, parameters: list[Tensor], network: str, loss: str, inputs: bool) -> list[Tensor]:
     """Compute the vector of all derivatives of a loss by the parameters with the loss behind them, and `∂L/∂x` where it is wanted."""
     classes = loss_of(loss).classes and not target.is_floating_point()
-    kernel, pull = _gradient(*_of(network, x, parameters), loss, classes, inputs)
+    kernel, pull = _gradient(_of(network, x, parameters), loss, classes, inputs)
     parts = kernel(x, target, addresses=pull.addresses(parameters))
     assert isinstance(parts, Parts)
     return [parts.all] if parts.x is None else [parts.all, parts.x]

@@ -28,10 +28,10 @@ from jacobians.network.parameters import Parameters
 from jacobians.network.stack import Stack
 from jacobians.planning import planner, transforms
 from jacobians.planning.arrange import frame_of, ordinary, select
-from jacobians.planning.inputs import check_inputs, dense, not_folded, problem_of
+from jacobians.planning.inputs import check_bytes, check_inputs, dense, not_folded, problem_of
 from jacobians.planning.planner import EFFORTS, Choice
 from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Request, Stale, find_method, find_quantity, find_readable
-from jacobians.problem import Problem, is_integer
+from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
 
 Wrt = int | str | slice | Sequence[int | str] | None
@@ -103,16 +103,7 @@ class Plan:
         return self.compute(inputs, transforms.active())
 
     def compute(self, inputs: tuple[Tensor, ...], transformed: bool, raw: bool = False) -> Any:
-        """Compute at inputs that are known to fit.
-
-        Args:
-            inputs: x, and what the quantity takes besides.
-            transformed: Whether torch is transforming or tracing what happens now.
-            raw: Whether to leave the parts of a gradient in the one vector that a kernel made.
-
-        Returns:
-            As a call.
-        """
+        """Compute at inputs that are known to fit; with `raw` the parts of a gradient are left in the one vector that a kernel made."""
         if torch.is_inference_mode_enabled():  # where autograd records nothing, and its derivatives are zero without a word
             with torch.inference_mode(False):
                 return self.compute(tuple(t.clone() if t.is_inference() else t for t in inputs), transformed, raw)
@@ -390,7 +381,7 @@ def jacobian(
         (4, 10, 1)
     """
     if renamed:
-        raise TypeError(outdated(renamed, {"chunk": "max_bytes"}))
+        raise TypeError(outdated(renamed))
     if factored:
         if max_bytes is not None:
             raise ValueError("max_bytes bounds the memory of a dense J; factors are not computed in pieces, so leave out one of the two")
@@ -423,21 +414,21 @@ def jacobian(
 def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: int) -> Tensor:
     """Compute J within a memory limit: by a kernel whose working set is small enough, else by pieces of the readable modes."""
     problem = problem_of(mlp, x)
-    if not is_integer(max_bytes) or max_bytes < 1:
-        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}; pass e.g. max_bytes=2**28 for 256 MB")
+    check_bytes(max_bytes)
     psi = mlp.activations[-1]
     if mlp.graph is not None:
         raise ValueError(f"max_bytes bounds chains of layers, and this network is none: {mlp.graph.reason}; leave out max_bytes")
     if psi.coupled:
         raise ValueError(f"max_bytes cannot bound J behind {psi.name}, whose rows are not computed by themselves; leave out max_bytes")
     wanted = [find_method(name) for name in planner.candidates(problem)] if method == "auto" else [find_method(method)]
-    compiled = [m.mode for m in wanted if m.implementation == "native" and m.unsupported(problem) is None]
+    ours = () if transforms.active() else wanted
+    compiled = [m.mode for m in ours if m.implementation == "native" and m.unsupported(problem) is None]
     if create_graph:
         return _bounded_graph(mlp, x, problem, compiled, max_bytes)
-    for mode in compiled if not transforms.active() else ():
+    for mode in compiled:
         if program.working_bytes(mode, problem) <= max_bytes:
             return compute_cached(mlp, JACOBIAN, (x,), f"{mode}:native", Request())
-    for mode in compiled if not transforms.active() else ():
+    for mode in compiled:
         if mode != "mixed" and program.working_bytes(mode, problem, lean=True) <= max_bytes:
             with suppress(NotPlain):  # then by the readable modes
                 return Runner(mlp, mode, problem, value=False, lean=True)(x)[1]
@@ -450,10 +441,9 @@ def _bounded(mlp: MLP, x: Tensor, method: str, create_graph: bool, max_bytes: in
 
 def _bounded_graph(mlp: MLP, x: Tensor, problem: Problem, compiled: Sequence[str], max_bytes: int) -> Tensor:
     """Keep the limit in both passes: the kernels keep nothing between them but x and the parameters."""
-    biased = [b is not None for b in mlp.biases]
-    for lean in (False, True) if not transforms.active() else ():
+    for lean in (False, True):
         for mode in compiled:
-            pull = Pullback(problem, biased, lean=lean)
+            pull = Pullback(problem, mlp.biased, lean=lean)
             if (lean and mode == "mixed") or max(pull.call.working_bytes, program.working_bytes(mode, problem, lean)) > max_bytes:
                 continue
             runner = Runner(mlp, mode, problem, value=False, lean=lean)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jacobians.planning import machine
 from jacobians.planning.cost_model import estimate, estimate_back
-from jacobians.planning.registry import JACOBIAN, Method, NotPlain, Request, Stale, find_method, methods
+from jacobians.planning.registry import ALONE, JACOBIAN, Method, NotPlain, Request, Stale, find_method, methods
 from jacobians.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,31 +28,18 @@ _compared: dict[tuple[str, str], dict[str, float]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen method, the candidates it was chosen from, and the reason in one line.
-
-    Attributes:
-        method: The winner.
-        predicted: Method name to predicted seconds, fastest first.
-        measured: Method name to seconds measured on this machine, where known.
-        reason: Why it won.
-        provisional: Whether other methods could not answer at once, e.g. because they are still being compiled.
-        rivals: The winner and another whose predicted time is close: the first call times both.
-    """
+    """A chosen method, the candidates it was chosen from, and the reason in one line."""
 
     method: Method
-    predicted: Mapping[str, float] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
+    predicted: Mapping[str, float] = field(default_factory=dict)  # method name to predicted seconds, fastest first
+    measured: Mapping[str, float] = field(default_factory=dict)  # method name to seconds measured on this machine, where known
     reason: str = ""
-    provisional: bool = False
-    rivals: tuple[str, ...] = ()
+    provisional: bool = False  # other methods could not answer at once, e.g. because they are still being compiled
+    rivals: tuple[str, ...] = ()  # the winner and another whose predicted time is close: the first call times both
 
 
 def candidates(
-    problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
-    ceilings: machine.Ceilings | None = None,
-    threads: int | None = None,
-    wait: bool = True,
+    problem: Problem, request: Request = ALONE, ceilings: machine.Ceilings | None = None, threads: int | None = None, wait: bool = True
 ) -> dict[str, float]:
     """Predict every hand-written method that can serve a problem."""
     known = methods(quantity=problem.quantity)
@@ -69,12 +56,7 @@ def candidates(
     return dict(sorted(predicted.items(), key=lambda item: (item[1], item[0].startswith("mixed"), item[0].startswith("forward"))))
 
 
-def choose(
-    problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
-    wait: bool = True,
-    compare: bool = False,
-) -> Choice:
+def choose(problem: Problem, request: Request = ALONE, wait: bool = True, compare: bool = False) -> Choice:
     """Choose the method with the shortest predicted time, or the fastest one where they were measured on this machine.
 
     Example:
@@ -180,7 +162,7 @@ def measure(
     mlp: MLP,
     inputs: tuple[Tensor, ...],
     problem: Problem,
-    request: Request = Request(),  # noqa: B008 - frozen
+    request: Request = ALONE,
     names: Sequence[str] | None = None,
     seconds: float = 0.05,
 ) -> Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jacobians.names import unknown
@@ -51,6 +52,9 @@ class Request(NamedTuple):
         return tuple(name for name, wanted in zip(self._fields, self, strict=True) if wanted)
 
 
+ALONE = Request()  # the quantity, and nothing besides
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Work of one computation.
@@ -74,7 +78,7 @@ class Quantity:
         modes: Name of each way to compute it to its formula in one line.
         cost: `(problem, mode) -> Cost`.
         exact: `(mlp, problem, inputs) -> tensors`, by autograd, in the dtype of the arguments: the oracle, given float64.
-        memory_bytes: `(problem, mode) -> bytes` that any method needs at its peak, at least.
+        memory_bytes: `(problem, mode) -> bytes` that any method needs at its peak, at least; `None` for those of the cost.
         draw: `(problem, generator) -> inputs` beyond x, in float64 or as integers.
         takes: Names of the inputs beyond x.
         optional: How many of these, from the last, may be left out.
@@ -94,7 +98,7 @@ class Quantity:
     modes: dict[str, str]
     cost: Callable[[Problem, str], Cost]
     exact: Callable[[MLP, Problem, tuple[Tensor, ...]], tuple[Tensor, ...]] = field(repr=False)
-    memory_bytes: Callable[[Problem, str], int] = field(repr=False)
+    memory_bytes: Callable[[Problem, str], int] | None = field(default=None, repr=False)
     draw: Callable[[Problem, torch.Generator], tuple[Tensor, ...]] = field(default=lambda problem, generator: (), repr=False)
     takes: tuple[str, ...] = ()
     optional: int = 0
@@ -179,7 +183,7 @@ class Method:
         """`mode:implementation` of the Jacobian, `quantity/mode:implementation` of anything else."""
         return self.short if self.quantity == JACOBIAN else f"{self.quantity}/{self.short}"
 
-    def unsupported(self, problem: Problem, request: Request = Request()) -> str | None:  # noqa: B008 - immutable
+    def unsupported(self, problem: Problem, request: Request = ALONE) -> str | None:
         """Say why this method cannot serve a problem, before anything runs.
 
         Args:
@@ -308,6 +312,9 @@ def register(
     return decorate
 
 
+readable = partial(register, hand_written=True, differentiable=True)  # ours, in torch that autograd can follow
+
+
 def unregister(name: str) -> None:
     """Remove a method, e.g. a toy one after a test."""
     _METHODS.pop(name, None)
@@ -397,6 +404,5 @@ def find_readable(mode: str, quantity: str) -> Method:
 def _choices(quantity: str) -> Sequence[str]:
     """List what a user may write for a method of a quantity."""
     there = methods(quantity=quantity) or methods()
-    bare = dict.fromkeys(method.mode for method in there if method.implementation == "eager")
-    order = {mode: index for index, mode in enumerate(MODES)}
-    return ["auto", *sorted(bare, key=lambda mode: order.get(mode, 9)), *(method.name for method in there)]
+    bare = {method.mode for method in there if method.implementation == "eager"}
+    return ["auto", *dict.fromkeys(mode for mode in (*MODES, *sorted(bare)) if mode in bare), *(method.name for method in there)]

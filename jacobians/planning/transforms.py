@@ -50,11 +50,6 @@ def in_own_precision(function: Callable[Given, Returned]) -> Callable[Given, Ret
     return call
 
 
-def _only_default_device() -> bool:
-    """Say whether the modes at work are those of `torch.set_default_device` alone, which only says where new tensors go."""
-    return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
-
-
 def active() -> bool:
     """Say whether a transform (`vmap`, `grad`, `jvp`, …), a mode, a trace, forward-mode AD or `torch.compile` is at work.
 
@@ -66,6 +61,7 @@ def active() -> bool:
         _recording()
         or _peek() is not None
         or _dispatch_modes() > 0
-        or (_function_modes() > 0 and not _only_default_device())
+        # `torch.set_default_device` only says where new tensors go.
+        or (_function_modes() > 0 and not all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()))
         or forward_ad._current_level >= 0
     )

@@ -1,6 +1,6 @@
 """WHAT is computed, one file each: its cost, its oracle, and the readable method in torch. Importing this registers them."""
 
-from jacobians.quantities import (
+from jacobians.quantities import (  # noqa: F401
     derivatives,
     ggn,
     gradient,
@@ -15,19 +15,3 @@ from jacobians.quantities import (
     sgd_step,
     value,
 )
-
-__all__ = [
-    "derivatives",
-    "ggn",
-    "gradient",
-    "hessian",
-    "jacobian",
-    "jacobian_gradient",
-    "laplacian",
-    "laplacian_gradient",
-    "ntk",
-    "parameter_jacobian",
-    "per_sample",
-    "sgd_step",
-    "value",
-]

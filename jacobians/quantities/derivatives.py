@@ -15,10 +15,10 @@ from jacobians.modes import steps
 from jacobians.modes.taylor import HIGHEST, Stream, carried, one, order_of, taylor, weighted
 from jacobians.names import unknown
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.laplacian import bends
-from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.quantities.parameters import followed, sizes
 
 
 class Asked(NamedTuple):
@@ -30,16 +30,7 @@ class Asked(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def read(names: tuple[str, ...], inputs: tuple[str, ...], outputs: tuple[str, ...] | None, P: int) -> tuple[Asked, ...]:
-    """Read names of derivatives.
-
-    Args:
-        names: What is asked.
-        inputs: Names of the columns of x.
-        outputs: Names of the outputs; of one output `None` lets the names say what it is called.
-        P: Number of outputs.
-
-    Returns:
-        Outputs and streams.
+    """Read names of derivatives by columns and of outputs with these names; of one output `None` lets the names say what it is called.
 
     Example:
         >>> read(("u_tx", "u_xx + 2*u_tt"), ("t", "x"), None, 1)
@@ -198,9 +189,8 @@ def by_autograd(y: Tensor, x: Tensor, asked: Sequence[Asked], create_graph: bool
 
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     with torch.enable_grad():
-        network, _ = leaves_of(mlp)
-        at = inputs[0].detach().reshape(-1, problem.D).requires_grad_()
-        found = by_autograd(network(at), at, asked_of(problem), create_graph=False)
+        y, at, _ = followed(mlp, problem, inputs[0])
+        found = by_autograd(y, at, asked_of(problem), create_graph=False)
     return tuple(t.detach().reshape(problem.input_shape[:-1]) for t in found)
 
 
@@ -227,7 +217,6 @@ register_quantity(
         },
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         per_sample=True,
         relabelled=True,
         order=order,
@@ -236,14 +225,7 @@ register_quantity(
 )
 
 
-@register(
-    "derivatives/taylor:eager",
-    hand_written=True,
-    differentiable=True,
-    supports=why_not,
-    options=("steps",),
-    summary="Taylor mode in several variables, in torch",
-)
+@readable("derivatives/taylor:eager", supports=why_not, options=("steps",), summary="Taylor mode in several variables, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     asked = asked_of(problem)
     wanted = tuple(dict.fromkeys(stream for _, stream in asked if order_of(stream)))

@@ -8,10 +8,10 @@ from torch import Tensor
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import check_like
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
-from jacobians.quantities.pullback import pull, split_parameters, tape_of
+from jacobians.quantities.pullback import by_parameters, split_parameters, tape_of, unflatten
 
 
 def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tuple[Tensor, ...]:
@@ -31,10 +31,7 @@ def product_of(mlp: MLP, x: Tensor, target: Tensor, v: Tensor, loss: Loss) -> tu
     assert tangent is not None
     own = y[0] if x.ndim == 1 else y
     C = loss.curvature(own, target, tangent.reshape(own.shape)).reshape(y.shape)
-    found: list[Tensor] = []
-    for index, C_l, _ in pull(steps, C):
-        found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
-    return tuple(found)
+    return tuple(by_parameters(mlp, steps, C)[0])
 
 
 def _cost(problem: Problem, mode: str) -> Cost:
@@ -51,8 +48,7 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
         y = network(x)
         u = torch.zeros_like(y, requires_grad=True)
         pulled = torch.autograd.grad(y, parameters, u, create_graph=True)
-        tangents = [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in parameters]), parameters, strict=True)]
-        (pushed,) = torch.autograd.grad(pulled, u, tangents, retain_graph=True)
+        (pushed,) = torch.autograd.grad(pulled, u, unflatten(v, parameters), retain_graph=True)
         at = y.detach().requires_grad_()
         (slope,) = torch.autograd.grad(torch_loss(loss_in(problem), at, target), at, create_graph=True)
         # The slope of |y - t| is a constant, and autograd does not record it.
@@ -62,7 +58,7 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
 
 def _fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
     target_fits(mlp, problem, inputs)
-    check_like("v", inputs[2], [(sum(p.numel() for p in mlp.parameters()),)], inputs[0])
+    check_like("v", inputs[2], (sum(p.numel() for p in mlp.parameters()),), inputs[0])
 
 
 register_quantity(
@@ -72,9 +68,8 @@ register_quantity(
         {"products": "G v = Fᵀ (∇²_y L) F v by a JVP and a VJP"},
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         draw=lambda problem, generator: (
-            draw_target(problem, generator),
+            *draw_target(problem, generator),
             torch.randn(sizes(problem).parameters, generator=generator, dtype=torch.float64),
         ),
         takes=("target", "v"),
@@ -86,7 +81,7 @@ register_quantity(
 )
 
 
-@register("ggn/products:eager", hand_written=True, differentiable=True, summary="tangents pushed and cotangents pulled by hand, in torch")
+@readable("ggn/products:eager", summary="tangents pushed and cotangents pulled by hand, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     loss = loss_in(problem)
-    return Computation(run=lambda inputs: (None, product_of(mlp, inputs[0], inputs[1], inputs[2], loss)))
+    return Computation(run=lambda inputs: (None, product_of(mlp, *inputs, loss=loss)))

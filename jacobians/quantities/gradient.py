@@ -11,38 +11,30 @@ from torch import Tensor
 from jacobians.modes.chunked import ALLOCATOR, LIBRARY_BYTES
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
-from jacobians.quantities.pullback import pull, tape_of
+from jacobians.quantities.pullback import by_parameters, tape_of, views_of
 
 
 class Parts(NamedTuple):
-    """A gradient as one vector, of which the derivatives by the parameters are views.
+    """A gradient as one vector, of which the derivatives by the parameters are views."""
 
-    Attributes:
-        all: All derivatives, in the order of `mlp.parameters()`, and behind them the loss.
-        like: A tensor of the shape of each parameter.
-        x: `∂L/∂x`, or `None`.
-    """
-
-    all: Tensor
-    like: Sequence[Tensor]
-    x: Tensor | None
+    all: Tensor  # all derivatives, in the order of `mlp.parameters()`, and behind them the loss
+    like: Sequence[Tensor]  # a tensor of the shape of each parameter
+    x: Tensor | None  # `∂L/∂x`
 
     @property
     def loss(self) -> Tensor:
-        """The loss."""
         return self.all[-1]
 
     @property
     def vector(self) -> Tensor:
-        """All derivatives."""
         return self.all[:-1]
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return `(loss, W_1, b_1, W_2, …)`, with `∂L/∂x` behind it where it is there."""
-        views = torch._C._nn.unflatten_dense_tensors(self.vector, self.like)  # pyright: ignore[reportAttributeAccessIssue]
+        views = views_of(self.vector, self.like)
         return (self.loss, *views) if self.x is None else (self.loss, *views, self.x)
 
 
@@ -87,21 +79,13 @@ class Gradient:
     @property
     def weights(self) -> tuple[Tensor, ...]:
         """`∂L/∂W_l`, each (out, in)."""
-        return tuple(W for W, _ in self._pairs())
+        return tuple(g for g in self.parameters() if g.ndim == 2)
 
     @property
     def biases(self) -> tuple[Tensor | None, ...]:
         """`∂L/∂b_l`, each (out,), or `None` where there is no bias."""
-        return tuple(b for _, b in self._pairs())
-
-    def _pairs(self) -> list[tuple[Tensor, Tensor | None]]:
-        pairs: list[tuple[Tensor, Tensor | None]] = []
-        for g in self.parameters():
-            if g.ndim == 2:
-                pairs.append((g, None))
-            else:
-                pairs[-1] = pairs[-1][0], g
-        return pairs
+        following = zip(self.parameters(), (*self.parameters()[1:], None), strict=True)
+        return tuple(b if b is not None and b.ndim == 1 else None for W, b in following if W.ndim == 2)
 
 
 def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = False) -> tuple[Tensor, ...]:
@@ -114,11 +98,7 @@ def gradient_of(mlp: MLP, x: Tensor, target: Tensor, loss: Loss, inputs: bool = 
     y, steps = tape_of(mlp, batch)
     own = y[0] if x.ndim == 1 else y
     value, C = loss.value_and_cotangent(own, target)
-    C = C.reshape(y.shape)
-    found: list[Tensor] = []
-    for index, C_l, entering in pull(steps, C):
-        found = [C_l.mT @ steps[index].entering, *([] if mlp.biases[index] is None else [C_l.sum(0)]), *found]
-        C = entering
+    found, C = by_parameters(mlp, steps, C.reshape(y.shape))
     return (value, *found, C.reshape(x.shape)) if inputs else (value, *found)
 
 
@@ -147,19 +127,14 @@ def gradient_in_pieces(
     return (*total, gx.reshape(x.shape)) if gx is not None else tuple(total)
 
 
-def _cost(problem: Problem, mode: str) -> Cost:
+def cost(problem: Problem, mode: str) -> Cost:
     """Count: evaluation, pullback to all layers but the first, and one outer product a weight, each `2 N Σ in out`; two a slope."""
     s = sizes(problem)
     flops = problem.N * (2 * s.weights + 2 * s.weights + 2 * (s.weights - s.first) + 3 * s.neurons)
     return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * (problem.D + problem.P)))
 
 
-def _memory_bytes(problem: Problem, mode: str) -> int:
-    s = sizes(problem)
-    return problem.itemsize * (2 * s.parameters + problem.N * (problem.D + problem.P))
-
-
-def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     x, target = inputs
     with torch.enable_grad():
         network, parameters = leaves_of(mlp)
@@ -172,10 +147,9 @@ register_quantity(
         "gradient",
         "Gradient of a loss in the parameters",
         {"reverse": "C_{L+1} = ∂L/∂y S_{L+1},  C_l = C_{l+1} W_{l+1} S_l,  ∂L/∂W_l = Σ_n C_l[n] ⊗ h_{l-1}[n]"},
-        _cost,
-        _exact,
-        _memory_bytes,
-        draw=lambda problem, generator: (draw_target(problem, generator),),
+        cost,
+        exact,
+        draw=draw_target,
         takes=("target",),
         fits=target_fits,
         of_parameters=True,
@@ -185,13 +159,7 @@ register_quantity(
 )
 
 
-@register(
-    "gradient/reverse:eager",
-    hand_written=True,
-    differentiable=True,
-    options=("inputs", "unreduced"),
-    summary="the cotangent of the loss pulled back, in torch",
-)
+@readable("gradient/reverse:eager", options=("inputs", "unreduced"), summary="the cotangent of the loss pulled back, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     loss = loss_in(problem)
-    return Computation(run=lambda inputs: (None, gradient_of(mlp, inputs[0], inputs[1], loss, request.inputs)))
+    return Computation(run=lambda inputs: (None, gradient_of(mlp, *inputs, loss=loss, inputs=request.inputs)))

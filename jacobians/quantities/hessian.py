@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jacobians.modes import steps
+from jacobians.modes.taylor import one
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
+from jacobians.quantities.derivatives import Asked, by_autograd
 from jacobians.quantities.laplacian import bends
-from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.quantities.parameters import followed, sizes
 
 _Layer = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
@@ -84,22 +87,12 @@ def _cost(problem: Problem, mode: str) -> Cost:
 
 
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    (x,) = inputs
+    P, D = problem.P, problem.D
+    entries = [Asked(p, one((d, e))) for p in range(P) for d in range(D) for e in range(D)]
     with torch.enable_grad():
-        network, _ = leaves_of(mlp)
-        at = x.detach().reshape(-1, problem.D).requires_grad_()
-        y = network(at)
-        rows = []
-        for p in range(problem.P):
-            (g,) = torch.autograd.grad(y[:, p].sum(), at, create_graph=True)
-            entries = []
-            for d in range(problem.D):
-                second = None
-                if g.requires_grad:
-                    (second,) = torch.autograd.grad(g[:, d].sum(), at, retain_graph=True, allow_unused=True)
-                entries.append(torch.zeros_like(at) if second is None else second)
-            rows.append(torch.stack(entries, 1))
-    return (torch.stack(rows, 1).detach().reshape(*problem.jacobian_shape, problem.D),)
+        y, at, _ = followed(mlp, problem, inputs[0])
+        found = by_autograd(y, at, entries, create_graph=False)
+    return (torch.stack(found, -1).detach().reshape(*problem.jacobian_shape, D),)
 
 
 register_quantity(
@@ -113,7 +106,6 @@ register_quantity(
         },
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         per_sample=True,
         relabelled=True,
         order=lambda problem: 2,
@@ -123,34 +115,15 @@ register_quantity(
 )
 
 
-def _batched(compute: Callable[[MLP, Tensor], Tensor], mlp: MLP) -> Callable[[Tensor], tuple[None, tuple[Tensor]]]:
+def _by(compute: Callable[[MLP, Tensor], Tensor]) -> Prepare:
     """Compute a Hessian of a batch, or of a single x as a batch of one."""
 
-    def run(x: Tensor) -> tuple[None, tuple[Tensor]]:
-        return None, (compute(mlp, x[None])[0],) if x.ndim == 1 else (compute(mlp, x),)
+    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
+        return Computation(lambda x: (None, (compute(mlp, x[None])[0] if x.ndim == 1 else compute(mlp, x),)))
 
-    return run
-
-
-@register(
-    "hessian/symmetric:eager",
-    hand_written=True,
-    differentiable=True,
-    supports=bends,
-    options=("steps",),
-    summary="tangents, cotangents, U'diag U, in torch",
-)
-def _prepare_symmetric(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    return Computation(run=_batched(symmetric, mlp))
+    return prepare
 
 
-@register(
-    "hessian/forward-over-reverse:eager",
-    hand_written=True,
-    differentiable=True,
-    supports=bends,
-    options=("steps",),
-    summary="Pearlmutter's R, in torch",
-)
-def _prepare_over(mlp: MLP, problem: Problem, request: Request) -> Computation:
-    return Computation(run=_batched(forward_over_reverse, mlp))
+_in_torch = partial(readable, supports=bends, options=("steps",))
+_in_torch("hessian/symmetric:eager", summary="tangents, cotangents, U'diag U, in torch")(_by(symmetric))
+_in_torch("hessian/forward-over-reverse:eager", summary="Pearlmutter's R, in torch")(_by(forward_over_reverse))

@@ -11,6 +11,7 @@ from jacobians.modes.bracketing import known_bracketing, multiply_adds
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import JACOBIAN, Cost, Quantity, register_quantity
 from jacobians.problem import Problem
+from jacobians.quantities.parameters import sizes
 
 
 def cost(problem: Problem, mode: str) -> Cost:
@@ -24,8 +25,7 @@ def cost(problem: Problem, mode: str) -> Cost:
     layers = list(pairwise(widths))  # (in, out) of W_1 … W_{L+1}
     hidden = sum(widths[1:-1])
     psi = 0 if problem.activations[-1].linear else problem.P
-    evaluated = layers if psi else layers[:-1]
-    evaluation = sum(2 * i * o for i, o in evaluated) + 2 * (hidden + psi)
+    evaluation = sum(2 * i * o for i, o in (layers if psi else layers[:-1])) + 2 * (hidden + psi)
     if mode == "forward":
         chain = problem.D * (sum(2 * i * o for i, o in layers[1:]) + hidden + psi)
     elif mode == "reverse":
@@ -36,8 +36,7 @@ def cost(problem: Problem, mode: str) -> Cost:
         chain = products + order.multiply_adds + psi * problem.D  # a multiply-add counts 2, a scaling 1
     else:
         raise ValueError(f"no operation count for mode {mode!r}; choose forward, reverse or mixed")
-    parameters = sum(i * o + (o if problem.bias else 0) for i, o in layers)
-    numbers = parameters + problem.N * (problem.D + problem.P * problem.D)
+    numbers = sizes(problem).parameters + problem.N * (problem.D + problem.P * problem.D)
     return Cost(flops=problem.N * (evaluation + chain), bytes=problem.itemsize * numbers)
 
 
@@ -47,8 +46,7 @@ def memory_bytes(problem: Problem, mode: str) -> int:
     widths = problem.widths[1:] if mode == "forward" else problem.widths[:-1]
     carried = problem.N * seeds * max((a + b for a, b in pairwise(widths)), default=0)
     jacobian = problem.N * problem.P * problem.D
-    parameters = sum(i * o for i, o in pairwise(problem.widths))
-    return problem.itemsize * (parameters + max(carried, jacobian))
+    return problem.itemsize * (problem.weights + max(carried, jacobian))
 
 
 def exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
 from jacobians.planning.registry import JACOBIAN, Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.quantities.parameters import followed, leaves_of, sizes
 
 
 def penalty(J: Tensor) -> Tensor:
@@ -27,17 +31,16 @@ def gradients(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
     return (loss.detach(), *torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
-def through(mode: str, implementation: str) -> Prepare:
-    """Make a method that back-propagates through a Jacobian of ours."""
+def through(name: str, quantity: str = JACOBIAN, loss: Callable[[Any], Tensor] = penalty) -> Prepare:
+    """Make a method that back-propagates through a Jacobian, or another quantity, of ours."""
 
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         network, parameters = leaves_of(mlp)
-        inner = problem.with_(quantity=JACOBIAN)
-        computation = find_method(f"{mode}:{implementation}").prepare(network, inner, Request(create_graph=True))
+        computation = find_method(name, quantity).prepare(network, problem.with_(quantity=quantity), Request(create_graph=True))
 
-        def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
+        def run(inputs: Any) -> tuple[None, tuple[Tensor, ...]]:
             with torch.enable_grad():
-                return None, gradients(penalty(computation.run(x)[1]), parameters)
+                return None, gradients(loss(computation.run(inputs)[1]), parameters)
 
         return Computation(run, records=False, holds=True)
 
@@ -61,11 +64,8 @@ def _cost(problem: Problem, mode: str) -> Cost:
 
 
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    (x,) = inputs
     with torch.enable_grad():
-        network, parameters = leaves_of(mlp)
-        at = x.detach().reshape(-1, problem.D).requires_grad_()
-        y = network(at)
+        y, at, parameters = followed(mlp, problem, inputs[0])
         rows = [torch.autograd.grad(y[:, p].sum(), at, create_graph=True)[0] for p in range(problem.P)]
         return gradients(penalty(torch.stack(rows, 1)), parameters)
 
@@ -87,16 +87,12 @@ register_quantity(
         },
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         of_parameters=True,
         call="J = jac.jacobian(mlp, x, create_graph=True)  # then any loss of J, and loss.backward()\n"
         "loss = jac.jacobian_loss(mlp, x)  # or this one, with all derivatives in the same pass",
     )
 )
 
-register("jacobian_gradient/reverse:eager", hand_written=True, supports=not_empty, summary="autograd through reverse mode in torch")(
-    through("reverse", "eager")
-)
-register("jacobian_gradient/forward:eager", hand_written=True, supports=not_empty, summary="autograd through forward mode in torch")(
-    through("forward", "eager")
-)
+_in_torch = partial(register, hand_written=True, supports=not_empty)
+_in_torch("jacobian_gradient/reverse:eager", summary="autograd through reverse mode in torch")(through("reverse:eager"))
+_in_torch("jacobian_gradient/forward:eager", summary="autograd through forward mode in torch")(through("forward:eager"))

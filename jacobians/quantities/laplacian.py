@@ -9,9 +9,9 @@ from torch import Tensor
 from jacobians.modes import steps
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import check_like
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.quantities.parameters import followed, sizes
 
 
 def laplacian_of(mlp: MLP, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,10 +62,6 @@ def _cost(problem: Problem, mode: str) -> Cost:
     return Cost(flops, problem.itemsize * (s.parameters + problem.N * (D + problem.P * (D + 2))))
 
 
-def _memory_bytes(problem: Problem, mode: str) -> int:
-    return _cost(problem, mode).bytes
-
-
 def second_by_autograd(y: Tensor, x: Tensor, directions: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
     """Differentiate twice as codes for differential equations do: a gradient of each output, and of each of its entries again."""
     rows, laplacians = [], []
@@ -86,9 +82,7 @@ def second_by_autograd(y: Tensor, x: Tensor, directions: Tensor, create_graph: b
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     x, directions = inputs
     with torch.enable_grad():
-        network, _ = leaves_of(mlp)
-        at = x.detach().reshape(-1, problem.D).requires_grad_()
-        y = network(at)
+        y, at, _ = followed(mlp, problem, x)
         J, lap = second_by_autograd(y, at, directions, create_graph=False)
     shapes = (*problem.input_shape[:-1], problem.P), problem.jacobian_shape, (*problem.input_shape[:-1], problem.P, len(directions))
     return tuple(t.detach().reshape(shape) for t, shape in zip((y, J, lap), shapes, strict=True))
@@ -113,7 +107,7 @@ def directions_fit(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> No
             f"weights must have shape ({problem.D},) or (M, {problem.D}), one for each ∂²/∂x_d², got {tuple(directions.shape)}; "
             f"leave them out for the Laplacian itself (a plan takes the latter)"
         )
-    check_like("weights", directions, [directions.shape], x)
+    check_like("weights", directions, directions.shape, x)
     if directions.requires_grad:
         raise ValueError("weights are constants and cannot require grad; detach them")
 
@@ -131,7 +125,6 @@ register_quantity(
         },
         _cost,
         _exact,
-        _memory_bytes,
         draw=ones,
         takes=("weights",),
         fits=directions_fit,
@@ -144,13 +137,6 @@ register_quantity(
 )
 
 
-@register(
-    "laplacian/forward:eager",
-    hand_written=True,
-    differentiable=True,
-    supports=bends,
-    options=("steps",),
-    summary="value, tangents and Laplacian, in torch",
-)
+@readable("laplacian/forward:eager", supports=bends, options=("steps",), summary="value, tangents and Laplacian, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run=lambda inputs: (None, laplacian_of(mlp, *inputs)))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, find_method, register, register_quantity
+from jacobians.planning.registry import Cost, Prepare, Quantity, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.jacobian_gradient import gradients, not_empty
+from jacobians.quantities.jacobian_gradient import gradients, not_empty, through
 from jacobians.quantities.laplacian import bends, directions_fit, ones, second_by_autograd
-from jacobians.quantities.parameters import leaves_of, sizes
+from jacobians.quantities.parameters import followed, sizes
 
 
 def residual(lap: Tensor) -> Tensor:
@@ -22,21 +22,9 @@ def residual(lap: Tensor) -> Tensor:
     return lap.square().mean()
 
 
-def through(mode: str, implementation: str) -> Prepare:
+def through_laplacian(name: str) -> Prepare:
     """Make a method that back-propagates through a Laplacian of ours."""
-
-    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        network, parameters = leaves_of(mlp)
-        inner = problem.with_(quantity="laplacian")
-        computation = find_method(f"laplacian/{mode}:{implementation}").prepare(network, inner, Request(create_graph=True))
-
-        def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, ...]]:
-            with torch.enable_grad():
-                return None, gradients(residual(computation.run(inputs)[1][2]), parameters)
-
-        return Computation(run, records=False, holds=True)
-
-    return prepare
+    return through(name, "laplacian", lambda three: residual(three[2]))
 
 
 def _cost(problem: Problem, mode: str) -> Cost:
@@ -51,14 +39,9 @@ def _cost(problem: Problem, mode: str) -> Cost:
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     x, directions = inputs
     with torch.enable_grad():
-        network, parameters = leaves_of(mlp)
-        at = x.detach().reshape(-1, problem.D).requires_grad_()
-        _, lap = second_by_autograd(network(at), at, directions, create_graph=True)
+        y, at, parameters = followed(mlp, problem, x)
+        _, lap = second_by_autograd(y, at, directions, create_graph=True)
         return gradients(residual(lap), parameters)
-
-
-def _supports(problem: Problem) -> str | None:
-    return bends(problem) or not_empty(problem)
 
 
 register_quantity(
@@ -74,7 +57,6 @@ register_quantity(
         },
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         draw=ones,
         takes=("directions",),
         fits=directions_fit,
@@ -85,6 +67,9 @@ register_quantity(
 )
 
 
-register("laplacian_gradient/forward:eager", hand_written=True, supports=_supports, summary="autograd through the formula in torch")(
-    through("forward", "eager")
-)
+register(
+    "laplacian_gradient/forward:eager",
+    hand_written=True,
+    supports=lambda problem: bends(problem) or not_empty(problem),
+    summary="autograd through the formula in torch",
+)(through_laplacian("forward:eager"))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jacobians.network.mlp import MLP
 from jacobians.planning.inputs import check_like
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameter_jacobian import factors_of
 from jacobians.quantities.parameters import each_layer, leaves_of, sizes
@@ -75,7 +75,7 @@ def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tens
 
 def _fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:
     for x2 in inputs[1:]:
-        check_like("x2", x2, [(*x2.shape[:1], problem.D)], inputs[0])
+        check_like("x2", x2, (*x2.shape[:1], problem.D), inputs[0])
 
 
 register_quantity(
@@ -89,7 +89,6 @@ register_quantity(
         },
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
         takes=("x2",),
         optional=1,
         fits=_fits,
@@ -101,13 +100,7 @@ register_quantity(
 )
 
 
-@register(
-    "ntk/structured:eager",
-    hand_written=True,
-    differentiable=True,
-    options=("trace",),
-    summary="products of the factors, some rows at a time, in torch",
-)
+@readable("ntk/structured:eager", options=("trace",), summary="products of the factors, some rows at a time, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     def run(inputs: Tensor | tuple[Tensor, ...]) -> tuple[None, tuple[Tensor]]:
         return None, (kernel_of(mlp, *(inputs if isinstance(inputs, tuple) else (inputs,)), trace=request.trace),)

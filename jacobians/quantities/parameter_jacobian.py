@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
-from jacobians.quantities.pullback import pull, tape_of
+from jacobians.quantities.pullback import in_pairs, pull, tape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,7 @@ class ParameterJacobian:
             raise MemoryError(f"the dense Jacobian takes {needed} bytes, more than most_bytes={most_bytes}; use F @ v, F.T @ u or layer(l)")
         parts: list[Tensor] = []
         for C, h, biased in zip(self.cotangents, self.entering, self.biased, strict=True):
-            parts.append((C[..., None] * h[:, None, None, :]).flatten(-2))
-            parts += [C] if biased else []
+            parts += [(C[..., None] * h[:, None, None, :]).flatten(-2), *([C] if biased else [])]
         return torch.cat(parts, dim=-1)
 
     def _split(self, v: Sequence[Tensor] | Tensor) -> list[tuple[Tensor, Tensor | None]]:
@@ -98,14 +98,12 @@ class ParameterJacobian:
         if isinstance(v, Tensor):
             if v.shape != (self.shape[-1],):
                 raise ValueError(f"v must have shape ({self.shape[-1]},), got {tuple(v.shape)}")
-            sizes = [torch.Size(shape).numel() for shape in shapes]
-            v = [part.reshape(shape) for part, shape in zip(v.split(sizes), shapes, strict=True)]
+            v = [part.reshape(shape) for part, shape in zip(v.split(list(map(prod, shapes))), shapes, strict=True)]
         if not all(isinstance(t, Tensor) and t.dtype == self.cotangents[0].dtype for t in v):
             raise TypeError(f"v must be {self.cotangents[0].dtype} tensors, as the factors are, got {[getattr(t, 'dtype', t) for t in v]}")
         if [tuple(t.shape) for t in v] != shapes:
             raise ValueError(f"v must have the shapes of the parameters, {shapes}, got {[tuple(t.shape) for t in v]}")
-        rest = iter(v)
-        return [(next(rest), next(rest) if biased else None) for biased in self.biased]
+        return in_pairs(v, self.biased)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +123,7 @@ class _Transposed:
         found: list[Tensor] = []
         for C, h, biased in zip(self.of.cotangents, self.of.entering, self.of.biased, strict=True):
             c = (u[:, None, :] @ C).squeeze(1)  # (N, out)
-            found.append(c.mT @ h)
-            found += [c.sum(0)] if biased else []
+            found += [c.mT @ h, *([c.sum(0)] if biased else [])]
         return tuple(found)
 
 
@@ -137,5 +134,4 @@ def factors_of(mlp: MLP, x: Tensor) -> ParameterJacobian:
     cotangents: list[Tensor] = [seeds] * len(steps)
     for index, C_l, _ in pull(steps, seeds):
         cotangents[index] = C_l
-    biased = tuple(b is not None for b in mlp.biases)
-    return ParameterJacobian(tuple(cotangents), tuple(step.entering for step in steps), biased)
+    return ParameterJacobian(tuple(cotangents), tuple(step.entering for step in steps), tuple(mlp.biased))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacobians.network.losses import Loss, loss_of
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, converted
 from jacobians.problem import Problem
 
 # torch's own losses: the oracle and the torch peers use them, our methods do not.
@@ -25,27 +25,30 @@ TORCH = {
 
 
 class Sizes(NamedTuple):
-    """Numbers that the costs are made of.
+    """Numbers that the costs are made of."""
 
-    Attributes:
-        weights: Elements of all weights.
-        first: Of the first one.
-        parameters: Of weights and biases.
-        neurons: Hidden and output neurons.
-    """
-
-    weights: int
-    first: int
-    parameters: int
-    neurons: int
+    weights: int  # elements of all weights
+    first: int  # of the first one
+    parameters: int  # of weights and biases
+    neurons: int  # hidden and output neurons
 
 
 def sizes(problem: Problem) -> Sizes:
     """Count the parameters and neurons of a problem."""
-    widths = problem.widths
-    weights = sum(i * o for i, o in pairwise(widths))
-    neurons = sum(widths[1:])
-    return Sizes(weights, widths[0] * widths[1], weights + (neurons if problem.bias else 0), neurons)
+    weights, neurons = problem.weights, sum(problem.widths[1:])
+    return Sizes(weights, problem.widths[0] * problem.widths[1], weights + (neurons if problem.bias else 0), neurons)
+
+
+def offsets(widths: Sequence[int], biased: Sequence[bool]) -> tuple[list[int], list[int], int]:
+    """Return where each weight and each bias (-1 for none) begins in a vector of all parameters, and their number.
+
+    Example:
+        >>> offsets((3, 4, 2), [True, False])
+        ([0, 16], [12, -1], 24)
+    """
+    numbers = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o * b)]
+    at = [0, *accumulate(numbers)]
+    return at[:-1:2], [place if b else -1 for place, b in zip(at[1::2], biased, strict=True)], at[-1]
 
 
 def loss_in(problem: Problem) -> Loss:
@@ -55,16 +58,20 @@ def loss_in(problem: Problem) -> Loss:
 
 def torch_loss(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
     """Evaluate a loss by torch's own function, for autograd to differentiate."""
-    value = loss.scale * TORCH[loss.name](y, target, reduction="sum" if loss.reduction == "none" else loss.reduction)
-    return value
+    return loss.scale * TORCH[loss.name](y, target, reduction="sum" if loss.reduction == "none" else loss.reduction)
 
 
 def leaves_of(mlp: MLP) -> tuple[MLP, list[Tensor]]:
     """Return the network on parameters that autograd follows, and these parameters."""
-    weights = [W.detach().requires_grad_() for W in mlp.weights]
-    biases = [None if b is None else b.detach().requires_grad_() for b in mlp.biases]
-    copy = MLP(weights, biases, mlp.activations[:-1], mlp.activations[-1])
+    copy = converted(mlp, lambda t: t.detach().requires_grad_())
     return copy, list(copy.parameters())
+
+
+def followed(mlp: MLP, problem: Problem, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Evaluate on leaves of autograd: y, x (N, D), and the parameters."""
+    network, parameters = leaves_of(mlp)
+    at = x.detach().reshape(-1, problem.D).requires_grad_()
+    return network(at), at, parameters
 
 
 def sharing(mlp: MLP) -> nn.Sequential:
@@ -77,15 +84,14 @@ def sharing(mlp: MLP) -> nn.Sequential:
     return module
 
 
-def draw_target(problem: Problem, generator: torch.Generator) -> Tensor:
+def draw_target(problem: Problem, generator: torch.Generator) -> tuple[Tensor]:
     """Draw a target for the loss of a problem."""
     loss = loss_in(problem)
     shape = (problem.P,) if problem.batch is None else (problem.N, problem.P)
     if loss.classes:
-        return torch.randint(problem.P, shape[:-1], generator=generator)
-    if loss.name.startswith("bce"):
-        return torch.rand(shape, generator=generator, dtype=torch.float64)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (torch.randint(problem.P, shape[:-1], generator=generator),)
+    draw = torch.rand if loss.name.startswith("bce") else torch.randn
+    return (draw(shape, generator=generator, dtype=torch.float64),)
 
 
 def target_fits(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import draw_target, each_layer, leaves_of, loss_in, sizes, target_fits, torch_loss
 from jacobians.quantities.pullback import pull, tape_of
@@ -91,8 +91,7 @@ register_quantity(
         {"reverse": "‖g[n]‖² = Σ_l ‖C_l[n]‖² (‖h_{l-1}[n]‖² + 1)", "dense": "every sample's gradient is formed, then its norm"},
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
-        draw=lambda problem, generator: (draw_target(problem, generator),),
+        draw=draw_target,
         per_sample=True,
         relabelled=True,
         axes=(0,),
@@ -106,7 +105,7 @@ register_quantity(
 )
 
 
-@register("gradient_norms/reverse:eager", hand_written=True, differentiable=True, summary="from the norms of both factors, in torch")
+@readable("gradient_norms/reverse:eager", summary="from the norms of both factors, in torch")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     loss = loss_in(problem)
-    return Computation(run=lambda inputs: (None, (norms_of_each(mlp, inputs[0], inputs[1], loss),)))
+    return Computation(run=lambda inputs: (None, (norms_of_each(mlp, *inputs, loss=loss),)))

@@ -1,14 +1,20 @@
-"""The walk that parameter derivatives share: evaluate keeping values and slopes, then pull cotangents back layer by layer."""
+"""The walk that derivatives share: evaluate keeping values and slopes, then pull cotangents back layer by layer; and products with J."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.modes import steps as graphs
 from jacobians.network.activations import Activation
 from jacobians.network.mlp import MLP
+
+# `(vector, tensors)` -> views of the vector of their shapes, in one call of C; transforms take `unflatten`.
+views_of: Callable[..., Sequence[Tensor]] = torch._C._nn.unflatten_dense_tensors  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Step(NamedTuple):
@@ -60,16 +66,54 @@ def pull(steps: list[Step], C: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         C = entering
 
 
+def by_parameters(mlp: MLP, steps: list[Step], C: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Pull cotangents of y back, to the derivatives by the parameters, summed over samples, and that by x."""
+    found: list[Tensor] = []
+    biased, at_x = mlp.biased, C
+    for index, C_l, at_x in pull(steps, C):  # noqa: B007 - the last is that by x
+        found = [C_l.mT @ steps[index].entering, *([C_l.sum(0)] if biased[index] else []), *found]
+    return found, at_x
+
+
+def pushforward(mlp: MLP, x: Tensor, v: Tensor) -> Tensor:
+    """Compute `J v`: `t_0 = v`, `t_l = S_l W_l t_{l-1}`."""
+    if mlp.graph is not None:
+        return graphs.pushforward(mlp.graph, x, v)
+    t, h = v, x
+    for W, h, s in mlp.layers(x, value=True):  # noqa: B007 - the last value is y
+        t = F.linear(t, W)
+        t = t if s is None else t * s
+    psi = mlp.activations[-1]
+    if psi.coupled:
+        assert h is not None
+        t = psi.push(h, t[..., None])[..., 0]
+    return t
+
+
+def pullback(mlp: MLP, x: Tensor, u: Tensor) -> Tensor:
+    """Compute `Jᵀ u`: `c_{L+1} = S_{L+1} u`, `c_{l-1} = S_{l-1} W_lᵀ c_l`."""
+    if mlp.graph is not None:
+        return graphs.pullback(mlp.graph, x, u)
+    _, tape = tape_of(mlp, x.reshape(-1, mlp.D))
+    *_, (_, _, at_x) = pull(tape, u.reshape(-1, mlp.P))
+    return at_x.reshape(x.shape)
+
+
 def split_parameters(mlp: MLP, v: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """Take a vector of all parameters apart."""
-    parts: list[tuple[Tensor, Tensor | None]] = []
-    count = sum(p.numel() for p in mlp.parameters())
+    parameters = list(mlp.parameters())
+    count = sum(p.numel() for p in parameters)
     if v.shape != (count,):
         raise ValueError(f"v must have shape ({count},), a number for each parameter, got {tuple(v.shape)}")
-    at = 0
-    for W, b in zip(mlp.weights, mlp.biases, strict=True):
-        V = v[at : at + W.numel()].reshape(W.shape)
-        at += W.numel()
-        parts.append((V, None if b is None else v[at : at + len(b)]))
-        at += 0 if b is None else len(b)
-    return parts
+    return in_pairs(unflatten(v, parameters), mlp.biased)
+
+
+def unflatten(v: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Take a vector of all parameters apart into tensors of their shapes."""
+    return [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in like]), like, strict=True)]
+
+
+def in_pairs(parameters: Iterable[Tensor], biased: Iterable[bool]) -> list[tuple[Tensor, Tensor | None]]:
+    """Put tensors in the order of `mlp.parameters()` into pairs, with `None` for the bias of a layer that has none."""
+    rest = iter(parameters)
+    return [(next(rest), next(rest) if there else None) for there in biased]

@@ -5,21 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jacobians.network.mlp import MLP
+from jacobians.network.mlp import MLP, converted
 from jacobians.planning.registry import Computation, Cost, Quantity, Request, register, register_quantity
 from jacobians.problem import Problem
-from jacobians.quantities.gradient import gradient_of
-from jacobians.quantities.parameters import draw_target, leaves_of, loss_in, sizes, target_fits, torch_loss
+from jacobians.quantities import gradient
+from jacobians.quantities.parameters import draw_target, loss_in, sizes, target_fits
 
 RATE = 1e-3  # so small that parameters keep their size over the thousands of steps of a measurement
 
 
 def own_copy(mlp: MLP) -> MLP:
     """Copy a network: a method that trains changes its own parameters, not the caller's."""
-    whole = torch.contiguous_format  # a kernel writes where the numbers stand one behind the other
-    weights = [W.detach().clone(memory_format=whole) for W in mlp.weights]
-    biases = [None if b is None else b.detach().clone(memory_format=whole) for b in mlp.biases]
-    return MLP(weights, biases, mlp.activations[:-1], mlp.activations[-1])
+    # A kernel writes where the numbers stand one behind the other.
+    return converted(mlp, lambda t: t.detach().clone(memory_format=torch.contiguous_format))
 
 
 def put_back(copy: MLP, original: MLP) -> None:
@@ -30,18 +28,13 @@ def put_back(copy: MLP, original: MLP) -> None:
 
 
 def _cost(problem: Problem, mode: str) -> Cost:
-    s = sizes(problem)
-    flops = problem.N * (4 * s.weights + 2 * (s.weights - s.first) + 3 * s.neurons) + 2 * s.parameters
-    return Cost(flops, problem.itemsize * (2 * s.parameters + problem.N * (problem.D + problem.P)))
+    of_gradient = gradient.cost(problem, mode)
+    return Cost(of_gradient.flops + 2 * sizes(problem).parameters, of_gradient.bytes)
 
 
 def _exact(mlp: MLP, problem: Problem, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    x, target = inputs
-    with torch.enable_grad():
-        network, parameters = leaves_of(mlp)
-        loss = torch_loss(loss_in(problem), network(x), target)
-        gradients = torch.autograd.grad(loss, parameters)
-    return (loss.detach(), *(p.detach() - RATE * g for p, g in zip(parameters, gradients, strict=True)))
+    loss, *gradients = gradient.exact(mlp, problem, inputs)
+    return (loss, *(p.detach() - RATE * g for p, g in zip(mlp.parameters(), gradients, strict=True)))
 
 
 register_quantity(
@@ -51,8 +44,7 @@ register_quantity(
         {"reverse": "θ ← θ - η ∂L/∂θ, the gradient by one pullback"},
         _cost,
         _exact,
-        lambda problem, mode: _cost(problem, mode).bytes,
-        draw=lambda problem, generator: (draw_target(problem, generator),),
+        draw=draw_target,
         takes=("target",),
         fits=target_fits,
         of_parameters=True,
@@ -67,7 +59,7 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     network, loss = own_copy(mlp), loss_in(problem)
 
     def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, ...]]:
-        value, *gradients = gradient_of(network, *inputs, loss)
+        value, *gradients = gradient.gradient_of(network, *inputs, loss)
         parameters = list(network.parameters())
         torch._foreach_add_(parameters, gradients, alpha=-RATE)
         return None, (value, *parameters)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, register, register_quantity
+from jacobians.planning.registry import Computation, Cost, Prepare, Quantity, Request, readable, register_quantity
 from jacobians.problem import Problem
 from jacobians.quantities.parameters import sizes
 
@@ -25,7 +25,6 @@ register_quantity(
         {"evaluation": "z_l = W_l h_{l-1} + b_l,  h_l = φ(z_l),  y = h_{L+1}"},
         _cost,
         lambda mlp, problem, inputs: (mlp(inputs[0]),),
-        lambda problem, mode: _cost(problem, mode).bytes,
         per_sample=True,
         relabelled=True,
         axes=(0,),
@@ -44,6 +43,4 @@ def prepare_with(compiled: Callable[[MLP], Callable[[Tensor], Tensor]]) -> Prepa
     return prepare
 
 
-register("value/evaluation:eager", hand_written=True, differentiable=True, options=("steps",), summary="y = f(x), in torch")(
-    prepare_with(lambda mlp: mlp)
-)
+readable("value/evaluation:eager", options=("steps",), summary="y = f(x), in torch")(prepare_with(lambda mlp: mlp))

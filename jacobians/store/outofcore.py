@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations_with_replacement, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,6 @@ Arrays = dict[str, Tensor]
 INSTALL = "install it with: pip install 'jacobians[store]'"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A quantity that can be stored: how a chunk of it is computed, as named arrays whose first axis is the samples."""
-
-    of: Callable[[MLP, Tensor, Tensor | None, Loss, str], Arrays]
-    targets: bool = False
-
-
 def _factors(mlp: MLP, x: Tensor, *_: object) -> Arrays:
     F = parameter_jacobian(mlp, x)
     pairs = [F.layer(number) for number in range(len(mlp.weights))]
@@ -65,14 +57,16 @@ def _gradients(mlp: MLP, x: Tensor, target: Tensor | None, loss: Loss, _: str) -
     return arrays | {f"biases_{number}": b for number, b in enumerate(found.biases, 1) if b is not None}
 
 
-KINDS = {
-    "jacobian": _Kind(lambda mlp, x, target, loss, method: {"jacobian": jacobian(mlp, x, method)}),
-    "laplacian": _Kind(lambda mlp, x, target, loss, method: {"laplacian": laplacian(mlp, x)[2]}),
-    "hessian": _Kind(lambda mlp, x, target, loss, method: {"hessian": hessian(mlp, x)}),
-    "parameter_jacobian": _Kind(_factors),
-    "per_sample_gradients": _Kind(_gradients, targets=True),
-    "ntk": _Kind(lambda mlp, x, target, loss, method: {}),  # in tiles: see _Tiles
+# How a chunk of what can be stored is computed, as named arrays whose first axis is the samples.
+KINDS: dict[str, Callable[[MLP, Tensor, Tensor | None, Loss, str], Arrays]] = {
+    "jacobian": lambda mlp, x, target, loss, method: {"jacobian": jacobian(mlp, x, method)},
+    "laplacian": lambda mlp, x, target, loss, method: {"laplacian": laplacian(mlp, x)[2]},
+    "hessian": lambda mlp, x, target, loss, method: {"hessian": hessian(mlp, x)},
+    "parameter_jacobian": _factors,
+    "per_sample_gradients": _gradients,
+    "ntk": lambda mlp, x, target, loss, method: {},  # in tiles, by `_Work.values`
 }
+WITH_TARGETS = ("per_sample_gradients",)
 
 
 class Stored:
@@ -240,7 +234,7 @@ def _work(
         raise ValueError(f"cannot store the quantity {quantity!r}; choose from {', '.join(KINDS)}")
     if not is_integer(samples_per_chunk) or samples_per_chunk < 1:
         raise ValueError(f"samples_per_chunk must be a positive integer, got {samples_per_chunk!r}; pass e.g. samples_per_chunk=4096")
-    if KINDS[quantity].targets != (target is not None):
+    if (quantity in WITH_TARGETS) != (target is not None):
         raise ValueError(
             f"{quantity} {'needs' if target is None else 'takes no'} target; {'pass' if target is None else 'leave out'} target="
         )
@@ -268,7 +262,7 @@ class _Samples:
         self.shape = tuple(int(size) for size in shape)
         if isinstance(self._array, np.memmap) and self._array.flags.c_contiguous and self._array.dtype.isnative:
             self._plain = int(self._array.offset), self._array.dtype
-        self.dtype = self._tensor(slice(0, 0)).dtype
+        self.dtype = self[:0].dtype
         if isinstance(self._array, np.memmap):
             self._array = None  # mapped anew for each chunk, where it cannot be read plainly
 
@@ -288,22 +282,19 @@ class _Samples:
                 return arrays[0]
         raise ValueError(f"{self._path}: neither a .npy file nor a Zarr array")
 
-    def _tensor(self, where: slice) -> Tensor:
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: slice) -> Tensor:
         if self._plain is not None:  # read, not mapped: pages that stay mapped would count as resident
             offset, dtype = self._plain
-            start, end = where.start, min(where.stop, self.shape[0])
+            start, end, _ = where.indices(len(self))
             size = math.prod(self.shape[1:])
             assert self._path is not None
             found = np.fromfile(self._path, dtype, (end - start) * size, offset=offset + start * size * dtype.itemsize)
             return torch.from_numpy(found.reshape(end - start, *self.shape[1:]))
         piece = (self._array if self._array is not None else self._mapped())[where]
         return piece if isinstance(piece, Tensor) else torch.from_numpy(np.array(piece))  # a copy
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, where: slice) -> Tensor:
-        return self._tensor(where)
 
 
 @dataclass(frozen=True)
@@ -325,22 +316,24 @@ class _Work:
     def tiles(self) -> bool:
         return self.quantity == "ntk"
 
+    @property
+    def axes(self) -> int:
+        """Axes of samples."""
+        return 2 if self.tiles else 1
+
     def jobs(self) -> Iterator[tuple[int, ...]]:
         """Go over the chunks, in their order; of a symmetric kernel those on and above the diagonal."""
-        if self.tiles:
-            yield from ((i, j) for i in range(self.rows) for j in range(i, self.rows))
-        else:
-            yield from ((i,) for i in range(self.rows))
+        return combinations_with_replacement(range(self.rows), self.axes)
 
     def number_of_jobs(self) -> int:
-        return self.rows * (self.rows + 1) // 2 if self.tiles else self.rows
+        return math.comb(self.rows + self.axes - 1, self.axes)
 
     def where(self, number: int) -> slice:
         return slice(number * self.chunk, min(len(self.x), (number + 1) * self.chunk))
 
     def inputs(self, job: tuple[int, ...]) -> tuple[Tensor, ...]:
-        found = [self.x[self.where(number)] for number in job]
-        return (*found, self.target[self.where(job[0])]) if self.target is not None else tuple(found)
+        found = tuple(self.x[self.where(number)] for number in job)
+        return found if self.target is None else (*found, self.target[self.where(job[0])])
 
     def values(self, job: tuple[int, ...], given: tuple[Tensor, ...]) -> Arrays:
         device = self.mlp.device
@@ -349,11 +342,11 @@ class _Work:
             i, j = job
             return {"ntk": ntk(self.mlp, moved[0], None if i == j else moved[1], method=self.method)}
         target = moved[1] if self.target is not None else None
-        return KINDS[self.quantity].of(self.mlp, moved[0], target, self.loss, self.method)
+        return KINDS[self.quantity](self.mlp, moved[0], target, self.loss, self.method)
 
     def description(self) -> dict[str, Any]:
         """Say what is computed: what must agree for a run to go on."""
-        found = {
+        return {
             "version": VERSION,
             "quantity": self.quantity,
             "samples": len(self.x),
@@ -362,13 +355,10 @@ class _Work:
             "activations": [str(rule) for rule in self.mlp.activations],
             "dtype": str(self.mlp.dtype).removeprefix("torch."),
             "parameters": _digest(self.mlp.parameters()),
+            **({"loss": str(self.loss)} if self.target is not None else {}),
+            **({"method": self.method} if self.method != "auto" else {}),
+            **({"steps": self.mlp.graph.text()} if self.mlp.graph else {}),
         }
-        return (
-            found
-            | ({"loss": str(self.loss)} if self.target is not None else {})
-            | ({"method": self.method} if self.method != "auto" else {})
-            | ({"steps": self.mlp.graph.text()} if self.mlp.graph else {})
-        )
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
@@ -402,13 +392,13 @@ def _group(path: Path, work: _Work, compression: str | None) -> Any:
     codec, example = _codec(compression), _example(work)
     group = zarr.create_group(str(path), overwrite=False) if not (path / "zarr.json").exists() else zarr.open_group(str(path), mode="r+")
     for name, like in example.items():
-        shape = (len(work.x),) * (2 if work.tiles else 1) + tuple(like.shape[2 if work.tiles else 1 :])
-        chunks = (work.chunk,) * (2 if work.tiles else 1) + shape[2 if work.tiles else 1 :]
+        shape = (len(work.x),) * work.axes + tuple(like.shape[work.axes :])
+        chunks = (work.chunk,) * work.axes + shape[work.axes :]
         chunks = tuple(max(1, min(one, whole)) for one, whole in zip(chunks, shape, strict=True))
         made = {"shape": shape, "chunks": chunks, "dtype": str(like.dtype).removeprefix("torch."), "fill_value": float("nan")}
         group.create_array(name, **made, compressors=codec, overwrite=True, config={"write_empty_chunks": True})
-    marks = (work.rows, work.rows) if work.tiles else (work.rows,)
-    group.create_array(DONE, shape=marks, chunks=(1,) * len(marks), dtype="uint64", compressors=None, fill_value=0, overwrite=True)
+    marks = {"shape": (work.rows,) * work.axes, "chunks": (1,) * work.axes, "dtype": "uint64", "fill_value": 0}
+    group.create_array(DONE, **marks, compressors=None, overwrite=True)
     group.attrs[DESCRIPTION] = wanted
     return zarr.open_group(str(path), mode="r+")
 
@@ -420,8 +410,8 @@ def _example(work: _Work) -> Arrays:
     if len(work.x.shape) != 2:
         raise ValueError(f"x must have shape (N, {work.mlp.D}), got {work.x.shape}")
     with torch.no_grad():
-        given = tuple(one[:1] for one in work.inputs((0,) * (2 if work.tiles else 1)))
-        return work.values((0,) * (2 if work.tiles else 1), given)
+        first = (0,) * work.axes
+        return work.values(first, tuple(one[:1] for one in work.inputs(first)))
 
 
 def _check_same(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:

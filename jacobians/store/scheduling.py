@@ -31,21 +31,13 @@ PROBE_S = 60  # timeout of the shared-directory probe
 
 @dataclass(frozen=True)
 class Resources:
-    """The request to the scheduler.
+    """The request to the scheduler."""
 
-    Attributes:
-        on: `"local"` or `"slurm"`.
-        partition: Of SLURM; its default where `None`.
-        constraint: Feature that nodes must have.
-        minutes: Limit of a task.
-        exclusive: Whether a task has its node alone.
-    """
-
-    on: str = "local"
-    partition: str | None = None
-    constraint: str | None = None
-    minutes: int = 60
-    exclusive: bool = True
+    on: str = "local"  # or `"slurm"`
+    partition: str | None = None  # of SLURM; its default where `None`
+    constraint: str | None = None  # feature that nodes must have
+    minutes: int = 60  # limit of a task
+    exclusive: bool = True  # whether a task has its node alone
 
 
 @dataclass
@@ -64,7 +56,6 @@ class Jobs:
 
     @staticmethod
     def load(folder: Path) -> Jobs | None:
-        """Read them."""
         path = folder / JOBS
         return Jobs(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 

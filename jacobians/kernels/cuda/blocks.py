@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from jacobians.kernels.cuda.graph import places
+from jacobians.kernels.cuda.graph import on_cuda, places
 from jacobians.network.activations import Activation
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, register
+from jacobians.planning.registry import Computation, NotPlain, Prepare, Request
 from jacobians.problem import Problem
 
 MOST_NEURONS = 64  # of a hidden layer: with 128, what a thread holds no longer fits its registers
@@ -45,19 +44,12 @@ def power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """The cut of a problem into blocks.
+class Blocks(NamedTuple):
+    """The cut of a problem into blocks."""
 
-    Attributes:
-        neurons: Hidden width, padded.
-        streams: Rows of a sample.
-        samples: Samples of a block.
-    """
-
-    neurons: int
-    streams: int
-    samples: int
+    neurons: int  # hidden width, padded
+    streams: int  # rows of a sample
+    samples: int  # of a block
 
 
 def blocks_for(problem: Problem, streams: int, least_samples: int) -> Blocks:
@@ -85,25 +77,16 @@ def setting(rule: Activation) -> tuple[int, float, float, float]:
 
 def constants_of(problem: Problem, kind: str, cut: Blocks, value: bool, unpadded: bool) -> dict[str, Any]:
     """Return what a kernel is compiled for, but the codes of the activations."""
-    if kind == "jacobian_gradient":
-        tiles = {"S": cut.streams, "TP": 16 if problem.P <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples, **tiles}
+    sizes = {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples}
+    outputs = 16 if problem.P <= 16 else 32
     if kind == "gradient":
-        tiles = {"TP": max(16, power_of_two(problem.P)), "TD": 16 if problem.D <= 16 else 32}
-        return {"layers": problem.L + 1, "D": problem.D, "P": problem.P, "K": cut.neurons, "UNPADDED": unpadded, "BN": cut.samples, **tiles}
-    sizes = {
-        "layers": problem.L + 1,
-        "D": problem.D,
-        "P": problem.P,
-        "K": cut.neurons,
-        "UNPADDED": unpadded,
-        "S": cut.streams,
-        "BN": cut.samples,
-    }
-    sizes |= {"VALUE": value}
+        return sizes | {"TP": max(16, power_of_two(problem.P)), "TD": 16 if problem.D <= 16 else 32}
+    sizes["S"] = cut.streams
+    if kind == "jacobian_gradient":
+        return sizes | {"TP": outputs}
     if kind == "reverse":
-        return sizes | {"TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
-    return sizes | {"TP": 16 if problem.P <= 16 else 32, "SECOND": kind == "laplacian"}
+        return sizes | {"VALUE": value, "TD": 16, "EVALUATED": value or not problem.activations[-1].linear}
+    return sizes | {"VALUE": value, "TP": outputs, "SECOND": kind == "laplacian"}
 
 
 def options_for(problem: Problem, kind: str) -> dict[str, Any]:
@@ -146,28 +129,15 @@ def cut_for(problem: Problem, kind: str) -> Blocks:
 class Launcher:
     """The parameters of a network and the cut of a problem, for one of the kernels.
 
-    Args:
-        mlp: The network.
-        problem: The problem.
-        kind: `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
-
-    Attributes:
-        problem: The problem.
-        kind: The kernel.
-        cut: The blocks.
-        addresses: Where the weights stand, then the biases, on the device; 0 for none.
-        widths: Widths of the network, on the device.
-        settings: Of the hidden activation and the last one, with their scales.
-        codes: Of both, as constants.
-        unpadded: Whether weights between hidden layers are read without masks, as they stand now.
+    Its kind is `"forward"`, `"reverse"`, or the quantity where that is another than the Jacobian.
     """
 
     def __init__(self, mlp: MLP, problem: Problem, kind: str) -> None:
         self._mlp, self.problem, self.kind = mlp, problem, kind
         self._known: list[int] = []
-        self._biases = mlp.biases
-        self.addresses = torch.empty(0)
-        self.unpadded = False
+        self._biased = mlp.biased
+        self.addresses = torch.empty(0)  # where the weights stand, then the biases, on the device; 0 for none
+        self.unpadded = False  # whether weights between hidden layers are read without masks, as they stand now
         self.widths = torch.tensor(problem.widths, dtype=torch.int64, device=problem.device)
         self.cut = cut_for(problem, kind)
         hidden, out = setting(problem.activations[0]), setting(problem.activations[-1])
@@ -184,12 +154,8 @@ class Launcher:
             raise NotPlain("a parameter is not contiguous")
         if now == self._known:
             return
-        widths = self.problem.widths
-        expected = (
-            [(o, i) for i, o in pairwise(widths)],
-            [None if b is None else (o,) for b, o in zip(self._biases, widths[1:], strict=True)],
-        )
-        if ([tuple(W.shape) for W in weights], [None if b is None else tuple(b.shape) for b in biases]) != expected:
+        expected = [((o, i), (o,) if biased else None) for (i, o), biased in zip(pairwise(self.problem.widths), self._biased, strict=True)]
+        if [(W.shape, None if b is None else b.shape) for W, b in zip(weights, biases, strict=True)] != expected:
             raise ValueError("the network has other widths or biases than when this was planned; make another plan")
         if any(t is not None and t.dtype != torch.float32 for t in tensors):
             raise NotPlain("a parameter is no float32 tensor")
@@ -200,21 +166,13 @@ class Launcher:
 
 
 class BlockKernel(Launcher):
-    """Launches the kernels of J and of the Laplacian.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-        kind: `"forward"`, `"reverse"` or `"laplacian"`.
-        value: Whether y is wanted too.
-    """
+    """Launches the kernels of J and of the Laplacian."""
 
     def __init__(self, mlp: MLP, problem: Problem, kind: str, value: bool) -> None:
         super().__init__(mlp, problem, kind)
         self._value = value
 
     def __call__(self, x: Tensor, weights: Tensor | None = None) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Compute."""
         places((x,), "x")
         self.look_up()
         chains: Any = importlib.import_module("jacobians.kernels.cuda.chains")  # needs Triton
@@ -229,14 +187,11 @@ class BlockKernel(Launcher):
         grid = (-(-N // cut.samples),)
         if N and self.kind == "reverse":
             slopes = x.new_empty(problem.L, N, cut.neurons)
-            chains.pulled[(*grid, -(-P // cut.streams))](
-                x, self.addresses, self.widths, slopes, y, J, N, *self.settings, **constants, **options
-            )  # fmt: skip
+            grid = (*grid, -(-P // cut.streams))
+            chains.pulled[grid](x, self.addresses, self.widths, slopes, y, J, N, *self.settings, **constants, **options)
         elif N:
             w = x if weights is None else weights.contiguous()
-            chains.pushed[grid](
-                x, w, self.addresses, self.widths, y, J, lap, N, *self.settings, **constants, **options
-            )  # fmt: skip
+            chains.pushed[grid](x, w, self.addresses, self.widths, y, J, lap, N, *self.settings, **constants, **options)
         return (y if self._value or second else None), J, (lap if second else None)
 
 
@@ -279,18 +234,6 @@ def unsupported(problem: Problem, streams: int, kept: int = 0) -> str | None:
     return unsupported_activations(problem)
 
 
-def _supports_forward(problem: Problem) -> str | None:
-    return unsupported(problem, problem.D + 1)
-
-
-def _supports_reverse(problem: Problem) -> str | None:
-    return unsupported(problem, 1, kept=1)
-
-
-def _supports_laplacian(problem: Problem) -> str | None:
-    return unsupported(problem, problem.D + 2)
-
-
 def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         chain = BlockKernel(mlp, problem, mode, request.value)
@@ -304,6 +247,11 @@ def _prepare(mode: str) -> Prepare:
     return prepare
 
 
+@on_cuda(
+    "laplacian/forward:triton",
+    supports=lambda problem: unsupported(problem, problem.D + 2),
+    summary="value, tangents and Laplacian of a block in one launch",
+)
 def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
     chain = BlockKernel(mlp, problem, "laplacian", True)
 
@@ -319,16 +267,13 @@ def _prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computat
     return Computation(run, records=False)
 
 
-register("forward:triton", hand_written=True, supports=_supports_forward, device="cuda", summary="forward mode of a block in one launch")(
-    _prepare("forward")
-)
-register("reverse:triton", hand_written=True, supports=_supports_reverse, device="cuda", summary="reverse mode of a block in one launch")(
-    _prepare("reverse")
-)
-register(
-    "laplacian/forward:triton",
-    hand_written=True,
-    supports=_supports_laplacian,
-    device="cuda",
-    summary="value, tangents and Laplacian of a block in one launch",
-)(_prepare_laplacian)
+on_cuda(
+    "forward:triton",
+    supports=lambda problem: unsupported(problem, problem.D + 1),
+    summary="forward mode of a block in one launch",
+)(_prepare("forward"))
+on_cuda(
+    "reverse:triton",
+    supports=lambda problem: unsupported(problem, 1, kept=1),
+    summary="reverse mode of a block in one launch",
+)(_prepare("reverse"))

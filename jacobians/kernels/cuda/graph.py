@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from jacobians.modes.forward import forward
-from jacobians.modes.mixed import mixed
-from jacobians.modes.reverse import reverse
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, find_method, find_readable, register
+from jacobians.planning.registry import JACOBIAN, Computation, NotPlain, Prepare, Request, find_method, find_readable, register
 from jacobians.problem import Problem
 
 Tensors = tuple[Tensor, ...]
 WARM_UP = 3  # calls before the recording: libraries allocate their workspaces in the first ones
+
+
+PLAIN = {Tensor, nn.Parameter}
 
 
 class Graph(Protocol):
@@ -30,9 +31,6 @@ class Graph(Protocol):
 
     def replay(self) -> None:
         """Run the recorded operations again."""
-
-
-PLAIN = {Tensor, nn.Parameter}
 
 
 def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]]:
@@ -51,12 +49,7 @@ def places(tensors: Iterable[Tensor | None], what: str) -> list[tuple[int, bool]
 def _seen(tensors: Iterable[Tensor | None]) -> tuple[object, ...]:
     """Return in a few calls of C what `places` looks at: where it is the same, so is that."""
     given = [t for t in tensors if t is not None]
-    return (
-        list(map(type, given)),
-        list(map(Tensor.data_ptr, given)),
-        list(map(Tensor.stride, given)),
-        list(map(Tensor.is_neg, given)),
-    )
+    return list(map(type, given)), list(map(Tensor.data_ptr, given)), list(map(Tensor.stride, given)), list(map(Tensor.is_neg, given))
 
 
 Capture = Callable[[Callable[[], Tensors]], tuple[Graph, Tensors]]
@@ -81,13 +74,7 @@ def capture(compute: Callable[[], Tensors]) -> tuple[Graph, Tensors]:
 
 
 class Replay:
-    """A computation recorded for one network and shapes of inputs. Threads take turns, for they share its buffers.
-
-    Args:
-        mlp: The network.
-        build: Makes the computation, of the inputs, anew for each recording: tensors of one dtype.
-        record: Records a computation; `capture` where there is a CUDA device.
-    """
+    """A computation of tensors of one dtype, recorded for one network and shapes; threads take turns, for they share its buffers."""
 
     def __init__(self, mlp: MLP, build: Callable[[], Callable[..., Tensors]], record: Capture = capture) -> None:
         self._mlp, self._build, self._record = mlp, build, record
@@ -96,7 +83,6 @@ class Replay:
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> Tensors:
-        """Compute at the inputs, in tensors of their own."""
         places(inputs, "an input")
         with self._lock:
             weights, biases = self._mlp.parameter_tuples()
@@ -129,23 +115,27 @@ class Replay:
         return (torch.cat([t.reshape(-1) for t in found]),)
 
 
-def _supports(problem: Problem) -> str | None:
-    return None if problem.device.startswith("cuda") else f"runs on CUDA, not on {problem.device}"
+def recorded(readable: Prepare) -> Prepare:
+    """Make a method that records a readable one."""
 
-
-def _prepare(mode: Callable[..., tuple[Tensor | None, Tensor]]) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         def build() -> Callable[..., Tensors]:
-            def compute(x: Tensor) -> Tensors:
+            run = readable(mlp, problem, request).run
+
+            def compute(*inputs: Tensor) -> Tensors:
                 with torch.no_grad():
-                    return tuple(t for t in mode(mlp, x, value=request.value) if t is not None)
+                    y, found = run(inputs[0] if len(inputs) == 1 else inputs)
+                return found if isinstance(found, tuple) else (found,) if y is None else (y, found)
 
             return compute
 
         replay = Replay(mlp, build)
 
-        def run(x: Tensor) -> tuple[Tensor | None, Tensor]:
-            *y, J = replay(x)
+        def run(inputs: Any) -> tuple[Any, Any]:
+            found = replay(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+            if problem.quantity != JACOBIAN:
+                return None, found
+            *y, J = found
             return (y[0] if y else None), J
 
         return Computation(run, records=False)
@@ -153,38 +143,17 @@ def _prepare(mode: Callable[..., tuple[Tensor | None, Tensor]]) -> Prepare:
     return prepare
 
 
-def recorded(readable: str) -> Prepare:
-    """Make a method that records a readable method of another quantity than the Jacobian."""
-
-    def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
-        def build() -> Callable[..., Tensors]:
-            run = find_method(readable).prepare(mlp, problem, request).run
-
-            def compute(*inputs: Tensor) -> Tensors:
-                with torch.no_grad():
-                    return run(inputs[0] if len(inputs) == 1 else inputs)[1]
-
-            return compute
-
-        replay = Replay(mlp, build)
-
-        def run(inputs: Any) -> tuple[None, Tensors]:
-            return None, replay(*(inputs if isinstance(inputs, tuple) else (inputs,)))
-
-        return Computation(run, records=False)
-
-    return prepare
+def _supports(problem: Problem) -> str | None:
+    if not problem.device.startswith("cuda"):
+        return f"runs on CUDA, not on {problem.device}"
+    return find_readable("", problem.quantity).supports(problem)
 
 
-def _other(problem: Problem) -> str | None:
-    reason = _supports(problem)
-    return reason or find_readable("", problem.quantity).supports(problem)
-
-
-for _name, _readable in (("forward", forward), ("reverse", reverse), ("mixed", mixed)):
-    _summary = f"{_name} mode in torch, as a CUDA graph"
-    register(f"{_name}:cuda-graph", hand_written=True, supports=_supports, device="cuda", summary=_summary)(_prepare(_readable))
+on_cuda = partial(register, hand_written=True, device="cuda")
 for _name, _options, _summary in (
+    ("forward", (), "forward mode in torch"),
+    ("reverse", (), "reverse mode in torch"),
+    ("mixed", (), "mixed mode in torch"),
     ("gradient/reverse", ("inputs", "unreduced"), "evaluation and pullback"),
     ("gradient_norms/reverse", (), "in torch"),
     ("ggn/products", (), "a JVP and a VJP"),
@@ -195,6 +164,6 @@ for _name, _options, _summary in (
     ("jacobian_gradient/forward", (), "there and back"),
     ("laplacian_gradient/forward", (), "there and back"),
 ):
-    register(
-        f"{_name}:cuda-graph", hand_written=True, supports=_other, device="cuda", options=_options, summary=f"{_summary}, as a CUDA graph"
-    )(recorded(f"{_name}:eager"))
+    on_cuda(f"{_name}:cuda-graph", supports=_supports, options=_options, summary=f"{_summary}, as a CUDA graph")(
+        recorded(find_method(f"{_name}:eager").prepare)
+    )

@@ -18,38 +18,26 @@ from jacobians.kernels.cuda.blocks import (
     power_of_two,
     unsupported,
 )
-from jacobians.kernels.cuda.graph import places
+from jacobians.kernels.cuda.graph import on_cuda, places
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Request, register
+from jacobians.planning.registry import Computation, Request
 from jacobians.problem import Problem
 from jacobians.quantities.gradient import Parts
 from jacobians.quantities.jacobian_gradient import not_empty
-from jacobians.quantities.parameters import loss_in
+from jacobians.quantities.parameters import loss_in, offsets
 
 
 class Sums(Launcher):
-    """Launches a kernel that sums a loss and its derivatives by the parameters.
-
-    Args:
-        mlp: The network.
-        problem: The problem: its quantity is `"gradient"`, with a loss, or `"jacobian_gradient"`.
-    """
+    """Launches a kernel that sums a loss, or that of a Jacobian, and its derivatives by the parameters."""
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
         super().__init__(mlp, problem, problem.quantity)
-        weights, biases = mlp.parameter_tuples()
         self._like = [torch.empty_like(p) for p in mlp.parameters()]
-        starts, places = 0, ([], [])
-        for W, b in zip(weights, biases, strict=True):
-            places[0].append(starts)
-            starts += W.numel()
-            places[1].append(-1 if b is None else starts)
-            starts += 0 if b is None else b.numel()
-        self._size = starts + 1
-        self._offsets = torch.tensor([*places[0], *places[1]], dtype=torch.int64, device=problem.device)
+        at_weight, at_bias, parameters = offsets(problem.widths, mlp.biased)
+        self._size = parameters + 1
+        self._offsets = torch.tensor([*at_weight, *at_bias], dtype=torch.int64, device=problem.device)
 
     def __call__(self, x: Tensor, *target: Tensor) -> Parts:
-        """Compute."""
         places((x, *target), "an input")
         self.look_up()
         problem, cut = self.problem, self.cut
@@ -89,10 +77,6 @@ def _supports_gradient(problem: Problem) -> str | None:
     return unsupported(problem, 1, kept=2)
 
 
-def _supports_jacobian_gradient(problem: Problem) -> str | None:
-    return not_empty(problem) or unsupported(problem, problem.D + 1, kept=power_of_two(problem.D + 1))
-
-
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     sums = Sums(mlp, problem)
 
@@ -102,17 +86,9 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run, restore=lambda out: out.tensors(), records=False)
 
 
-register(
-    "gradient/reverse:triton",
-    hand_written=True,
-    supports=_supports_gradient,
-    device="cuda",
-    summary="evaluation, loss and pullback of a block in one launch",
-)(_prepare)
-register(
+on_cuda("gradient/reverse:triton", supports=_supports_gradient, summary="evaluation, loss and pullback of a block in one launch")(_prepare)
+on_cuda(
     "jacobian_gradient/forward:triton",
-    hand_written=True,
-    supports=_supports_jacobian_gradient,
-    device="cuda",
+    supports=lambda problem: not_empty(problem) or unsupported(problem, problem.D + 1, kept=power_of_two(problem.D + 1)),
     summary="J of a block, its loss and the way back in one launch; J is not formed",
 )(_prepare)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.cuda.blocks import MULTIPROCESSORS, power_of_two, setting, unsupported_activations, unsupported_device
-from jacobians.kernels.cuda.graph import Replay
+from jacobians.kernels.cuda.graph import Replay, on_cuda
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Prepare, Request, register
+from jacobians.planning.registry import Computation, Prepare, Request
 from jacobians.problem import Problem
+from jacobians.quantities.jacobian_gradient import not_empty
 
 WIDE_ROWS = 16  # of all samples: more are work for the matrix units
 PRODUCTS = 8192  # of a block at once, 64 to a thread
@@ -50,12 +51,7 @@ def blocks_of_pulled(n_out: int, n_in: int, rows: int) -> tuple[int, int, int]:
 
 
 class Wide:
-    """Launches the kernels of one network, layer by layer.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-    """
+    """Launches the kernels of one network, layer by layer."""
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
         self._mlp, self._problem = mlp, problem
@@ -111,15 +107,7 @@ def _supports(problem: Problem, streams: int, name: str) -> str | None:
         return reason
     if problem.N * streams > WIDE_ROWS:
         return f"holds at most {WIDE_ROWS} {name} of all samples in registers, this takes {problem.N * streams}; use a CUDA graph"
-    return unsupported_activations(problem) if problem.N else "has nothing to do for an empty batch"
-
-
-def _supports_forward(problem: Problem) -> str | None:
-    return _supports(problem, power_of_two(1 + problem.D), "values and tangents")
-
-
-def _supports_reverse(problem: Problem) -> str | None:
-    return _supports(problem, problem.P, "cotangents")
+    return not_empty(problem) or unsupported_activations(problem)
 
 
 def _prepare(mode: str) -> Prepare:
@@ -143,17 +131,13 @@ def _prepare(mode: str) -> Prepare:
     return prepare
 
 
-register(
+on_cuda(
     "forward:triton-graph",
-    hand_written=True,
-    supports=_supports_forward,
-    device="cuda",
+    supports=lambda problem: _supports(problem, power_of_two(1 + problem.D), "values and tangents"),
     summary="forward mode of a wide network, a launch a layer, as a CUDA graph",
 )(_prepare("forward"))
-register(
+on_cuda(
     "reverse:triton-graph",
-    hand_written=True,
-    supports=_supports_reverse,
-    device="cuda",
+    supports=lambda problem: _supports(problem, problem.P, "cotangents"),
     summary="reverse mode of a wide network, a launch a layer, as a CUDA graph",
 )(_prepare("reverse"))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from jacobians.kernels.native import second_order
 from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for
-from jacobians.kernels.native.runner import plain, ready, supports
+from jacobians.kernels.native.runner import in_c, plain, supports
 from jacobians.modes.taylor import Stream, order_of, weighted
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
-from jacobians.planning.registry import JACOBIAN, Computation, Prepare, Request, find_method, register
+from jacobians.planning.registry import JACOBIAN, Computation, Prepare, Request, find_method
 from jacobians.problem import Problem
 from jacobians.quantities.derivatives import asked_of, mixed_of, order, sums_of
 from jacobians.quantities.laplacian import bends
@@ -40,7 +40,7 @@ def _weights(problem: Problem) -> list[list[float]]:
 
 def _along_sums(mlp: MLP, problem: Problem, request: Request) -> Callable[[Tensor, Tensor], Three]:
     """Make the Laplacians of a network with another column `W_1 (e_d + e_e)` for each mixed derivative, whose input is 0."""
-    D, mixed, biased = problem.D, mixed_of(problem), [b is not None for b in mlp.biases]
+    D, mixed, biased = problem.D, mixed_of(problem), mlp.biased
     wider = problem.with_(quantity="laplacian", asked=None, widths=(D + len(mixed), *problem.widths[1:]))
     count = len(sums_of(problem))
     keeps = request.create_graph and keeps_for(wider, biased, count)
@@ -62,8 +62,7 @@ def _along_sums(mlp: MLP, problem: Problem, request: Request) -> Callable[[Tenso
 
 
 def _of_laplacians(mlp: MLP, problem: Problem, request: Request) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    weights, dtype = _weights(problem), getattr(torch, problem.dtype)
-    directions = torch.tensor(weights, dtype=dtype)
+    directions = torch.tensor(_weights(problem), dtype=getattr(torch, problem.dtype))
     if mixed_of(problem):
         laplacians = _along_sums(mlp, problem, request)
         return lambda x: laplacians(x, directions)
@@ -96,7 +95,6 @@ def _in(mode: str) -> Prepare:
         else:
             inner, wanted = problem.with_(quantity=JACOBIAN, asked=None), request._replace(value=True)
             compute = find_method(f"{mode}:native").prepare(mlp, inner, wanted).run
-
         found = _places(problem)
 
         def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
@@ -118,21 +116,12 @@ def _first(problem: Problem) -> str | None:
     return "computes first derivatives alone" if order(problem) > 1 else _second(problem)
 
 
-register(
+in_c(
     "derivatives/forward:native",
-    hand_written=True,
     differentiable=True,
     supports=_second,
-    device="cpu",
-    ready=ready,
     summary="y, tangents and a Laplacian for each second derivative of a block in C, with a pullback in C",
 )(_in("forward"))
-register(
-    "derivatives/reverse:native",
-    hand_written=True,
-    differentiable=True,
-    supports=_first,
-    device="cpu",
-    ready=ready,
-    summary="y and cotangents in C, with a pullback in C",
-)(_in("reverse"))
+in_c("derivatives/reverse:native", differentiable=True, supports=_first, summary="y and cotangents in C, with a pullback in C")(
+    _in("reverse")
+)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-from itertools import accumulate, pairwise
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.program import FEWEST_BYTES, FEWEST_OPERATIONS, Setting, setting
-from jacobians.kernels.native.runner import Addresses, done, plain, ready, supports
+from jacobians.kernels.native.program import FEWEST_BYTES, FEWEST_OPERATIONS, Setting, numbers, registers, settings_of
+from jacobians.kernels.native.runner import Addresses, done, in_c, plain, supports
 from jacobians.network.losses import Loss
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, NotPlain, Prepare, Request, register
+from jacobians.planning.registry import Computation, NotPlain, Prepare, Request
 from jacobians.problem import Problem
 from jacobians.quantities import sgd_step
 from jacobians.quantities.gradient import Parts
-from jacobians.quantities.parameters import loss_in
+from jacobians.quantities.jacobian_gradient import not_empty
+from jacobians.quantities.parameters import loss_in, offsets
+from jacobians.quantities.pullback import views_of
 
 GRADIENT, GAUSS_NEWTON, NORMS = range(3)
 BAD_CLASS = -3
@@ -37,35 +39,21 @@ class ParameterLayout(ctypes.Structure):
         ("activation", ctypes.POINTER(Setting)),
         ("at_weight", ctypes.POINTER(ctypes.c_int64)),
         ("at_bias", ctypes.POINTER(ctypes.c_int64)),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("parameters", "numbers", "widest", "kind", "samples", "block", "together", "loss", "classes")
-        ),
-        *((name, ctypes.c_int64) for name in ("work", "work_of_thread")),
+        *((name, ctypes.c_int64) for name in ("parameters", "numbers", "widest", "kind", "samples", "block", "together")),
+        *((name, ctypes.c_int64) for name in ("loss", "classes", "work", "work_of_thread")),
         *((name, ctypes.c_double) for name in ("factor", "rate", "momentum", "decay")),
     ]
 
 
 class Derivative:
-    """Calls the C function for derivatives with respect to the parameters.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-        kind: `GRADIENT`, `GAUSS_NEWTON` or `NORMS`.
-        loss: The loss, reduced by `mean` or `sum`.
-        classes: Whether targets are class indices.
-        inputs: Whether `∂L/∂x` is wanted too.
-        lean: Whether to take the fewest samples at a time, on one thread.
-    """
+    """Calls the C function for derivatives with respect to the parameters; `lean` with the fewest samples at a time, on one thread."""
 
     def __init__(self, mlp: MLP, problem: Problem, kind: int, loss: Loss, classes: bool, inputs: bool = False, lean: bool = False) -> None:
-        self._addresses, self._loss, self._inputs, self._kind = Addresses(mlp, problem), loss, inputs, kind
+        self._addresses, self._inputs, self._kind = Addresses(mlp, problem), inputs, kind
         N, P = problem.N, problem.P
-        chain, self._keep = chain_of(mlp, problem)
-        self._chain = chain
+        self._chain = chain = layout_of(mlp, problem)
         self.like = [torch.empty_like(p) for p in mlp.parameters()]
-        panel, lanes = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("panel", "vector"))
+        panel, lanes = registers(problem.dtype)
         self._threaded = not lean and is_worth_threads(problem)
         threads = torch.get_num_threads() if self._threaded else 1
         stored = chain.parameters * problem.itemsize
@@ -77,7 +65,7 @@ class Derivative:
         else:
             # Samples fill whole vectors: one, two, or a panel of two or four, as the registers allow.
             block = lanes if lean else next((size for size in (lanes, 2 * lanes) if size * threads >= N), panel)
-        numbers, widest = chain.numbers, chain.widest
+        values, widest = chain.numbers, chain.widest
         chain.kind, chain.samples, chain.block, chain.together = kind, N, block, int(together)
         chain.loss, chain.classes = library().loss_code(loss.name.encode()), int(classes)
         count = 1 if loss.reduction != "mean" else P if kind == NORMS else N * P
@@ -85,9 +73,9 @@ class Derivative:
             count = N if loss.reduction == "mean" and kind != NORMS else 1
         chain.factor = loss.scale / max(1, count)
         if kind == GRADIENT and N == 1:
-            chain.work, chain.work_of_thread = 2 * numbers + 3 * panel + widest, widest + 4 * P * lanes
+            chain.work, chain.work_of_thread = 2 * values + 3 * panel + widest, widest + 4 * P * lanes
         else:
-            shared = ((3 if kind == GAUSS_NEWTON else 2) * numbers + 3 * widest + 1) * block
+            shared = ((3 if kind == GAUSS_NEWTON else 2) * values + 3 * widest + 1) * block
             own = (_SPARE_ROWS + _SAMPLES_AT_ONCE) * panel
             chain.work = shared if together else 0
             chain.work_of_thread = own if together else own + shared + (0 if kind == NORMS else chain.parameters)
@@ -145,50 +133,40 @@ class Derivative:
             done(status, "a derivative of the loss")
 
 
-def chain_of(mlp: MLP, problem: Problem) -> tuple[ParameterLayout, tuple[Any, ...]]:
+def layout_of(mlp: MLP, problem: Problem) -> ParameterLayout:
     """Describe a network for the C functions: widths, activations, and where each parameter begins in a vector of all."""
-    widths, layers = problem.widths, problem.L + 1
-    biased = [b is not None for b in mlp.biases]
-    sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
-    at = [0, *accumulate(sizes)]
-    numbers = ctypes.c_int64 * layers
-    settings = (Setting * layers)(*map(setting, problem.activations))
-    at_weight = numbers(*at[:-1:2])
-    at_bias = numbers(*[place if b else -1 for place, b in zip(at[1::2], biased, strict=True)])
-    chain = ParameterLayout(layers, (ctypes.c_int64 * len(widths))(*widths), settings, at_weight, at_bias, at[-1], sum(widths), max(widths))
-    return chain, (chain.widths, settings, at_weight, at_bias)
+    widths = problem.widths
+    at_weight, at_bias, parameters = offsets(widths, mlp.biased)
+    return ParameterLayout(
+        problem.L + 1, numbers(widths), settings_of(problem), numbers(at_weight), numbers(at_bias), parameters, sum(widths), max(widths)
+    )
 
 
 def is_worth_threads(problem: Problem) -> bool:
     """Say whether a gradient is large enough to be shared between threads."""
-    weights = sum(i * o for i, o in pairwise(problem.widths))
     if problem.N == 1:
-        return weights * problem.itemsize >= FEWEST_BYTES
-    return problem.N * weights * 6 >= FEWEST_OPERATIONS
+        return problem.weights * problem.itemsize >= FEWEST_BYTES
+    return problem.N * problem.weights * 6 >= FEWEST_OPERATIONS
 
 
 def why_not(problem: Problem) -> str | None:
     """Say why the kernels cannot compute a derivative of a loss."""
-    reason = supports(problem) or _coupled(problem)
-    if reason is not None:
+    psi = problem.activations[-1]
+    if (reason := supports(problem)) is not None:
         return reason
+    if psi.coupled:
+        return f"has no {psi.name} in C; use cross_entropy on the values before it, or the method in torch"
     loss = loss_in(problem)
     if library().loss_code(loss.name.encode()) < 0:
         return f"has no loss {loss.name!r} in C"
     if loss.reduction == "none" and problem.quantity != "gradient_norms":
         return "returns one loss, not one for each element; use the method in torch, or another reduction"
-    return "has nothing to do for an empty batch" if problem.N == 0 else None
-
-
-def _coupled(problem: Problem) -> str | None:
-    psi = problem.activations[-1]
-    return f"has no {psi.name} in C; use cross_entropy on the values before it, or the method in torch" if psi.coupled else None
+    return not_empty(problem)
 
 
 def _prepare(kind: int) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         loss, by_classes = loss_in(problem), {}
-
         takes_classes = loss.classes
 
         def run(inputs: tuple[Tensor, ...]) -> tuple[None, Any]:
@@ -201,7 +179,7 @@ def _prepare(kind: int) -> Prepare:
         like = [torch.empty_like(p) for p in mlp.parameters()]
         restore = {
             GRADIENT: lambda parts: parts.tensors(),
-            GAUSS_NEWTON: lambda out: tuple(torch._C._nn.unflatten_dense_tensors(out, like)),  # pyright: ignore[reportAttributeAccessIssue]
+            GAUSS_NEWTON: lambda out: tuple(views_of(out, like)),
             NORMS: lambda out: (out,),
         }
         return Computation(run, restore=restore[kind], records=False)
@@ -220,31 +198,8 @@ def _prepare_step(mlp: MLP, problem: Problem, request: Request) -> Computation:
     return Computation(run, records=False, reset=lambda: sgd_step.put_back(network, mlp))
 
 
-register(
-    "gradient/reverse:native",
-    hand_written=True,
-    options=("inputs",),
-    supports=why_not,
-    device="cpu",
-    ready=ready,
-    summary="evaluation, loss and pullback in C, block by block",
-)(_prepare(GRADIENT))
-register(
-    "ggn/products:native", hand_written=True, supports=why_not, device="cpu", ready=ready, summary="tangents and cotangents of a block in C"
-)(_prepare(GAUSS_NEWTON))
-register(
-    "gradient_norms/reverse:native",
-    hand_written=True,
-    supports=why_not,
-    device="cpu",
-    ready=ready,
-    summary="from the norms of both factors, in C",
-)(_prepare(NORMS))
-register(
-    "sgd_step/reverse:native",
-    hand_written=True,
-    supports=why_not,
-    device="cpu",
-    ready=ready,
-    summary="gradient and update in one call, in C",
-)(_prepare_step)
+_of_loss = partial(in_c, supports=why_not)
+_of_loss("gradient/reverse:native", options=("inputs",), summary="evaluation, loss and pullback in C, block by block")(_prepare(GRADIENT))
+_of_loss("ggn/products:native", summary="tangents and cotangents of a block in C")(_prepare(GAUSS_NEWTON))
+_of_loss("gradient_norms/reverse:native", summary="from the norms of both factors, in C")(_prepare(NORMS))
+_of_loss("sgd_step/reverse:native", summary="gradient and update in one call, in C")(_prepare_step)

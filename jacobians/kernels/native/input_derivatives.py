@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, leaves_cache, setting
+from jacobians.kernels.native.program import FEWEST_OPERATIONS, Setting, leaves_cache, numbers, registers, settings_of
 from jacobians.kernels.native.runner import addresses_of, done
 from jacobians.problem import Problem
+from jacobians.quantities.parameters import offsets
 
 PUSH, HESSIAN, BACK_FORWARD, BACK_REVERSE = range(4)
 # A block whose working set is larger is cut to half its samples, so that it stays in the second cache.
@@ -37,17 +38,11 @@ class SecondOrder(ctypes.Structure):
 
 
 class InputDerivatives:
-    """Calls the C function for one kind of computation.
+    """Calls the C function for one kind of computation; where an output couples its neurons, for what stands before it.
 
-    Args:
-        problem: The problem; of one whose output couples its neurons, what is computed stands before that output.
-        biased: Whether each layer has a bias.
-        kind: `PUSH` (y, J, Laplacians), `HESSIAN`, `BACK_FORWARD` (cotangents of y, J and Laplacians to the parameters and x, along
-            tangents), or `BACK_REVERSE` (those of y and J, along cotangents).
-        laplacians: M.
-        keeps: Whether a push leaves what the way back needs, and the way back finds it.
-        penalty: Factor of the loss `Σ (J - target)²`, whose way back begins at J itself; 0 for cotangents from outside.
-        lean: Whether to take the fewest samples at a time, on one thread.
+    `PUSH` gives y, J and Laplacians, `BACK_FORWARD` takes cotangents of these to the parameters and x along tangents, `BACK_REVERSE`
+    those of y and J along cotangents. A push that keeps leaves what the way back needs. With a penalty, the factor of the loss
+    `Σ (J - target)²`, the way back begins at J itself. `lean` takes the fewest samples at a time, on one thread.
     """
 
     def __init__(
@@ -63,36 +58,29 @@ class InputDerivatives:
     ) -> None:
         if problem.activations[-1].coupled:
             problem = problem.with_(output_activation="identity")
-        widths, layers = problem.widths, problem.L + 1
-        lanes, panel = (getattr(library(), f"{name}_width_{problem.dtype}")() for name in ("vector", "panel"))
+        widths = problem.widths
+        panel, lanes = registers(problem.dtype)
         most = MOST_SAMPLES if leaves_cache(problem) else panel
-        sizes = [size for (i, o), b in zip(pairwise(widths), biased, strict=True) for size in (i * o, o if b else 0)]
-        padded = [o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths)]
-        at, at_padded = [0, *accumulate(sizes)], [0, *accumulate(padded)]
-        numbers = ctypes.c_int64 * layers
+        at_weight, at_bias, self.parameters = offsets(widths, biased)
+        at_padded = [0, *accumulate(o * (-(-i // lanes) * lanes) + o for i, o in pairwise(widths))]
         layout = SecondOrder(
-            layers,
-            (ctypes.c_int64 * len(widths))(*widths),
-            (Setting * layers)(*map(setting, problem.activations)),
-            numbers(*at[:-1:2]),
-            numbers(*[place if b else -1 for place, b in zip(at[1::2], biased, strict=True)]),
-            numbers(*at_padded[:-1]),
+            problem.L + 1, numbers(widths), settings_of(problem), numbers(at_weight), numbers(at_bias), numbers(at_padded[:-1])
         )
         layout.numbers, layout.widest, layout.kind, layout.samples = sum(widths[1:]), max(widths), kind, problem.N
         layout.laplacians, layout.keeps, layout.penalty = laplacians, int(keeps), penalty
-        self._layout, self._at, self.parameters = layout, ctypes.addressof(layout), at[-1]
-        self.threaded = not lean and problem.N * sum(i * o for i, o in pairwise(widths)) * 6 >= FEWEST_OPERATIONS
-        threads = torch.get_num_threads() if self.threaded else 1
+        self._layout, self._at = layout, ctypes.addressof(layout)
+        threaded = not lean and problem.N * problem.weights * 6 >= FEWEST_OPERATIONS
+        threads = torch.get_num_threads() if threaded else 1
         self._count = getattr(library(), f"second_order_numbers_{problem.dtype}")
         self._count.argtypes, self._count.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], ctypes.c_int64
         self._itemsize, self._what = problem.itemsize, f"derivatives at x of shape {problem.input_shape}"
         # The block of a push that keeps is that of the way back, whatever else they need.
-        sizes = (lanes, 2 * lanes, *range(panel, most, panel))
-        layout.block = lanes if lean else next((size for size in sizes if size * threads >= problem.N), most)
+        blocks = (lanes, 2 * lanes, *range(panel, most, panel))
+        layout.block = lanes if lean else next((block for block in blocks if block * threads >= problem.N), most)
         while layout.block > 2 * lanes and most == panel and sum(self._sizes()) * problem.itemsize > CACHED_BYTES and not keeps:
             layout.block //= 2
         # Each thread takes blocks of its own: more threads than blocks would only be woken.
-        self._most_threads = max(1, -(-problem.N // layout.block)) if self.threaded else 1
+        self._most_threads = max(1, -(-problem.N // layout.block)) if threaded else 1
         working, layout.kept_of_block = self._sizes()
         layout.kept_of_block = -(-layout.kept_of_block // 16) * 16
         self.kept_numbers = -(-problem.N // layout.block) * layout.kept_of_block if keeps else 0
@@ -124,7 +112,6 @@ class InputDerivatives:
         results: Sequence[Tensor | None],
         loss: Tensor | None = None,
     ) -> None:
-        """Compute."""
         threads = min(self._most_threads, torch.get_num_threads())
         at_loss = None if loss is None else loss.data_ptr()
         status = self._function(self._at, weights, biases, x.data_ptr(), addresses_of(given), addresses_of(results), at_loss, threads)

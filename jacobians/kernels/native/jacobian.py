@@ -7,9 +7,9 @@ from torch import Tensor
 
 from jacobians.kernels.native.program import EVALUATION
 from jacobians.kernels.native.pullback import Pullback, differentiable
-from jacobians.kernels.native.runner import Runner, plain, ready, supports
+from jacobians.kernels.native.runner import Runner, in_c, plain
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Prepare, Request, register
+from jacobians.planning.registry import MODES, Computation, Prepare, Request
 from jacobians.problem import Problem
 
 Result = tuple[Tensor | None, Tensor]
@@ -19,7 +19,7 @@ def _prepare(mode: str) -> Prepare:
     def prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         psi = problem.activations[-1]
         runner = Runner(mlp, mode, problem, request.value or psi.coupled, wrt=request.wrt)  # of z, the values before a coupled output
-        pull = Pullback(problem, [b is not None for b in mlp.biases], wrt=request.wrt) if request.create_graph else None
+        pull = Pullback(problem, mlp.biased, wrt=request.wrt) if request.create_graph else None
 
         def linear(x: Tensor) -> Result:
             if pull is None:
@@ -39,38 +39,12 @@ def _prepare(mode: str) -> Prepare:
     return prepare
 
 
-register(
-    "forward:native",
-    hand_written=True,
-    differentiable=True,
-    options=("wrt",),
-    supports=supports,
-    device="cpu",
-    ready=ready,
-    summary="forward mode in C, compiled for this processor",
-)(_prepare("forward"))
-register(
-    "reverse:native",
-    hand_written=True,
-    differentiable=True,
-    options=("wrt",),
-    supports=supports,
-    device="cpu",
-    ready=ready,
-    summary="reverse mode in C, compiled for this processor",
-)(_prepare("reverse"))
-register(
-    "mixed:native",
-    hand_written=True,
-    differentiable=True,
-    options=("wrt",),
-    supports=supports,
-    device="cpu",
-    ready=ready,
-    summary="mixed mode in C, compiled for this processor",
-)(_prepare("mixed"))
+for _mode in MODES:
+    _summary = f"{_mode} mode in C, compiled for this processor"
+    in_c(f"{_mode}:native", differentiable=True, options=("wrt",), summary=_summary)(_prepare(_mode))
 
 
+@in_c("value/evaluation:native", summary="y = f(x) in C, a sample at a time")
 def _evaluate(mlp: MLP, problem: Problem, request: Request) -> Computation:
     runner, psi = Runner(mlp, EVALUATION, problem, True), problem.activations[-1]
 
@@ -79,8 +53,3 @@ def _evaluate(mlp: MLP, problem: Problem, request: Request) -> Computation:
         return None, (psi.value(y) if psi.coupled and y is not None else y,)
 
     return Computation(run, records=False)
-
-
-register(
-    "value/evaluation:native", hand_written=True, supports=supports, device="cpu", ready=ready, summary="y = f(x) in C, a sample at a time"
-)(_evaluate)

@@ -17,9 +17,10 @@ Four techniques, chosen by shape:
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, product
-from typing import Any
+from itertools import accumulate, product
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,9 +80,7 @@ class _Products:
     buffers: int = 0
 
     def __post_init__(self) -> None:
-        self._slope = [0]
-        for width in self.widths[1:]:
-            self._slope.append(self._slope[-1] + width)
+        self._slope = [0, *accumulate(self.widths[1:])]
 
     def run(self, tree: Split | None) -> None:
         """Append the steps of a whole chain."""
@@ -156,12 +155,26 @@ def setting(activation: Activation) -> Setting:
     return Setting(code, a, b, activation.scale)
 
 
-@dataclass
-class Kernel:
-    """A program for one problem, with the buffers it references."""
+def settings_of(problem: Problem) -> Any:
+    """Translate all activations of a network."""
+    return (Setting * (problem.L + 1))(*map(setting, problem.activations))
+
+
+def numbers(values: Sequence[int]) -> Any:
+    """Return an array of C, which a structure that points to it keeps alive."""
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def registers(dtype: str) -> tuple[int, int]:
+    """Return the columns of a panel of products, and the numbers of a vector."""
+    panel, lanes = (getattr(library(), f"{what}_width_{dtype}")() for what in ("panel", "vector"))
+    return panel, lanes
+
+
+class Kernel(NamedTuple):
+    """A program for one problem, and whether threads share its work."""
 
     program: Program
-    keep: tuple[Any, ...]
     threaded: bool
 
 
@@ -187,29 +200,19 @@ def _kind(mode: str, problem: Problem, lean: bool = False) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The operations of the C function for a problem, for predictions of its time.
+    """The operations of the C function for a problem, for predictions of its time."""
 
-    Attributes:
-        mode: The mode that it really is: mixed mode may be forward or reverse mode.
-        blocks: Whether a batch is taken in blocks of samples.
-        tangents: Tangents pushed beside the value, one read of the weights for all.
-        cotangents: Cotangents pulled back by a second read of the weights.
-        products: Rows, columns and inner size of the matrix products, per sample.
-        copied: Numbers of the scaled copies of weights, per sample.
-        threads: Threads it will use, of those it may.
-    """
-
-    mode: str
-    blocks: bool
-    tangents: int
-    cotangents: int
-    products: tuple[tuple[int, int, int], ...]
-    copied: int
-    threads: int
+    mode: str  # that it really is: mixed mode may be forward or reverse mode
+    blocks: bool  # whether a batch is taken in blocks of samples
+    tangents: int  # pushed beside the value, one read of the weights for all
+    cotangents: int  # pulled back by a second read of the weights
+    products: tuple[tuple[int, int, int], ...]  # rows, columns and inner size of the matrix products, per sample
+    copied: int  # numbers of the scaled copies of weights, per sample
+    threads: int  # that it will use, of those it may
 
 
 def work_of(mode: str, problem: Problem, threads: int | None = None) -> Work:
-    """Describe what the C function will do for a mode on a problem.
+    """Describe the work of the C function for a mode on a problem.
 
     Example:
         >>> work_of("reverse", Problem(widths=(1000, 1000, 1000, 1))).cotangents
@@ -244,7 +247,7 @@ def working_bytes(mode: str, problem: Problem, lean: bool = False, threads: int 
 
 def leaves_cache(problem: Problem) -> bool:
     """Say whether the weights leave the second cache, and so are to be read for as many samples at once as there is room for."""
-    return problem.itemsize * sum(i * o for i, o in pairwise(problem.widths)) >= WIDE_BYTES
+    return problem.itemsize * problem.weights >= WIDE_BYTES
 
 
 def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[int, int, int]:
@@ -252,14 +255,14 @@ def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[
 
     Weights are read for up to 128 lanes at a time, and threads get equal work, which a short batch gives only by its cotangents.
     """
-    panel, lanes = (getattr(library(), f"{what}_width_{problem.dtype}")() for what in ("panel", "vector"))
+    panel, lanes = registers(problem.dtype)
     sizes = (panel // 4, panel // 2, panel)
     if not leaves_cache(problem):  # a short batch is cut so that each thread gets a block
         return next((size for size in sizes if problem.N <= size * threads), panel), 1, 1
     # Reverse mode ends in rows of J: it reads W_1 for each cotangent by itself, but where those rows share few sets.
     few_sets = problem.D * problem.itemsize % 2048 == 0 and problem.widths[1] >= 256  # as in csrc/products.h
     alone = not forward and problem.D >= lanes and not few_sets
-    share = problem.D * problem.widths[1] / sum(i * o for i, o in pairwise(problem.widths)) if alone else 0.0
+    share = problem.D * problem.widths[1] / problem.weights if alone else 0.0
 
     def time(size: int, parts: int) -> float:
         each = -(-seeds // parts)
@@ -272,12 +275,11 @@ def _blocks(problem: Problem, seeds: int, threads: int, forward: bool) -> tuple[
 
 
 def _worth_threads(kind: int, mode: str, problem: Problem, products: _Products) -> bool:
-    weights = sum(i * o for i, o in pairwise(problem.widths))
     if kind in (TANGENTS, COTANGENTS) or mode == EVALUATION:
-        return problem.N * weights * problem.itemsize >= FEWEST_BYTES
+        return problem.N * problem.weights * problem.itemsize >= FEWEST_BYTES
     if kind == PRODUCTS:
         return problem.N * sum(2 * s.rows * max(1, s.inner) * s.columns for s in products.steps) >= FEWEST_OPERATIONS
-    return problem.N * weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
+    return problem.N * problem.weights * 2 * (problem.D if mode == "forward" else problem.P) >= FEWEST_OPERATIONS
 
 
 def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | None = None, columns: int = 0) -> Kernel:
@@ -296,8 +298,7 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
         products.run(tree)
     inner = max((step.inner for step in products.steps), default=0)
     private = (inner + _SPARE_ROWS) * MOST_PANEL
-    settings = (Setting * layers)(*map(setting, problem.activations))
-    program = Program(layers, (ctypes.c_int64 * len(widths))(*widths), problem.D, settings, widest, int(scaled_last))
+    program = Program(layers, numbers(widths), problem.D, settings_of(problem), widest, int(scaled_last))
     program.kind, program.samples = kind, -1 if problem.batch is None else problem.N
     # The slopes end with those of the last layer, and vectors of them are read whole.
     program.slopes, program.buffers, program.private = slopes, products.buffers, private
@@ -314,4 +315,4 @@ def assemble(mode: str, problem: Problem, lean: bool = False, threads: int | Non
         program.work, program.work_of_thread = shared, own
     program.steps, program.step = len(products.steps), (Step * max(1, len(products.steps)))(*products.steps)
     threaded = not lean and _worth_threads(kind, mode, problem, products)
-    return Kernel(program, (program.widths, program.activation, program.step), threaded)
+    return Kernel(program, threaded)

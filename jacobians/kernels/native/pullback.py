@@ -20,6 +20,7 @@ from jacobians.kernels.native.compiler import library
 from jacobians.kernels.native.input_derivatives import BACK_FORWARD, BACK_REVERSE, PUSH, InputDerivatives, along_tangents
 from jacobians.kernels.native.runner import addresses_of, plain
 from jacobians.problem import Problem
+from jacobians.quantities.pullback import in_pairs, views_of
 
 # A push leaves for the way back what takes no more than this. Beyond, memory comes fresh from the system in each step and its page faults
 # cost more than computing again: docs/methods.md.
@@ -31,15 +32,9 @@ THIRD = (
 
 
 class Pullback:
-    """The way back from cotangents of y, J and Laplacians to x and the parameters.
+    """The way back from cotangents of y, J (of the columns `wrt`, where not all) and Laplacians to x and the parameters.
 
-    Args:
-        problem: The problem.
-        biased: Whether each layer has a bias.
-        laplacians: M; 0 for a Jacobian alone.
-        keeps: Whether the push has left what is needed; recomputed otherwise.
-        lean: Whether to take the fewest samples at a time, on one thread.
-        wrt: The columns that J has, where not all; its cotangents are zero elsewhere.
+    It recomputes what it needs unless the push keeps it; `lean` takes the fewest samples at a time, on one thread.
     """
 
     def __init__(
@@ -84,14 +79,8 @@ class Pullback:
         """Return where parameters stand in memory; behind the weights stands the first one again, the seed of a Jacobian."""
         if [tuple(t.shape) for t in parameters] != self._shapes:  # the C function trusts them
             raise ValueError("a parameter has another shape than in the forward pass; call backward before it is changed")
-        rest = iter([plain("a parameter", t) for t in parameters])
-        pairs = [(next(rest), next(rest) if b else None) for b in self._biased]
+        pairs = in_pairs([plain("a parameter", t) for t in parameters], self._biased)
         return addresses_of([*(W for W, _ in pairs), pairs[0][0]]), addresses_of([b for _, b in pairs]), pairs
-
-
-def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Take a vector of all parameters apart, without a copy."""
-    return list(torch._C._nn.unflatten_dense_tensors(vector, list(like)))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Differentiable(Function):
@@ -108,12 +97,11 @@ class _Differentiable(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        """Pull cotangents back."""
         x, kept, directions, *parameters = ctx.saved_tensors
         wants_x, wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4:]
         with torch.no_grad():
             gx, out = ctx.pull(plain("x", x), parameters, directions, kept, cotangents, wants_x, any(wanted))
-        found = [None] * len(parameters) if out is None else unflatten(out, parameters)
+        found = [None] * len(parameters) if out is None else views_of(out, parameters)
         gradients = [g if wants else None for g, wants in zip((gx, *found), (wants_x, *wanted), strict=True)]
         return None, None, None, *refusing(gradients, [x, *parameters, *cotangents])
 
@@ -142,12 +130,10 @@ class _Refusal(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return all but the first few."""
         return tuple(t.view_as(t) for t in tensors[count:])
 
     @staticmethod
     def backward(ctx: FunctionCtx, *cotangents: Tensor) -> Any:
-        """Refuse."""
         raise RuntimeError(THIRD)
 
 

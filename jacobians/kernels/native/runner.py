@@ -16,7 +16,7 @@ from jacobians.kernels.native.program import EVALUATION, assemble
 from jacobians.modes.scaling import index_of
 from jacobians.network.mlp import MLP
 from jacobians.network.parameters import Parameters
-from jacobians.planning.registry import NotPlain
+from jacobians.planning.registry import NotPlain, register
 from jacobians.problem import Problem
 
 DTYPES = ("float32", "float64")
@@ -25,12 +25,7 @@ _PLAIN = {Tensor, nn.Parameter}
 
 
 class Addresses:
-    """Addresses of the parameters of a network, looked up in each call: nothing is copied, and every change is seen.
-
-    Args:
-        mlp: The network.
-        problem: What the C function was prepared for; it trusts these sizes.
-    """
+    """Addresses of the parameters of a network, looked up in each call: nothing is copied, and every change is seen."""
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
         self._parameters = Parameters(mlp, problem)
@@ -77,16 +72,7 @@ def done(status: int, result: str) -> None:
 
 
 class Runner:
-    """Calls the C function for a Jacobian.
-
-    Args:
-        mlp: The network.
-        mode: `"forward"`, `"reverse"`, `"mixed"`, or `"evaluation"` for y alone.
-        problem: The problem.
-        value: Whether y is wanted too.
-        lean: Whether to use the technique with the least memory, on one thread.
-        wrt: The columns of J, where not all.
-    """
+    """Calls the C function for a Jacobian, or some columns of it; `lean` with the least memory, on one thread."""
 
     def __init__(self, mlp: MLP, mode: str, problem: Problem, value: bool, lean: bool = False, wrt: Sequence[int] = ()) -> None:
         self._kernel = assemble(mode, problem, lean, columns=len(wrt))
@@ -173,3 +159,6 @@ def supports(problem: Problem) -> str | None:
         return why_not
     unknown = [rule.name for rule in problem.activations if not rule.coupled and library().activation_code(rule.name.encode()) < 0]
     return f"has no activation {unknown[0]!r} in C" if unknown else None
+
+
+in_c = functools.partial(register, hand_written=True, supports=supports, device="cpu", ready=ready)

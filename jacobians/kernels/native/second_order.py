@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.autograd import Function
 
 from jacobians.kernels.native.input_derivatives import BACK_FORWARD, BACK_REVERSE, HESSIAN, PUSH, InputDerivatives, along_tangents
-from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled, unflatten
-from jacobians.kernels.native.runner import Addresses, plain, ready, supports
+from jacobians.kernels.native.pullback import Pullback, differentiable, keeps_for, refusing, scaled
+from jacobians.kernels.native.runner import Addresses, in_c, plain, supports
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import JACOBIAN, Computation, Request, register
+from jacobians.planning.registry import JACOBIAN, Computation, Request
 from jacobians.problem import Problem
-from jacobians.quantities import jacobian_gradient, laplacian_gradient
-from jacobians.quantities.jacobian_gradient import not_empty
+from jacobians.quantities.jacobian_gradient import gradients, not_empty, through
+from jacobians.quantities.laplacian import bends
+from jacobians.quantities.laplacian_gradient import through_laplacian
 from jacobians.quantities.parameters import leaves_of
+from jacobians.quantities.pullback import views_of
 
 
 class _Loss(Function):
@@ -25,39 +27,30 @@ class _Loss(Function):
 
     @staticmethod
     def forward(ctx: Any, compute: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        """Compute the loss and all derivatives."""
         loss, gx, out = compute(x, parameters, ctx.needs_input_grad[1])
         ctx.save_for_backward(x, gx, out, *parameters)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        """Multiply the derivatives."""
         x, gx, out, *parameters = ctx.saved_tensors
         (g,) = cotangents
         with torch.no_grad():
-            found = (None if gx is None else scaled(gx, g.item()), *unflatten(scaled(out, g.item()), parameters))
+            found = (None if gx is None else scaled(gx, g.item()), *views_of(scaled(out, g.item()), parameters))
         gradients = [t if wants else None for t, wants in zip(found, ctx.needs_input_grad[1:], strict=True)]
         return None, *refusing(gradients, [x, *parameters, g])
 
 
 class JacobianLoss:
-    """Calls the C function for the mean squared difference of J and a target, with all derivatives in the same pass.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-    """
+    """Calls the C function for the mean squared difference of J and a target, with all derivatives in the same pass."""
 
     def __init__(self, mlp: MLP, problem: Problem) -> None:
-        biased = [b is not None for b in mlp.biases]
-        self._pull = Pullback(problem, biased)
+        self._pull = Pullback(problem, mlp.biased)
         kind = BACK_FORWARD if along_tangents(problem) else BACK_REVERSE
         numbers = max(1, problem.N * problem.P * problem.D)
-        self._call = InputDerivatives(problem, biased, kind, penalty=1.0 / numbers)
+        self._call = InputDerivatives(problem, mlp.biased, kind, penalty=1.0 / numbers)
 
     def __call__(self, x: Tensor, parameters: Sequence[Tensor], target: Tensor | None) -> Tensor:
-        """Compute, attached to the autograd graph."""
         for t in (x, *parameters):
             plain("x or a parameter", t)
         at = None if target is None else plain("the target", target)
@@ -75,18 +68,11 @@ class JacobianLoss:
 
 
 class Laplacians:
-    """Calls the C function for y, J and Laplacians.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-        laplacians: M.
-        keeps: Whether to leave what the way back needs.
-    """
+    """Calls the C function for y, J and so many Laplacians; with `keeps` it leaves what the way back needs."""
 
     def __init__(self, mlp: MLP, problem: Problem, laplacians: int, keeps: bool = False) -> None:
-        self._addresses, self._problem = Addresses(mlp, problem), problem
-        self._call = InputDerivatives(problem, [b is not None for b in mlp.biases], PUSH, laplacians, keeps=keeps)
+        self._addresses = Addresses(mlp, problem)
+        self._call = InputDerivatives(problem, mlp.biased, PUSH, laplacians, keeps=keeps)
         batch = problem.input_shape[:-1]
         self._shapes = (*batch, problem.P), problem.jacobian_shape, (*batch, problem.P, laplacians)
 
@@ -104,13 +90,18 @@ class Laplacians:
 
 
 def _second(problem: Problem) -> str | None:
-    psi = problem.activations[-1]
-    return f"has no second derivative of {psi.name}; leave out the output activation" if psi.coupled else supports(problem)
+    return bends(problem) or supports(problem)
 
 
+@in_c(
+    "laplacian/forward:native",
+    differentiable=True,
+    supports=_second,
+    summary="value, tangents and Laplacian of a block in C, with a pullback in C",
+)
 def prepare_laplacian(mlp: MLP, problem: Problem, request: Request) -> Computation:
     """Prepare y, J and any number of Laplacians."""
-    biased = [b is not None for b in mlp.biases]
+    biased = mlp.biased
     made: dict[int, tuple[Laplacians, Pullback | None]] = {}
 
     def run(inputs: tuple[Tensor, Tensor]) -> tuple[None, tuple[Tensor, Tensor, Tensor]]:
@@ -138,19 +129,21 @@ def loss_reason(problem: Problem) -> str | None:
     return supports(problem) or not_empty(problem)
 
 
+@in_c("jacobian_gradient/fused:native", supports=loss_reason, summary="J, its loss and their pullback block by block in C, no J formed")
 def _prepare_loss(mlp: MLP, problem: Problem, request: Request) -> Computation:
     network, parameters = leaves_of(mlp)
     loss = JacobianLoss(network, problem.with_(quantity=JACOBIAN))
 
     def run(x: Tensor) -> tuple[None, tuple[Tensor, ...]]:
-        return None, jacobian_gradient.gradients(loss(x, parameters, None), parameters)
+        return None, gradients(loss(x, parameters, None), parameters)
 
     return Computation(run, records=False, holds=True)
 
 
+@in_c("hessian/symmetric:native", supports=_second, summary="U' diag(A φ'') U of a block in C")
 def _prepare_hessian(mlp: MLP, problem: Problem, request: Request) -> Computation:
     addresses = Addresses(mlp, problem)
-    call = InputDerivatives(problem, [b is not None for b in mlp.biases], HESSIAN)
+    call = InputDerivatives(problem, mlp.biased, HESSIAN)
     nothing = (None,) * 5
     shape = (*problem.jacobian_shape, problem.D)
 
@@ -165,47 +158,14 @@ def _prepare_hessian(mlp: MLP, problem: Problem, request: Request) -> Computatio
     return Computation(run, records=False)
 
 
-register(
-    "laplacian/forward:native",
-    hand_written=True,
-    differentiable=True,
-    supports=_second,
-    device="cpu",
-    ready=ready,
-    summary="value, tangents and Laplacian of a block in C, with a pullback in C",
-)(prepare_laplacian)
-register(
-    "hessian/symmetric:native", hand_written=True, supports=_second, device="cpu", ready=ready, summary="U' diag(A φ'') U of a block in C"
-)(_prepare_hessian)
-register(
+in_c(
     "laplacian_gradient/forward:native",
-    hand_written=True,
     supports=lambda problem: _second(problem) or not_empty(problem),
-    device="cpu",
-    ready=ready,
     summary="the forward Laplacian and its pullback in C",
-)(laplacian_gradient.through("forward", "native"))
-register(
-    "jacobian_gradient/fused:native",
-    hand_written=True,
-    supports=loss_reason,
-    device="cpu",
-    ready=ready,
-    summary="J, its loss and their pullback block by block in C, no J formed",
-)(_prepare_loss)
-register(
-    "jacobian_gradient/forward:native",
-    hand_written=True,
-    supports=lambda problem: supports(problem) or not_empty(problem),
-    device="cpu",
-    ready=ready,
-    summary="forward mode and the pullback through it in C",
-)(jacobian_gradient.through("forward", "native"))
-register(
-    "jacobian_gradient/reverse:native",
-    hand_written=True,
-    supports=lambda problem: supports(problem) or not_empty(problem),
-    device="cpu",
-    ready=ready,
-    summary="reverse mode and the pullback through it in C",
-)(jacobian_gradient.through("reverse", "native"))
+)(through_laplacian("forward:native"))
+for _mode in ("forward", "reverse"):
+    in_c(
+        f"jacobian_gradient/{_mode}:native",
+        supports=lambda problem: supports(problem) or not_empty(problem),
+        summary=f"{_mode} mode and the pullback through it in C",
+    )(through(f"{_mode}:native"))

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from jacobians.kernels.native.compiler import library
-from jacobians.kernels.native.gradient import ParameterLayout, chain_of
+from jacobians.kernels.native.gradient import layout_of
 from jacobians.kernels.native.program import FEWEST_OPERATIONS
-from jacobians.kernels.native.runner import Addresses, done, plain, ready, supports
+from jacobians.kernels.native.runner import Addresses, done, in_c, plain, supports
 from jacobians.network.mlp import MLP
-from jacobians.planning.registry import Computation, Request, register
+from jacobians.planning.registry import Computation, Request
 from jacobians.problem import Problem
+from jacobians.quantities.jacobian_gradient import not_empty
 
 TILE = 16  # samples of the first batch; divides the samples of the second that are taken at a time
 TILE_NUMBERS = 2**17  # of the sum over the layers, which should stay in the second cache
@@ -26,23 +27,16 @@ class KernelTiles(ctypes.Structure):
 
 
 class TangentKernel:
-    """Calls the C function for a tangent kernel.
-
-    Args:
-        mlp: The network.
-        problem: The problem.
-        trace: Whether to sum over equal outputs.
-    """
+    """Calls the C function for a tangent kernel; with `trace` for the sum over equal outputs."""
 
     def __init__(self, mlp: MLP, problem: Problem, trace: bool) -> None:
         self._addresses, self._trace, self._problem = Addresses(mlp, problem), trace, problem
-        self._chain, self._keep = chain_of(mlp, problem)
+        self._chain = layout_of(mlp, problem)
         self._panel = getattr(library(), f"panel_width_{problem.dtype}")()
         self._function = getattr(library(), f"tangent_kernel_{problem.dtype}")
         self._function.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int]
 
     def __call__(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
-        """Compute."""
         weights, biases, alive = self._addresses.now()
         x1 = plain("x1", x1)
         x2 = None if x2 is None else plain("x2", x2)
@@ -71,20 +65,10 @@ class TangentKernel:
 
 def _why_not(problem: Problem) -> str | None:
     psi = problem.activations[-1]
-    if psi.coupled:
-        return f"has no {psi.name} in C"
-    return supports(problem) or ("has nothing to do for an empty batch" if problem.N == 0 else None)
+    return f"has no {psi.name} in C" if psi.coupled else supports(problem) or not_empty(problem)
 
 
-@register(
-    "ntk/structured:native",
-    hand_written=True,
-    supports=_why_not,
-    device="cpu",
-    options=("trace",),
-    ready=ready,
-    summary="factors and their products in C, tile by tile",
-)
+@in_c("ntk/structured:native", supports=_why_not, options=("trace",), summary="factors and their products in C, tile by tile")
 def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
     kernel = TangentKernel(mlp, problem, request.trace)
 
@@ -92,6 +76,3 @@ def _prepare(mlp: MLP, problem: Problem, request: Request) -> Computation:
         return None, (kernel(*inputs) if isinstance(inputs, tuple) else kernel(inputs),)
 
     return Computation(run, records=False)
-
-
-__all__ = ["KernelTiles", "ParameterLayout", "TangentKernel"]
