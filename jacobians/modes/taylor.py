@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacobians.network.activations import Activation
 from jacobians.network.mlp import MLP
 
 HIGHEST = 4  # order
