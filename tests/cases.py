@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -9,7 +10,6 @@ import torch
 
 import jacobians as jac
 from jacobians.network.activations import RULES
-from jacobians.planning.inputs import problem_of
 
 # Those that can serve on the CPU here: a kernel for a GPU has tests of its own, and one in C needs a compiler.
 OURS = [method.name for method in jac.methods() if method.hand_written and method.device in {None, "cpu"}]
@@ -59,13 +59,38 @@ def in_threads(work, count):
     assert not any(thread.is_alive() for thread in threads)
 
 
-def skip_unless_served(mlp, x, method):
-    """Leave out what a library says that it cannot compute; ours compute everything that these tests ask for."""
-    if method not in PEERS:
-        return
-    reason = jac.find_method(method).unsupported(problem_of(mlp, x))
-    if reason is not None:
-        pytest.skip(reason)
+def pairs(*axes):
+    """Rows of the product of some axes in which each two values of two axes meet: few, and no fault of two settings escapes them."""
+    axes = [tuple(axis) for axis in axes]
+    rows = list(itertools.product(*map(range, map(len, axes))))
+    meetings = {row: set(itertools.combinations(enumerate(row), 2)) for row in rows}
+    missing = set().union(*meetings.values())
+    while missing:
+        best = max(rows, key=lambda row: len(meetings[row] & missing))
+        missing -= meetings[best]
+        yield tuple(axis[index] for axis, index in zip(axes, best, strict=True))
+
+
+def for_each(cases, check):
+    """Call a check on every case; a failure names its case, and no case skips those behind it."""
+    for case in cases:
+        try:
+            check(*case)
+        except pytest.skip.Exception as skipped:
+            raise AssertionError(f"{case} would skip the cases behind it: {skipped}") from None
+        except Exception as error:
+            error.add_note(f"in the case {case}")
+            raise
+
+
+def served(method, problem, refusal=None):
+    """Say whether a method takes a problem: it must, or give the reason that is expected of it."""
+    reason = jac.find_method(method).unsupported(problem)
+    if reason is not None and any(lack in reason for lack in ("not installed", "needs a C compiler and found none")):
+        raise ValueError(reason)  # what is not there is skipped: see conftest.py
+    assert (reason is None) == (refusal is None), (method, problem, reason)
+    assert refusal is None or refusal in reason
+    return reason is None
 
 
 def network(widths, *, batch=None, dtype=torch.float64, seed=0, **options):

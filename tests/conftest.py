@@ -1,5 +1,6 @@
 """What the tests of several packages share."""
 
+import gc
 import sys
 from importlib.util import find_spec
 
@@ -31,6 +32,11 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.long)
 
 
+def pytest_collection_finish():
+    """Let the garbage collector pass over what stays: the modules of the libraries, and the tests by the thousand."""
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Skip what asks for the kernels by name where no compiler is found, and for a package that is not installed."""
@@ -50,6 +56,24 @@ def compiled():
     from jacobians.kernels.native import runner
 
     runner.available()
+
+
+@pytest.fixture
+def absent():
+    """A kind of device that torch finds none of here."""
+    from benchmarks.run.environment import available_devices
+
+    return next(device for device in ("cuda", "mps", "xpu") if device not in available_devices())
+
+
+@pytest.fixture
+def set_threads():
+    """Set how many threads torch uses; behind the test there are as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch.autograd.functional import jacobian
+from torch.func import functional_call, jacrev
 
 
 def autograd(mlp, x):
@@ -107,6 +108,14 @@ def numpy_product(mlp, x):
         results.append(J)
     J = torch.tensor(np.array(results)).reshape(-1, mlp.P, mlp.D)
     return J[0] if x.ndim == 1 else J
+
+
+def parameter_jacobian(mlp, x):
+    """(N, P, n) by `torch.func.jacrev` over the parameters of a copy."""
+    net = mlp.to_torch()
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    parts = jacrev(lambda p: functional_call(net, p, (x,)))(parameters)
+    return torch.cat([part.flatten(2) for part in parts.values()], dim=-1)
 
 
 def relative_error(J, exact):

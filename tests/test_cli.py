@@ -13,7 +13,7 @@ import pytest
 import jacobians as jac
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv, write_atomically, write_csv
-from benchmarks.run.environment import ROOT
+from benchmarks.run.environment import ROOT, machine_slug
 from benchmarks.run.provenance import read_provenance
 from tests.benchmarks.rows import RATES, row
 from tests.faults import faulty
@@ -190,21 +190,15 @@ def test_threads_are_compared_without_force_and_caches_are_not(tmp_path, command
     command("compare", tmp_path / "base.csv", tmp_path / "other.csv", "--force")
 
 
-def test_nothing_measured_is_status_1_with_the_reason(tmp_path, command, monkeypatch):
-    from benchmarks.run import environment
-
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+def test_nothing_measured_is_status_1_with_the_reason(tmp_path, command, absent):
     printed = command("run", "quick", "--device", absent, "--method", "reverse", "--out", tmp_path, status=1)
     assert f"nothing was measured (skipped: torch finds no {absent} device here)" in printed.err
 
 
-def test_by_default_nothing_committed_is_written(tmp_path, command, monkeypatch):
-    from benchmarks.run import environment
-
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
+def test_by_default_nothing_committed_is_written(tmp_path, command, monkeypatch, absent):
     monkeypatch.chdir(tmp_path)
     command("run", "quick", "--device", absent, "--method", "reverse", status=1)
-    assert (tmp_path / "build" / "results" / environment.machine_slug() / "quick.csv").exists()
+    assert (tmp_path / "build" / "results" / machine_slug() / "quick.csv").exists()
 
 
 class TestCheck:
@@ -283,11 +277,8 @@ def test_outputs_are_new_or_regular_files_and_no_inputs(command, tmp_path):
 
 
 @pytest.mark.long
-def test_streams_that_are_closed_or_ascii_and_names_that_are_no_text(tmp_path):
+def test_streams_that_are_closed_or_ascii_and_names_that_are_no_text(tmp_path, absent):
     """Of a real process: whatever the terminal is, it is answered, in full and without a traceback."""
-    from benchmarks.run import environment
-
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
     sweeps = tmp_path / os.fsdecode(b"sweeps-\xff.toml")
     sweeps.write_text('[mine]\ntitle = "t"\ngrid = [{ L = 1, D = 2, K = 4, P = 3, activation = "relu" }]\n')
     out = tmp_path / os.fsdecode(b"out-\xff")

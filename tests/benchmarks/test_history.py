@@ -1,11 +1,9 @@
 """One machine over time."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-import bench as bench_module
 from benchmarks.analysis.history import history, summary, table
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import write_csv
@@ -49,11 +47,9 @@ def test_what_is_no_history():
     assert history([result("a.csv", 1, 1e-4), other], force=True).compared == 2
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_the_command(tmp_path, command):
     for name, day, median in (("a.csv", 1, 1e-4), ("b.csv", 2, 2e-4)):
         write_csv(result(name, day, median)[1], tmp_path / name)
-    monkeypatch.setattr(sys, "argv", ["bench.py", "history", str(tmp_path / "b.csv"), str(tmp_path / "a.csv")])
-    assert bench_module.main() == 0
-    printed = capsys.readouterr().out
+    printed = command("history", tmp_path / "b.csv", tmp_path / "a.csv").out
     assert "2.00x" in printed
     assert "2 comparisons: 0 faster, 1 slower" in printed

@@ -2,19 +2,18 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-import bench as bench_module
 from benchmarks.analysis import across, answer, recommend
 from benchmarks.analysis.answer import Question
 from benchmarks.analysis.recommend import Evidence, code, distance
 from benchmarks.errors import BadInput
 from benchmarks.records import csv_file
 from benchmarks.run import environment
+from benchmarks.workloads import names
 from jacobians.problem import Problem
 from tests.benchmarks.rows import RATES, row, write_result
 
@@ -36,17 +35,12 @@ def evidence():
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, evidence):
+def command(command, monkeypatch, evidence):
+    """Run `recommend` where this is all that is known."""
     monkeypatch.setattr(answer, "evidence", lambda: evidence)
     place = across.Place("a place", "cpu", 2, evidence, RATES, here=True)
     monkeypatch.setattr(across, "places", lambda: [place, replace(place, name="another", threads=1)])
-
-    def run(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["bench.py", "recommend", *map(str, arguments)])
-        assert bench_module.main() == status
-        return capsys.readouterr()
-
-    return run
+    return lambda *arguments, status=0: command("recommend", *arguments, status=status)
 
 
 @pytest.mark.needs_compiler
@@ -121,9 +115,10 @@ def test_the_command(command):
     assert 'activation="relu"' in batch
 
 
-@pytest.mark.parametrize("text", ["784 50 10", "[784,50,10]", "784, 50, 10", "784-50-10", "(784, 50, 10)"])
-def test_widths_as_people_write_them(command, text):
-    assert json.loads(command("--widths", text, "--json").out)["problem"]["widths"] == [784, 50, 10]
+def test_widths_as_people_write_them(command):
+    for text in ("784 50 10", "[784,50,10]", "784, 50, 10", "784-50-10", "(784, 50, 10)"):
+        assert names.widths(text) == (784, 50, 10)
+    assert json.loads(command("--widths", "(784, 50, 10)", "--json").out)["problem"]["widths"] == [784, 50, 10]
 
 
 def test_own_results_come_before_committed_ones_and_only_a_fingerprint_says_here(tmp_path, monkeypatch):
@@ -226,9 +221,6 @@ def test_bad_questions_are_one_line(command, arguments, message):
     assert message in printed.err
 
 
-def test_nothing_is_measured_on_a_device_that_is_not_there():
-    from benchmarks.run.environment import available_devices
-
-    absent = next(device for device in ("mps", "xpu", "cuda") if device not in available_devices())
+def test_nothing_is_measured_on_a_device_that_is_not_there(absent):
     with pytest.raises(BadInput, match=f"torch finds no {absent} device here"):
         answer.answer(Question(widths=(3, 4), device=absent), measure_now=True)

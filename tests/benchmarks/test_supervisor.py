@@ -10,7 +10,7 @@ import pytest
 from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.journal import Journal
-from benchmarks.run import environment, supervisor
+from benchmarks.run import supervisor
 from benchmarks.run.environment import ROOT
 from benchmarks.run.provenance import describe_run, read_provenance
 from benchmarks.run.sources import sources_of
@@ -95,9 +95,8 @@ def test_resume_is_held_to_what_a_killed_first_run_was_asked(sweeps_file, tmp_pa
     run(resume=True, precision=0.1)
 
 
-def test_resume_runs_what_has_changed_again_and_says_so(sweeps_file, tmp_path, monkeypatch, command):
+def test_resume_runs_what_has_changed_again_and_says_so(sweeps_file, tmp_path, monkeypatch, command, absent):
     """Of two methods one has another hash than when its row was written."""
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
     arguments = ["run", "tiny", "--sweeps", sweeps_file, "--out", tmp_path, "--device", absent, "--method", "forward,reverse"]
     command(*arguments, status=1)
     monkeypatch.setattr(supervisor, "sources_of", lambda method: "new" if method.mode == "reverse" else sources_of(method))
@@ -106,9 +105,8 @@ def test_resume_runs_what_has_changed_again_and_says_so(sweeps_file, tmp_path, m
     assert (tmp_path / "tiny.journal.jsonl").read_text().count("\n") == 3
 
 
-def test_a_case_that_left_no_row_has_one(sweeps_file, tmp_path, monkeypatch):
+def test_a_case_that_left_no_row_has_one(sweeps_file, tmp_path, monkeypatch, absent):
     """Its worker has said that it ended, and the journal lacks it: then it is not passed over in silence."""
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in environment.available_devices())
     append, lost = Journal.append, ["reverse:eager"]
 
     def forget_one(self, row, samples=()):

@@ -15,6 +15,7 @@ import jacobians as jac
 from jacobians.planning.registry import Computation, register, unregister
 
 _broken_device = False
+_events_fd = None  # of the worker that loads this module
 
 
 def _raise(error):
@@ -72,22 +73,18 @@ def _full(J):
     return J
 
 
-def _write(text, wanted):
-    """Write into open files, as a library does that takes a descriptor for its own."""
-    for link in pathlib.Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if wanted(str(link.readlink())):
-                os.write(int(link.name), text)
-
-
 def _write_bytes(J):
     """End with what is no text as the last words."""
-    _write(b"\xff\x1b[31mred\0\n", lambda name: name.endswith("/log"))
+    for link in pathlib.Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(link.readlink()).endswith("/log"):
+                os.write(int(link.name), b"\xff\x1b[31mred\0\n")
     os._exit(7)
 
 
 def _scribble(J):
-    _write(b"\xff no event\n", lambda name: name.startswith("pipe:"))
+    """Write what is no event to the pipe of events, as a library does that takes a descriptor for its own."""
+    os.write(_events_fd, b"\xff no event\n")
     return J
 
 
@@ -153,6 +150,8 @@ def unregister_all():
 
 def pytest_configure(config):
     """Register them where this module is a pytest plugin, as it is in the workers; break the clock where a test asks for it."""
+    global _events_fd
+    _events_fd = config.option.events_fd
     register_all()
     ticks = itertools.count()
     broken = {"frozen": lambda: 1.0, "backward": lambda: -float(next(ticks))}.get(os.environ.get("FAULTY_CLOCK", ""))

@@ -71,10 +71,7 @@ def test_what_cannot_fit_is_never_started(run, tmp_path):
     assert small.status == "ok"
 
 
-def test_a_device_that_is_not_there_is_skipped(run, tmp_path):
-    from benchmarks.run.environment import available_devices
-
-    absent = next(device for device in ("cuda", "mps", "xpu") if device not in available_devices())
+def test_a_device_that_is_not_there_is_skipped(run, tmp_path, absent):
     result = run(tmp_path, "reverse:eager", devices=("cpu", absent))
     assert [(entry.row.device, entry.row.status) for entry in result.entries] == [("cpu", "ok"), (absent, "skipped")]
     assert result.entries[1].row.reason == f"torch finds no {absent} device here"

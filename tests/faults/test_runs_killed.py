@@ -12,9 +12,8 @@ from benchmarks.errors import BadInput
 from benchmarks.records.csv_file import read_csv
 from benchmarks.records.journal import Lock, read_journal
 from benchmarks.run import worker
-from benchmarks.run.environment import ROOT, available_devices
+from benchmarks.run.environment import ROOT
 
-ABSENT = next(device for device in ("cuda", "mps") if device not in available_devices())
 EAGER = ("--method", "forward:eager", "--method", "reverse:eager")
 
 
@@ -155,7 +154,7 @@ def test_a_read_only_directory_is_refused_before_the_first_case(run, tmp_path):
 
 
 @pytest.mark.long
-def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_path):
+def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_path, absent):
     journal = tmp_path / "tiny.journal.jsonl"
     run(tmp_path, "reverse:eager")
     first = read_journal(journal)[0]
@@ -177,7 +176,7 @@ def test_resume_keeps_what_was_measured_alike_and_a_new_run_nothing(run, tmp_pat
         with pytest.raises(BadInput, match=message):
             run(tmp_path, "reverse:eager", resume=True, **changes)
     before = journal.read_bytes()
-    run(tmp_path, "reverse:eager", devices=(ABSENT,))
+    run(tmp_path, "reverse:eager", devices=(absent,))
     assert (tmp_path / "tiny.journal.previous.jsonl").read_bytes() == before
     assert [row.method for row in read_csv(tmp_path / "tiny.previous.csv")] == ["reverse:eager", "forward:eager"]
     assert lines_of(journal) == 1

@@ -4,6 +4,8 @@ A tensor that some line makes on the CPU meets one of the device in an operation
 """
 
 import contextlib
+import importlib.util
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import jacobians as jac
 from jacobians.kernels.cuda import blocks, graph, sums
+from jacobians.planning.inputs import problem_of
 from jacobians.planning.registry import find_quantity
-from tests.cases import network
+from tests.cases import for_each, network, served
 from tests.jacobians.test_cuda_graph import record
 
 WIDTHS = (4, 6, 5, 3)
 DEVICE = "meta"
+TRITON = importlib.util.find_spec("triton") is not None
 # What a user has on a GPU without JAX: its arrays are its own business.
 METHODS = [m for q in jac.quantities() for m in jac.methods(quantity=q.name) if m.implementation in {"eager", "cuda-graph", "torch.func"}]
 
@@ -27,28 +31,29 @@ def on_device(mlp):
     return jac.MLP(*parts, mlp.activations[0])
 
 
-@pytest.mark.parametrize("batch", [None, 7])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_nothing_is_made_on_another_device(method, batch, monkeypatch):
+def test_nothing_is_made_on_another_device(method, monkeypatch):
     monkeypatch.setattr(graph.Replay.__init__, "__defaults__", (record,))
     monkeypatch.setattr(graph, "capture", record)
     quantity = find_quantity(method.quantity)
-    mlp, x = network(WIDTHS, batch=batch, dtype=torch.float32, bias=True)
-    problem = jac.Problem(
-        widths=WIDTHS, batch=batch, bias=True, quantity=quantity.name, loss="cross_entropy" if quantity.loss else None, device="cuda"
-    )
-    reason = "one sample is a batch of one" if quantity.batched and batch is None else method.unsupported(problem)
-    if reason is not None:
-        pytest.skip(reason)
-    others = [t.float() if t.is_floating_point() else t for t in quantity.draw(problem.with_(device="cpu"), torch.Generator())]
-    expected = quantity.exact(mlp, problem.with_(device="cpu"), (x, *others))
-    # FakeTensors look at the devices of every operation; a graph takes plain tensors only, whose own checks are fewer.
-    with contextlib.nullcontext() if method.implementation == "cuda-graph" else FakeTensorMode():
-        inputs = tuple(torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (x, *others))
-        computation = method.prepare(on_device(mlp), problem, jac.Request())
-        found = computation.run(inputs[0] if len(inputs) == 1 else inputs)[1]
-    found = (found,) if isinstance(found, torch.Tensor) else computation.restore(found) if computation.restore else found
-    assert [(t.shape, t.dtype, t.device.type) for t in found] == [(t.shape, torch.float32, DEVICE) for t in expected]
+
+    def check(batch):
+        mlp, x = network(WIDTHS, batch=batch, dtype=torch.float32, bias=True)
+        problem = problem_of(mlp, x).with_(quantity=quantity.name, loss="cross_entropy" if quantity.loss else None, device="cuda")
+        refused = batch is None and method.short == "forward-over-reverse:torch.func"
+        if not served(method.name, problem, "is written for a batch; pass x[None]" if refused else None):
+            return
+        others = [t.float() if t.is_floating_point() else t for t in quantity.draw(problem.with_(device="cpu"), torch.Generator())]
+        expected = quantity.exact(mlp, problem.with_(device="cpu"), (x, *others))
+        # FakeTensors look at the devices of every operation; a graph takes plain tensors only, whose own checks are fewer.
+        with contextlib.nullcontext() if method.implementation == "cuda-graph" else FakeTensorMode():
+            inputs = tuple(torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (x, *others))
+            computation = method.prepare(on_device(mlp), problem, jac.Request())
+            found = computation.run(inputs[0] if len(inputs) == 1 else inputs)[1]
+        found = (found,) if isinstance(found, torch.Tensor) else computation.restore(found) if computation.restore else found
+        assert [(t.shape, t.dtype, t.device.type) for t in found] == [(t.shape, torch.float32, DEVICE) for t in expected]
+
+    for_each([(7,)] if quantity.batched else [(None,), (7,)], check)
 
 
 class Streams:
@@ -147,3 +152,31 @@ def test_triton_is_launched_over_all_samples_on_one_device(kind, N, monkeypatch)
 def with_device(tensor):
     """Let `torch.tensor` of a device without numbers go by way of the CPU, which it otherwise refuses."""
     return lambda data, *, dtype=None, device=None: tensor(data, dtype=dtype).to(device or "cpu")
+
+
+def test_what_triton_cannot_serve_is_said(monkeypatch):
+    method = jac.find_method("forward:triton")
+    problem = jac.Problem(widths=(3, 8, 2), batch=4, device="cuda")
+    assert "runs on CUDA" in (method.unsupported(problem.with_(device="cpu")) or "runs on CUDA" * blocks.interpreted())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert method.unsupported(problem) == blocks.INSTALL
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for change, reason in (
+        ({"dtype": "float64"}, "computes in float32"),
+        ({"widths": (3, 4)}, "needs a hidden layer"),
+        ({"widths": (3, 200, 2)}, "at most 64 neurons"),
+        ({"widths": (40, 8, 2)}, "at most 16 rows of a sample"),
+        ({"widths": (3, 8, 8, 2), "activation": "tanh;relu"}, "one hidden activation"),
+        ({"batch": 2**30}, "counts at most 2³¹ numbers"),
+        ({"batch": 2**28}, None),
+        ({"output_activation": "softmax"}, "has no softmax"),
+    ):
+        found = method.unsupported(problem.with_(**change)) if reason or TRITON else None
+        assert reason in found if reason else found is None
+
+
+def test_tritons_interpreter_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(os.environ, "TRITON_INTERPRET", "1")
+    assert blocks.interpreted()
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert not blocks.interpreted()

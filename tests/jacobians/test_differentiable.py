@@ -5,15 +5,15 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import jacobians as jac
-from tests.cases import ALL, skip_unless_served
+from tests.cases import ALL
 
 METHODS = [method.name for method in jac.methods() if method.differentiable]
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "gelu"])
-@pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("method", METHODS)
-def test_second_derivatives(method, batch, activation):
+def test_second_derivatives(method, activation):
+    batch = 3 if activation in {"sigmoid", "gelu"} else None
     outputs = 1 if method == "reverse:sum-trick" else 2
     template = jac.MLP.random(widths=(2, 4, 3, outputs), activation=activation, output_activation="tanh", bias=True, dtype=torch.float64)
     x = torch.randn(*(() if batch is None else (batch,)), 2, dtype=torch.float64, requires_grad=True)
@@ -45,7 +45,6 @@ def test_the_gradient_of_a_jacobian_norm_reaches_shared_modules(method):
 def test_without_it_no_graph_is_kept(method):
     net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
     mlp = jac.MLP.from_torch(net)
-    skip_unless_served(mlp, torch.ones(3), method)
     y, J = jac.value_and_jacobian(mlp, torch.ones(3), method=method)
     assert not J.requires_grad
     assert not y.requires_grad

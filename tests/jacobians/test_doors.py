@@ -286,14 +286,14 @@ class TestState:
 
 
 class TestNumbers:
-    @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
     @pytest.mark.parametrize("activation", RULES)
     @pytest.mark.filterwarnings("ignore:the network is piecewise linear:UserWarning")
-    def test_a_laplacian_at_x_that_is_not_finite(self, activation, bad):
+    def test_a_laplacian_at_x_that_is_not_finite(self, activation):
         mlp, x = small(activation=activation), X.clone()
-        x[1, 0] = bad
-        for method in ("forward:eager", "forward:native"):
-            assert not torch.isfinite(jac.laplacian(mlp, x, method=method)[2][1]).any()
+        for bad in (float("inf"), -float("inf"), float("nan")):
+            x[1, 0] = bad
+            for method in ("forward:eager", "forward:native"):
+                assert not torch.isfinite(jac.laplacian(mlp, x, method=method)[2][1]).any()
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("activation", [*RULES, "gelu(approximate='tanh')"])

@@ -162,7 +162,7 @@ VERDICTS = Counter()
 
 
 def judge(widths, kinds, wrap, extra, dtype, change, quantity, method, batch, layout, seed):
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     net = build(widths, kinds, wrap, dtype, extra)
     x = torch.randn(batch, widths[0], dtype=dtype)
     x = {"strided": lambda: torch.cat([x, x], 1)[:, : widths[0]], "expanded": lambda: x[:1].expand(batch, -1)}.get(layout, lambda: x)()

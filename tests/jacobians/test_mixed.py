@@ -6,7 +6,7 @@ import torch
 import jacobians as jac
 from jacobians.modes.bracketing import PER_SAMPLE, multiply_adds, optimal_bracketing
 from tests import oracles
-from tests.cases import TOLERANCE, WIDTHS, network
+from tests.cases import TOLERANCE, WIDTHS, for_each, network, pairs
 
 
 def brute_force(widths, batched, first=1, last=None):
@@ -86,16 +86,16 @@ class TestMixed:
             mlp, x = network(widths)
             assert torch.equal(jac.mixed(mlp, x)[1], mode(mlp, x)[1])
 
-    @pytest.mark.parametrize("activation", ["tanh", "identity", "relu"])
-    @pytest.mark.parametrize("output", ["identity", "sigmoid"])
-    @pytest.mark.parametrize("batch", [None, 0, 1, 7])
-    def test_bottlenecks(self, batch, output, activation):
-        for widths in ((12, 20, 2, 20, 12), (9, 3, 11, 2, 13, 10), (30, 1, 30), (8, 8, 2, 8, 2, 8, 8)):
+    def test_bottlenecks(self):
+        def check(widths, batch, output, activation):
             mlp, x = network(widths, batch=batch, activation=activation, output_activation=output, bias=True)
             assert optimal_bracketing(widths, batched=batch is not None).mode == "mixed" or len(widths) == 3
             y, J = jac.value_and_jacobian(mlp, x, "mixed")
             assert oracles.relative_error(J, oracles.autograd(mlp, x)) < 1e-12
             torch.testing.assert_close(y, mlp(x))
+
+        shapes = (12, 20, 2, 20, 12), (9, 3, 11, 2, 13, 10), (30, 1, 30), (8, 8, 2, 8, 2, 8, 8)
+        for_each(pairs(shapes, [None, 0, 1, 7], ["identity", "sigmoid"], ["tanh", "identity", "relu"]), check)
 
     def test_auto_takes_it_where_it_saves(self):
         mlp = jac.MLP.random(widths=(256, 512, 8, 512, 256))
@@ -103,19 +103,19 @@ class TestMixed:
 
 
 class TestFactored:
-    @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-    @pytest.mark.parametrize("batch", [None, 0, 1, 5])
-    @pytest.mark.parametrize("widths", [w for w in WIDTHS.values() if len(w) > 2], ids=str)
-    def test_products(self, widths, batch, dtype):
-        mlp, x = network(widths, batch=batch, dtype=dtype, bias=True, output_activation="tanh")
-        J = jac.jacobian(mlp, x, factored=True)
-        exact = oracles.autograd(mlp, x)
-        r = min(widths[1:-1])
-        assert (J.A.shape[-1], J.B.shape[-2], J.shape) == (r, r, tuple(exact.shape))
-        assert oracles.relative_error(J.dense(), exact) < TOLERANCE[dtype]
-        v, u = torch.randn(*x.shape, dtype=dtype), torch.randn(*x.shape[:-1], mlp.P, dtype=dtype)
-        assert oracles.relative_error(J @ v, (exact @ v.double()[..., None]).squeeze(-1)) < 10 * TOLERANCE[dtype]
-        assert oracles.relative_error(u @ J, (u.double()[..., None, :] @ exact).squeeze(-2)) < 10 * TOLERANCE[dtype]
+    def test_products(self):
+        def check(widths, batch, dtype):
+            mlp, x = network(widths, batch=batch, dtype=dtype, bias=True, output_activation="tanh")
+            J = jac.jacobian(mlp, x, factored=True)
+            exact = oracles.autograd(mlp, x)
+            r = min(widths[1:-1])
+            assert (J.A.shape[-1], J.B.shape[-2], J.shape) == (r, r, tuple(exact.shape))
+            assert oracles.relative_error(J.dense(), exact) < TOLERANCE[dtype]
+            v, u = torch.randn(*x.shape, dtype=dtype), torch.randn(*x.shape[:-1], mlp.P, dtype=dtype)
+            assert oracles.relative_error(J @ v, (exact @ v.double()[..., None]).squeeze(-1)) < 10 * TOLERANCE[dtype]
+            assert oracles.relative_error(u @ J, (u.double()[..., None, :] @ exact).squeeze(-2)) < 10 * TOLERANCE[dtype]
+
+        for_each(pairs([w for w in WIDTHS.values() if len(w) > 2], [None, 0, 1, 5], TOLERANCE), check)
 
     def test_several_at_once(self):
         mlp, x = network((6, 9, 2, 9, 5))

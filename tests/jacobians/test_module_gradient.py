@@ -24,7 +24,7 @@ NETS = {
 
 
 def nets(name, training):
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     net = NETS[name]().double().train(training)
     for layer in net:
         if isinstance(layer, nn.BatchNorm1d) and layer.affine:
@@ -66,7 +66,7 @@ def test_what_a_batch_norm_takes_out_is_not_pulled_back():
 
 
 def test_shared_layers_get_the_sum():
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     layer = nn.Linear(3, 3)
     net = nn.Sequential(layer, nn.Tanh(), layer)
     x, target = torch.randn(5, 3), torch.randn(5, 3)

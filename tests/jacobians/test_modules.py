@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the network is piecewise linear:
 
 
 def small():
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
 
 

@@ -49,9 +49,9 @@ def with_leaves(batch=5, **options):
     return mlp, x.requires_grad_()
 
 
-@pytest.mark.parametrize(("name", "batch"), [*((name, 5) for name in LOSSES), ("jacobian", None), ("laplacian", None), ("mixed", None)])
-def test_forward_and_backward_are_operators(name, batch):
-    mlp, x = with_leaves(batch)
+@pytest.mark.parametrize("name", LOSSES)
+def test_forward_and_backward_are_operators(name):
+    mlp, x = with_leaves(None if name in {"jacobian", "laplacian", "mixed"} else 5)
     leaves, loss = [x, *mlp.parameters()], LOSSES[name]
     exact = loss(mlp, x)
     expected = torch.autograd.grad(exact, leaves, allow_unused=True, materialize_grads=True)
@@ -67,7 +67,7 @@ def test_forward_and_backward_are_operators(name, batch):
 
 def test_a_module_and_a_step_of_its_optimiser():
     """The parameters are read at each call, and every batch size by the same graph."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
     twin = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
     twin.load_state_dict(net.state_dict())

@@ -108,16 +108,12 @@ def test_without_a_cache_directory_nothing_is_kept_and_nothing_fails(monkeypatch
     assert machine.known_times("cpu", "key") == {}
 
 
-def test_ceilings_are_kept(own_cache):
+def test_ceilings_are_kept(own_cache, set_threads):
     measured = machine.Ceilings(((1000, 1e11), (10**6, 1e10)), 1e12, 5e11, 8e11, 1e-6, measured=True)
     machine.remember_ceilings("cpu", measured)
     assert machine.ceilings("cpu") == measured
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)  # another machine, as far as rates go
-    try:
-        assert not machine.ceilings("cpu").measured
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(torch.get_num_threads() + 1)  # another machine, as far as rates go
+    assert not machine.ceilings("cpu").measured
 
 
 @pytest.mark.parametrize("kind", ["ceilings", "times"])

@@ -23,7 +23,7 @@ def test_two_hundred_steps_are_torchs(options, bias):
 
 
 def test_a_modules_own_parameters_move_and_shared_ones_once():
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     layer = nn.Linear(3, 3).double()
     net = nn.Sequential(layer, nn.Tanh(), layer)
     other = nn.Sequential(copied := nn.Linear(3, 3).double(), nn.Tanh(), copied)
@@ -90,7 +90,7 @@ def test_fused_and_separate_steps_share_their_momentum():
 
 
 def test_fused_steps_where_the_kernel_may_not_write():
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     layer = nn.Linear(3, 3).double()
     net = nn.Sequential(layer, nn.Tanh(), layer)  # a shared tensor is updated once
     x, target = torch.randn(5, 3).double(), torch.randn(5, 3).double()

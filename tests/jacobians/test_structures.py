@@ -30,7 +30,8 @@ def test_every_quantity(name, dtype):
     exact = copy.deepcopy(net).double()
     x = draw(5, 3).to(dtype)
     _, y, J, H = truth(exact, x)
-    for method in ("auto", "forward", "reverse", "mixed"):
+    double = dtype is torch.float64  # in single precision the planner's choice alone: the same lines in torch
+    for method in ("auto", "forward", "reverse", "mixed") if double else ("auto",):
         found = jac.value_and_jacobian(net, x, method)
         close(found[0], y, dtype)
         close(found[1], J, dtype)
@@ -42,7 +43,7 @@ def test_every_quantity(name, dtype):
     close(one, J, dtype)
     close(lap, H.diagonal(dim1=-2, dim2=-1).sum(-1), dtype)
     close(jac.laplacian(net, x, [0.5, 0.0, -2.0])[2], H.diagonal(dim1=-2, dim2=-1) @ torch.tensor([0.5, 0.0, -2.0]).double(), dtype)
-    for method in ("auto", "symmetric", "forward-over-reverse"):
+    for method in ("auto", "symmetric", "forward-over-reverse") if double else ("auto",):
         close(jac.hessian(net, x, method), H, dtype)
     close(jac.hessian(net, x[1]), H[1], dtype)
     close(jac.hessian_diagonal(net, x), H.diagonal(dim1=-2, dim2=-1), dtype)
@@ -60,18 +61,18 @@ def test_every_quantity(name, dtype):
     close(jac.hvp(net, x, v.to(dtype), u.to(dtype)), torch.einsum("npde,ne,np->nd", H, v, u), dtype)
 
 
-@pytest.mark.parametrize("method", ["auto", "forward:eager", "reverse:eager"])
 @pytest.mark.parametrize("name", [*STEPS, *CHAINS])
-def test_graphs(name, method):
+def test_graphs(name):
     net, x = built({**STEPS, **CHAINS}[name]), draw(4, 3)
-    leaf = x.clone().requires_grad_()
     parameters = [p for p in net.parameters() if p.requires_grad]
-    y, J = jac.value_and_jacobian(net, leaf, method, create_graph=True)
+    options = {"allow_unused": True, "materialize_grads": True}
     at, y0, J0, _ = truth(net, x)
-    options = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
-    found = torch.autograd.grad(J.pow(3).sum() + y.square().sum(), [leaf, *parameters], **options)
     expected = torch.autograd.grad(J0.pow(3).sum() + y0.square().sum(), [at, *parameters], **options)
-    torch.testing.assert_close(found, expected)
+    for method in ("auto", "forward:eager", "reverse:eager"):
+        leaf = x.clone().requires_grad_()
+        y, J = jac.value_and_jacobian(net, leaf, method, create_graph=True)
+        found = torch.autograd.grad(J.pow(3).sum() + y.square().sum(), [leaf, *parameters], **options)
+        torch.testing.assert_close(found, expected, msg=lambda text, method=method: f"{method}: {text}")
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -83,26 +84,23 @@ def test_laplacians_go_back(name):
     at, _, J, _ = truth(net, x)
     second = [torch.autograd.grad(J[:, :, d].sum(), at, create_graph=True)[0][:, d].sum() for d in range(3)] if J.requires_grad else []
     if not lap.requires_grad or not sum(second, torch.zeros(())).requires_grad:
-        pytest.skip("zero everywhere")
+        assert name == "PReLU"
+        assert not lap.any()
+        return
     torch.testing.assert_close(
         torch.autograd.grad(lap.sum(), parameters, **options), torch.autograd.grad(sum(second), parameters, **options)
     )
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_higher_derivatives_by_name_are_refused_with_a_remedy(name):
+def test_it_says_that_it_has_no_kernels_and_no_higher_derivatives(name):
     net, x = built(STEPS[name]), draw(5, 3)
-    with pytest.raises(ValueError, match="third and fourth derivatives of chains of layers alone"):
-        jac.derivatives(net, x, ["0_{x0,x0,x0}"])
-
-
-@pytest.mark.parametrize("name", STEPS)
-def test_it_says_that_it_has_no_kernels(name):
-    net = built(STEPS[name])
-    text = jac.plan(net, draw(5, 3)).explain()
+    text = jac.plan(net, x).explain()
     assert "step by step in torch, for it is no chain of layers: " in text
     with pytest.raises(ValueError, match="computes chains of layers, and this network is none"):
-        jac.jacobian(net, draw(5, 3), "forward:native")
+        jac.jacobian(net, x, "forward:native")
+    with pytest.raises(ValueError, match="third and fourth derivatives of chains of layers alone"):
+        jac.derivatives(net, x, ["0_{x0,x0,x0}"])
 
 
 @pytest.mark.skipif(not available(), reason="no C compiler")
@@ -266,7 +264,7 @@ REFUSED = {
     ],
 )
 def test_convolutions_and_attention_are_refused_with_the_call_that_computes_them(make, message):
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     net, x = make().eval(), draw(2, 1, 3, 4).float()
     with pytest.raises(TypeError, match=message) as refused:
         jac.jacobian(net, x)

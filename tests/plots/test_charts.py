@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import torch
 
 from benchmarks.workloads.cases import Sweep
 from plots import figures, growth, style
@@ -348,14 +347,11 @@ class TestQuantities:
 
 
 @pytest.mark.needs_compiler
-def test_memory_is_that_of_the_threads_of_the_row():
+def test_memory_is_that_of_the_threads_of_the_row(set_threads):
     one = row("forward:native", L=5, D=32, K=256, P=64, N=256, threads=2, peak_bytes=0)
-    before, found = torch.get_num_threads(), set()
-    try:
-        for here in (1, 2, 3):
-            torch.set_num_threads(here)
-            found.add(memory.beyond_output(one))
-    finally:
-        torch.set_num_threads(before)
+    found = set()
+    for here in (1, 2, 3):
+        set_threads(here)
+        found.add(memory.beyond_output(one))
     assert len(found) == 1
     assert found != {memory.beyond_output(one.model_copy(update={"threads": 5}))}

@@ -13,16 +13,16 @@ from tests.benchmarks.rows import row, write_result
 from tests.plots.conftest import HOSTILE, growing
 
 
-@pytest.fixture
-def results(tmp_path):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of two small results."""
+    out = tmp_path_factory.mktemp("small")
     workloads = [
         row(m, sweep="workloads", median=t) for m, t in (("reverse:native", 1e-5), ("forward:native", 2e-5), ("reverse:jax", 4e-5))
     ]
     grid = [{"name": "tiny network", "L": 2, "D": 3, "K": 5, "P": 4}]
-    return [
-        write_result(growing(sweep="inputs"), tmp_path / "inputs.csv"),
-        write_result(workloads, tmp_path / "workloads.csv", grid=grid),
-    ]
+    inputs = write_result(growing(sweep="inputs"), out / "inputs.csv")
+    return report.render([inputs, write_result(workloads, out / "workloads.csv", grid=grid)])
 
 
 def embedded(page, name):
@@ -31,8 +31,7 @@ def embedded(page, name):
 
 
 @pytest.mark.needs_compiler
-def test_the_page_holds_what_the_results_say(results):
-    page = report.render(results)
+def test_the_page_holds_what_the_results_say(page):
     assert "15 measurements on 5 problems" in page
     assert "beats every library on 5 of 5 problems where one was measured" in page
     assert "times the faster mode&#39;s time on 3 of 5 CPU problems, 2 times at worst" in page  # D = 4 and P = 4, and the tiny network
@@ -54,8 +53,7 @@ def test_the_page_holds_what_the_results_say(results):
 
 
 @pytest.mark.needs_compiler
-def test_it_asks_nobody_for_anything(results):
-    page = report.render(results)
+def test_it_asks_nobody_for_anything(page):
     addresses = set(re.findall(r"""(?:https?:)?//[\w.-]+""", page)) - {"http://www.w3.org"}  # the names of XML
     assert not {address for address in addresses if "." in address}
     assert not re.findall(r'(?:src|href)="(?!#|data:,")', page)
@@ -63,8 +61,7 @@ def test_it_asks_nobody_for_anything(results):
 
 
 @pytest.mark.needs_compiler
-def test_ids_are_unique_and_what_they_name_is_there(results):
-    page = report.render(results)
+def test_ids_are_unique_and_what_they_name_is_there(page):
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     for target in re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', page):

@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-import sys
 
 import pytest
 import torch
 
-import bench
 import studies
 from plots import chart as charting
 from plots import figures
@@ -139,26 +137,19 @@ def test_options_and_names_are_checked(tmp_path):
         study.register(STUDIES["pinn"])
 
 
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
-        return bench.main(), capsys.readouterr()
-
-    status, printed = command("study", "pinn", "--epochs", "1", "--out", str(tmp_path))
-    assert status == 0, printed.err
+def test_the_command_line(tmp_path, monkeypatch, command):
+    printed = command("study", "pinn", "--epochs", "1", "--out", tmp_path)
     assert f"wrote {tmp_path / 'pinn.csv'}" in printed.out
     assert "a step by autograd takes" in printed.out
     assert "pinn started" in printed.err
-    assert "pinn" in command("list", "studies")[1].out
+    assert "pinn" in command("list", "studies").out
     given = {}
     monkeypatch.setattr(studies, "run", lambda study, out, options: given.update({study.name: (options.data, options.data_dir)}) or {})
     monkeypatch.setattr(charting, "study_charts", lambda name, tables: [])
     for name, one in STUDIES.items():
         monkeypatch.setitem(STUDIES, name, dataclasses.replace(one, conclude=lambda tables: "", checks=lambda tables: []))
-    assert command("study", "all", "--data", "mnist", "--data-dir", str(tmp_path))[0] == 0
+    command("study", "all", "--data", "mnist", "--data-dir", tmp_path)
     assert set(given) == set(STUDIES)
     for name, options in given.items():
         assert options == (("mnist", tmp_path) if "mnist" in STUDIES[name].data else (None, None)), name
-    status, printed = command("study", "pin")
-    assert status == 2
-    assert "did you mean 'pinn'" in printed.err
+    assert "did you mean 'pinn'" in command("study", "pin", status=2).err

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import bench
 import jacobians as jac
 from benchmarks.records import csv_file
 from benchmarks.run.environment import ROOT
@@ -468,16 +467,14 @@ class TestLayers:
         row = {"component": "Linear", "hidden": 0, "by_hand": 1.0, "by_torch": 1.0, "mytorch": math.nan, "mytorch_by_torch": 1.0}
         assert [part["passed"] for part in layers.components([row])] == [0, 0]
 
-    def test_a_failed_component_is_exit_status_1(self, monkeypatch, capsys, tmp_path, give):
+    def test_a_failed_component_is_exit_status_1(self, monkeypatch, command, tmp_path, give):
         right = layers.by_torch
 
         def wrong(*arguments):
             yield from ((item, value + 1e-3 if item.name == "dLdM" else value) for item, value in right(*arguments))
 
-        monkeypatch.setattr(sys, "argv", ["bench.py", "study", "layers", "--epochs", "1", "--out", str(tmp_path)])
         monkeypatch.setattr(layers, "by_torch", wrong)
-        assert bench.main() == 1
-        told = capsys.readouterr().out
+        told = command("study", "layers", "--epochs", "1", "--out", tmp_path, status=1).out
         assert "FAILED  BatchNorm1d: " in told
         assert "passed  Linear: " in told
         assert "not BatchNorm1d, MLP1, MLP4" in told
