@@ -257,3 +257,16 @@ def test_along_a_direction(ref, spoil, reason):
     found[1][17] = spoil(found[1][17])
     said = oracle.judge_along(found, xs, ref)
     assert said is None if reason is None else reason in said
+
+
+def test_along_a_direction_that_is_almost_orthogonal_to_a_row_rounding_is_no_error():
+    """What counts is the error beside the usual size of J·v; beside J·v itself, of one output, it would be large by chance."""
+    ref = oracle.reference(jac.Problem(widths=(64, 16, 1), batch=100), "xavier", 0).own()
+    xs = [ref.other_inputs(number)[0] for number in range(3)]
+    found = [jac.reverse(ref.mlp, x)[1] for x in xs]
+    noise = torch.Generator().manual_seed(0)
+    for J in found:
+        off = torch.randn(J.shape, generator=noise)
+        J += ref.tolerance / 2 * off * (torch.linalg.matrix_norm(J) / torch.linalg.matrix_norm(off))[:, None, None]
+    torch.default_generator.manual_seed(0)
+    assert oracle.judge_along(found, xs, ref) is None

@@ -102,6 +102,14 @@ class TestCeilings:
         double = ceilings.floor_s(square.with_(dtype="float64"), "forward", self.rates)
         assert double == pytest.approx(2 * ceilings.floor_s(square, "forward", self.rates), rel=0.01)
 
+    def test_the_traffic_of_reverse_mode_has_the_weights_twice(self, monkeypatch):
+        monkeypatch.setattr(ceilings, "near_bytes", lambda: 0)
+        slow = Ceilings(read=((10**6, 1e6),), flops=1e30, flops64=1e30, gemm=1e30, call_s=0.0)
+        batch, weights = 4 * 1000 * (100 + 50 * 100), 4 * (100 * 100 + 50 * 100)
+        problem = Problem(widths=(100, 100, 50), batch=1000)
+        assert ceilings.floor_s(problem, "forward", slow) == pytest.approx((batch + weights) / 1e6)
+        assert ceilings.floor_s(problem, "reverse", slow) == pytest.approx((batch + 2 * weights) / 1e6)
+
     def test_measured_here_they_are_plausible_and_kept(self, monkeypatch, tmp_path):
         monkeypatch.setenv("JACOBIANS_CACHE", str(tmp_path))
         monkeypatch.setattr(ceilings, "READ_SIZES", {"256KB": 2**18, "1MB": 2**20})
