@@ -1,5 +1,7 @@
 """The Triton kernels without a GPU: run by Triton's interpreter on tensors of the CPU, and compiled ahead of time. `make test-cuda`."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -7,16 +9,19 @@ import jacobians as jac
 from jacobians.kernels.cuda import blocks
 from jacobians.kernels.cuda.graph import Replay
 from jacobians.kernels.cuda.wide import WIDE_ROWS
+from jacobians.network.activations import activation
 from jacobians.planning.inputs import problem_of
 from jacobians.planning.registry import Request, find_quantity
-from tests import oracles
-from tests.cases import ACTIVATIONS, network
+from tests import cases, oracles
+from tests.cases import network
 from tests.jacobians.test_cuda_graph import record
 
 pytest.importorskip("triton", reason="Triton is not installed: make test-cuda")
+CODES = import_module("jacobians.kernels.cuda.elementary").CODES
 on_cpu = pytest.mark.skipif(not blocks.interpreted(), reason="Triton does not interpret here: make test-cuda")
 compiled = pytest.mark.skipif(blocks.interpreted(), reason="needs Triton, not interpreting: make test-cuda")
 METHODS = ("forward:triton", "reverse:triton")
+HERE, ELSEWHERE = ([name for name in cases.ACTIVATIONS if (activation(name).name in CODES) == here] for here in (True, False))
 SHAPES = [
     ((1, 1, 1), 1),
     ((3, 8, 8, 8, 5), 17),
@@ -68,11 +73,18 @@ def test_shapes(method, widths, batch, bias):
 
 @on_cpu
 @pytest.mark.parametrize("output", ["identity", "tanh"])
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", HERE)
 @pytest.mark.parametrize("method", [*METHODS, "laplacian/forward:triton"])
 def test_activations(method, name, output):
     mlp, x = network((4, 6, 5, 3), batch=5, bias=True, activation=name, output_activation=output, dtype=torch.float32)
     check(method, mlp, x / 4)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("method", [*METHODS, "laplacian/forward:triton", "jacobian_gradient/forward:triton"])
+def test_an_activation_that_triton_lacks_is_refused_by_name(method, name):
+    problem = jac.Problem(widths=(4, 6, 5, 3), batch=5, activation=name, device="cuda", quantity=jac.find_method(method).quantity)
+    assert f"has no activation {activation(name).name!r} in Triton" in jac.find_method(method).unsupported(problem)
 
 
 def check(method, mlp, x):
@@ -110,7 +122,7 @@ def test_training_through_a_jacobian(widths, batch, bias):
 
 @on_cpu
 @pytest.mark.parametrize("output", ["identity", "sigmoid"])
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", HERE)
 def test_training_through_a_jacobian_with_activations(name, output):
     mlp, x = network((4, 6, 5, 3), batch=5, bias=True, activation=name, output_activation=output, dtype=torch.float32)
     through(mlp, x / 4)
@@ -150,7 +162,7 @@ def test_wide_networks_layer_by_layer(monkeypatch, mode, widths, batch, bias):
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
 def test_wide_networks_with_activations_and_what_is_not_finite(monkeypatch, mode):
     monkeypatch.setattr(Replay.__init__, "__defaults__", (record,))
-    for name in ACTIVATIONS:
+    for name in HERE:
         mlp, x = network((4, 6, 5, 3), batch=2, bias=True, activation=name, output_activation="sigmoid", dtype=torch.float32)
         assert oracles.relative_error(jac.jacobian(mlp, x / 4, f"{mode}:triton-graph"), oracles.autograd(mlp, x / 4)) < 2e-5
     mlp = jac.MLP.random(widths=(3, 6, 5, 3), activation=["relu", "sine", "tanh"][:2], dtype=torch.float32)
