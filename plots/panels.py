@@ -151,6 +151,6 @@ def _legend_above(drawing: Figure, found: dict[str, Artist]) -> None:
     rows, said, (width, height) = -(-len(found) // columns), drawing.get_suptitle(), drawing.get_size_inches()
     drawing.set_size_inches(width, height := height + LINE * (rows - 1))
     drawing.suptitle(said + "\n" * rows, x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK)
-    below = 0.98 - (LINE * (said.count("\n") + 1) - 0.06) / height
+    below = 1 - (LINE * (said.count("\n") + 1) + 0.01) / height
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, below), "borderaxespad": 0.3}
     drawing.legend(found.values(), found.keys(), ncols=columns, handlelength=2.4, **place)
